@@ -1,0 +1,72 @@
+"""Everything that can go wrong by name. Expected results are values; these are for misuse and
+broken dependencies.
+
+BillingError
+├── InvalidInput            bad data from outside: names the field, the value and the remedy
+│   └── InvalidSetting      the same for a setting; stops the process at start
+├── NotFound                no such subscription, cycle or payment
+├── Conflict                the request contradicts what the book already holds
+├── TransitionRefused       a status cannot follow another
+├── GatewayError            the gateway could not be asked; nothing is concluded from it
+│   ├── GatewayUnavailable  no answer, or no usable one
+│   └── GatewayRefused      our credentials or contract are not accepted
+├── BrokerUnavailable       the message broker could not be reached; nothing was lost
+└── EmbeddedServerError     the private PostgreSQL or Valkey did not start
+"""
+
+from __future__ import annotations
+
+
+class BillingError(Exception):
+    """The root: whatever Maewol raises on purpose."""
+
+
+class InvalidInput(BillingError):
+    """Bad data from outside.
+
+    `field` and `value` say where (the value already masked if it is secret), `remedy` what to do.
+    """
+
+    def __init__(self, field: str, value: object, problem: str, remedy: str = "") -> None:
+        self.field = field
+        self.value = value
+        self.problem = problem
+        self.remedy = remedy
+        text = f"{field}={value!r}: {problem}"
+        super().__init__(f"{text}. {remedy}" if remedy else text)
+
+
+class InvalidSetting(InvalidInput):
+    """A setting that is wrong; the process must not start."""
+
+
+class NotFound(BillingError):
+    """There is no such thing in the book, or at the gateway."""
+
+
+class Conflict(BillingError):
+    """The request contradicts what the book already holds; nothing was changed."""
+
+
+class TransitionRefused(BillingError):
+    """A status cannot follow another (see the transition tables in the domain)."""
+
+
+class GatewayError(BillingError):
+    """The gateway could not be asked. Nothing may be concluded about any payment."""
+
+
+class GatewayUnavailable(GatewayError):
+    """No answer, or none that can be used: network, time-out, 5xx, nonsense."""
+
+
+class GatewayRefused(GatewayError):
+    """The gateway answered and refused us: wrong key, blocked address, missing contract."""
+
+
+class EmbeddedServerError(BillingError):
+    """A private server for one machine did not start or stop."""
+
+
+class BrokerUnavailable(BillingError):
+    """The message broker could not be reached. Nothing is lost: the database is the truth."""

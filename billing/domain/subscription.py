@@ -1,0 +1,67 @@
+"""Subscription: a customer's standing agreement to be charged a fixed amount each month."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from enum import StrEnum
+
+from billing.domain.money import Won
+from billing.domain.status import Transitions
+
+
+class SubscriptionStatus(StrEnum):
+    ACTIVE = "active"
+    PAUSED = "paused"
+    # The billing key no longer works, or the chain is broken: the customer must register again.
+    SUSPENDED = "suspended"
+    CANCELLED = "cancelled"
+
+
+class SuspensionReason(StrEnum):
+    # A calendar month without a payment ends the billing key for good (gateway.md §1).
+    CHAIN_BROKEN = "chain_broken"
+    # The gateway or the carrier says that the key will never work again (gateway.md §9, class E).
+    KEY_INVALID = "key_invalid"
+
+
+SUBSCRIPTION_TRANSITIONS = Transitions(
+    "subscription",
+    {
+        SubscriptionStatus.ACTIVE: frozenset(
+            {SubscriptionStatus.PAUSED, SubscriptionStatus.SUSPENDED, SubscriptionStatus.CANCELLED}
+        ),
+        SubscriptionStatus.PAUSED: frozenset(
+            {SubscriptionStatus.ACTIVE, SubscriptionStatus.SUSPENDED, SubscriptionStatus.CANCELLED}
+        ),
+        # Back to active only when late proof of a payment mends the chain.
+        SubscriptionStatus.SUSPENDED: frozenset(
+            {SubscriptionStatus.ACTIVE, SubscriptionStatus.CANCELLED}
+        ),
+        SubscriptionStatus.CANCELLED: frozenset(),
+    },
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the gateway compares with last month's payment. Fixed at enrolment, never edited."""
+
+    customer_uid: str = field(repr=False)
+    amount: Won
+    order_name: str
+    initial_paid_at: datetime
+    buyer_name: str | None = field(default=None, repr=False)
+    buyer_email: str | None = field(default=None, repr=False)
+    buyer_tel: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NewSubscription:
+    """A subscription as it comes in: the facts, and what the merchant knows beside them."""
+
+    facts: Facts
+    initial_merchant_uid: str | None = None
+    initial_imp_uid: str | None = None
+    last_paid_on: date | None = None
+    reference: str | None = None

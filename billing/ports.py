@@ -1,0 +1,181 @@
+"""What the use cases need of the outside world, as Protocols. Adapters are built in `bootstrap`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import Protocol
+
+from billing.domain.money import Won
+from billing.domain.outcome import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Buyer:
+    """Buyer data as the initial payment shows it; the carrier compares it with last month's.
+
+    Personal: never logged (the repr is blank on purpose).
+    """
+
+    name: str | None = field(default=None, repr=False)
+    email: str | None = field(default=None, repr=False)
+    tel: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeRequest:
+    """One request for one cycle: everything the gateway compares with last month's payment."""
+
+    customer_uid: str = field(repr=False)
+    merchant_uid: str
+    amount: Won
+    order_name: str
+    buyer: Buyer
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """One row of the gateway's own book.
+
+    `status` is the gateway's word (ready, paid, cancelled, failed, or a new one), never ours.
+    Moments are aware UTC; a 0 of the gateway is None.
+    """
+
+    imp_uid: str
+    merchant_uid: str
+    status: str
+    amount: Won
+    customer_uid: str | None = field(repr=False)
+    paid_at: datetime | None = None
+    failed_at: datetime | None = None
+    cancelled_at: datetime | None = None
+    started_at: datetime | None = None
+    cancelled_amount: Won = Won(0)
+    fail_reason: str | None = None
+    pay_method: str | None = None
+    pg_provider: str | None = None
+    order_name: str | None = None
+    currency: str | None = None
+    sandbox: bool = False
+    customer_uid_usage: str | None = None
+    buyer: Buyer = field(default=Buyer(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class BillingKey:
+    """A billing key that exists at the gateway. It reveals neither amount nor anchor."""
+
+    customer_uid: str = field(repr=False)
+    pg_provider: str | None
+    sandbox: bool
+    inserted_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledPayment:
+    """A payment that the gateway itself is going to make with a billing key: a second charger."""
+
+    merchant_uid: str
+    scheduled_at: datetime
+    amount: Won
+    status: str
+
+
+class PaymentGateway(Protocol):
+    """PortOne V1 as the use cases see it. Look-ups return all pages or raise; never a part."""
+
+    async def charge(self, request: ChargeRequest) -> Outcome:
+        """Request one payment. Never raises for anything the gateway or the network does, and
+        never for cancellation after bytes may have left: that is `Unknown`."""
+        ...
+
+    async def payments_of_order(self, merchant_uid: str) -> Sequence[Payment]:
+        """Every payment made under one merchant_uid, whatever its state; empty when there is none.
+
+        Raises `GatewayError` when the gateway could not be asked."""
+        ...
+
+    async def payments_of_key(self, customer_uid: str, since: datetime) -> Sequence[Payment]:
+        """Every payment made with a billing key and started or paid at or after `since`; empty
+        when there is none or the key is unknown. Raises `GatewayError`."""
+        ...
+
+    async def payment(self, imp_uid: str) -> Payment | None:
+        """One payment, or None when the gateway does not know it. Raises `GatewayError`."""
+        ...
+
+    async def billing_key(self, customer_uid: str) -> BillingKey | None:
+        """The billing key, or None when it is not (or no longer) registered. Raises
+        `GatewayError`."""
+        ...
+
+    async def scheduled_payments(
+        self, customer_uid: str, since: datetime, until: datetime
+    ) -> Sequence[ScheduledPayment]:
+        """Payments the gateway's own scheduler holds for a key, at most 3 months at once. Raises
+        `GatewayError`."""
+        ...
+
+    async def moment(self) -> datetime:
+        """The gateway's own clock (`now` of getToken), fetched afresh. Raises `GatewayError`."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """A bearer token of the gateway with the moment (aware UTC, gateway's clock) it ends."""
+
+    value: str = field(repr=False)
+    expires_at: datetime
+    # Gateway clock minus our clock when the token was fetched.
+    clock_offset: timedelta = timedelta(0)
+
+
+class TokenStore(Protocol):
+    """Where all workers keep the one access token they share."""
+
+    async def get(self) -> AccessToken | None:
+        """The shared token, or None. Never raises: a store that is away has no token."""
+        ...
+
+    async def put(self, token: AccessToken) -> None:
+        """Share a token until it expires. Never raises."""
+        ...
+
+    async def discard(self, value: str) -> None:
+        """Forget the shared token if it still is this one (the gateway refused it)."""
+        ...
+
+    def single_flight(self) -> AbstractAsyncContextManager[None]:
+        """Held by the one worker that fetches a token; others wait for it, at most seconds."""
+        ...
+
+
+class WorkQueue(Protocol):
+    """The way to the workers. A hint only: the database is the truth, and a lost message harmless."""
+
+    def charge(self, attempt_ids: Sequence[int]) -> None:
+        """Ask a charging worker to charge these attempts. Raises `BrokerUnavailable`."""
+        ...
+
+    def inquire(self, attempt_ids: Sequence[int]) -> None:
+        """Ask a charging worker to ask the gateway what became of these attempts."""
+        ...
+
+    def dispatch_soon(self) -> None:
+        """Ask for a dispatch tick before the schedule has the next one."""
+        ...
+
+
+class Notifier(Protocol):
+    """Loud news for the operator, beside the log."""
+
+    def alarm(self, name: str, text: str) -> None:
+        """Tell the operator. Never raises."""
+        ...

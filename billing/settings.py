@@ -1,0 +1,300 @@
+"""Settings: one class, read from the environment or `.env`, all checked before anything starts.
+
+Every name carries the prefix `MAEWOL_`. A secret `X` may also come from a file, by `X_FILE`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+import platformdirs
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from billing.domain.attempt import check_prefix
+from billing.domain.calendar import SEOUL, CalendarPolicy
+from billing.domain.errors import InvalidInput, InvalidSetting
+from billing.domain.plan import Cron, PlanPolicy
+
+PREFIX = "MAEWOL_"
+# The request's deadline, then this long to write the record, must fit in the lease.
+RECORD_BUDGET_SECONDS = 10
+# Inquiries are made by a tick; two of them fit in this much of the closing margin.
+TWO_INQUIRIES_SECONDS = 120
+
+_SECRETS = frozenset(
+    {
+        "DATABASE_URL",
+        "BROKER_URL",
+        "PORTONE_IMP_KEY",
+        "PORTONE_IMP_SECRET",
+        "NOTICE_SECRET",
+        "API_TOKEN",
+        "CONSOLE_PASSWORD",
+        "INSTALLATION_KEY",
+    }
+)
+
+
+class Settings(BaseSettings):
+    """Everything a merchant can set. `Settings.load()` is the way in: its errors are readable."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    database_url: SecretStr | None = None
+    broker_url: SecretStr | None = None
+    data_dir: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_data_dir("maewol", appauthor=False))
+    )
+
+    portone_api_url: str = "https://api.iamport.kr"
+    portone_imp_key: SecretStr | None = None
+    portone_imp_secret: SecretStr | None = None
+    portone_timeout_seconds: float = Field(60, gt=0, le=600)
+    include_sandbox: bool = False
+
+    timezone: str = "Asia/Seoul"
+    window_days: int = Field(5, ge=0, le=5)
+    band_retry_days: int = Field(3, ge=0, le=5)
+    charge_cron: str = "0 10 * * *"
+    retry_cron: str = "0 10,18 * * *"
+    scan_cron: str = "* * * * *"
+    retry_soon_minutes: float = Field(30, ge=0, le=1440)
+    attempts_per_day: int = Field(2, ge=1, le=100)
+    max_attempts: int = Field(8, ge=1, le=50)
+    close_margin_minutes: float = Field(30, gt=0, le=720)
+    closing_soon_hours: float = Field(24, ge=0, le=144)
+    declines_file: Path | None = None
+
+    charges_per_second: float = Field(50, ge=0, le=10_000)
+    max_outstanding: int = Field(2000, ge=1, le=100_000)
+    charge_batch: int = Field(50, ge=1, le=500)
+    lease_seconds: float = Field(120, gt=0, le=3600)
+    inquiry_settle_seconds: float = Field(120, gt=0, le=3600)
+    gateway_visibility_seconds: float = Field(30, ge=0, le=600)
+
+    merchant_uid_prefix: str = "mw"
+    installation_key: SecretStr | None = None
+
+    notice_url: str | None = None
+    notice_secret: SecretStr | None = None
+    api_token: SecretStr | None = None
+    console_password: SecretStr | None = None
+
+    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Settings:
+        """Read and check every setting. Raises `InvalidSetting` for the first wrong one."""
+        try:
+            return cls(**overrides)
+        except ValidationError as error:
+            raise _first_problem(error) from None
+        except InvalidInput as error:
+            raise InvalidSetting(error.field, error.value, error.problem, error.remedy) from None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, SecretFiles(settings_cls), dotenv_settings
+
+    @field_validator("merchant_uid_prefix")
+    @classmethod
+    def _short_prefix(cls, value: str) -> str:
+        return check_prefix(value)
+
+    @field_validator("timezone")
+    @classmethod
+    def _korean_days(cls, value: str) -> str:
+        try:
+            zone = ZoneInfo(value)
+        except (KeyError, ValueError, OSError) as error:
+            raise InvalidSetting("TIMEZONE", value, "no such time zone", "Use Asia/Seoul") from error
+        # The gateway counts Korean days; any zone that disagrees about today's date is wrong.
+        probes = (datetime(2026, month, 1, tzinfo=SEOUL) for month in range(1, 13))
+        if any(probe.astimezone(zone).utcoffset() != probe.utcoffset() for probe in probes):
+            raise InvalidSetting(
+                "TIMEZONE",
+                value,
+                "its days are not Korean days, which the gateway counts",
+                "Use Asia/Seoul",
+            )
+        return value
+
+    @field_validator("charge_cron", "retry_cron", "scan_cron")
+    @classmethod
+    def _cron(cls, value: str, info: Any) -> str:
+        name = str(info.field_name).upper()
+        Cron.parse(value, field=name, for_each_day=True)
+        return value
+
+    @field_validator("portone_api_url")
+    @classmethod
+    def _https_unless_loopback(cls, value: str) -> str:
+        parts = urlsplit(value)
+        loopback = parts.hostname in {"localhost", "127.0.0.1", "::1"}
+        if parts.scheme == "https" and parts.hostname or parts.scheme == "http" and loopback:
+            return value.rstrip("/")
+        raise InvalidSetting(
+            "PORTONE_API_URL",
+            value,
+            "not an https address",
+            "Use https://…; plain http is for a gateway on this machine only",
+        )
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            scheme = value.get_secret_value().partition(":")[0]
+            if scheme not in {"postgresql", "postgres", "postgresql+psycopg"}:
+                raise InvalidSetting(
+                    "DATABASE_URL",
+                    f"{scheme}://…",
+                    "not a PostgreSQL address",
+                    "Use postgresql+psycopg://user:password@host/database",
+                )
+        return value
+
+    @field_validator("broker_url")
+    @classmethod
+    def _redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            scheme = value.get_secret_value().partition(":")[0]
+            if scheme not in {"redis", "rediss", "sentinel", "redis+socket"}:
+                raise InvalidSetting(
+                    "BROKER_URL",
+                    f"{scheme}://…",
+                    "not the address of a Redis-compatible server",
+                    "Use redis://:password@host:6379/0",
+                )
+        return value
+
+    @model_validator(mode="after")
+    def _relations(self) -> Settings:
+        """The inequalities that the exactly-once protocol rests on (contract.md, Settings)."""
+        deadline = self.portone_timeout_seconds
+        _at_least(
+            "LEASE_SECONDS",
+            self.lease_seconds,
+            deadline + RECORD_BUDGET_SECONDS,
+            f"PORTONE_TIMEOUT_SECONDS ({deadline:g}) + {RECORD_BUDGET_SECONDS}",
+        )
+        _at_least(
+            "INQUIRY_SETTLE_SECONDS",
+            self.inquiry_settle_seconds,
+            deadline + self.gateway_visibility_seconds,
+            f"PORTONE_TIMEOUT_SECONDS ({deadline:g}) + GATEWAY_VISIBILITY_SECONDS"
+            f" ({self.gateway_visibility_seconds:g})",
+        )
+        _at_least(
+            "CLOSE_MARGIN_MINUTES",
+            self.close_margin_minutes,
+            (self.lease_seconds + self.inquiry_settle_seconds + TWO_INQUIRIES_SECONDS) / 60,
+            f"LEASE_SECONDS ({self.lease_seconds:g}) + INQUIRY_SETTLE_SECONDS"
+            f" ({self.inquiry_settle_seconds:g}) + two inquiries ({TWO_INQUIRIES_SECONDS}), in minutes",
+        )
+        return self
+
+    @cached_property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.timezone)
+
+    @cached_property
+    def plan(self) -> PlanPolicy:
+        """When attempts may be planned, as the domain wants it."""
+        return PlanPolicy(
+            charge_cron=Cron.parse(self.charge_cron, field="CHARGE_CRON", for_each_day=True),
+            retry_cron=Cron.parse(self.retry_cron, field="RETRY_CRON", for_each_day=True),
+            retry_soon=timedelta(minutes=self.retry_soon_minutes),
+            attempts_per_day=self.attempts_per_day,
+            max_attempts=self.max_attempts,
+            close_margin=timedelta(minutes=self.close_margin_minutes),
+            zone=self.zone,
+            calendar=CalendarPolicy(self.window_days, self.band_retry_days),
+        )
+
+    @property
+    def lease(self) -> timedelta:
+        return timedelta(seconds=self.lease_seconds)
+
+    @property
+    def settle(self) -> timedelta:
+        return timedelta(seconds=self.inquiry_settle_seconds)
+
+    @property
+    def visibility(self) -> timedelta:
+        return timedelta(seconds=self.gateway_visibility_seconds)
+
+    @property
+    def charge_deadline(self) -> timedelta:
+        return timedelta(seconds=self.portone_timeout_seconds)
+
+
+class SecretFiles(PydanticBaseSettingsSource):
+    """`MAEWOL_X_FILE` names a file whose content is the secret `X` (Docker and systemd secrets)."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        name = field_name.upper()
+        path = os.environ.get(f"{PREFIX}{name}_FILE") if name in _SECRETS else None
+        if not path:
+            return None, field_name, False
+        try:
+            return Path(path).read_text(encoding="utf-8").strip(), field_name, False
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidSetting(
+                f"{name}_FILE", path, f"cannot be read ({type(error).__name__})", "Check the path"
+            ) from error
+
+    def __call__(self) -> dict[str, Any]:
+        found = (
+            (name, self.get_field_value(field, name)[0])
+            for name, field in self.settings_cls.model_fields.items()
+        )
+        return {name: value for name, value in found if value is not None}
+
+
+def effective(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Every setting with its value, secrets masked: what `doctor` shows."""
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        yield name.upper(), "********" if isinstance(value, SecretStr) else str(value)
+
+
+def _at_least(name: str, value: float, least: float, because: str) -> None:
+    if value < least:
+        raise InvalidSetting(
+            name, value, f"must be at least {because} = {least:g}", f"Set {PREFIX}{name}={least:g}"
+        )
+
+
+def _first_problem(error: ValidationError) -> InvalidSetting:
+    """The first wrong setting of a validation, with its value masked where it is secret."""
+    first = error.errors(include_url=False)[0]
+    name = "_".join(str(part) for part in first["loc"]).upper()
+    raw = os.environ.get(PREFIX + name, "(from .env or a default)")
+    value = "********" if name in _SECRETS else raw
+    problem = re.sub(r"^Input should be", "should be", first["msg"])
+    return InvalidSetting(name, value, problem, f"Correct {PREFIX}{name}")

@@ -1,0 +1,38 @@
+"""Everything the use cases must know that a merchant can set, in the domain's own words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from billing.domain.declines import DeclineTable
+from billing.domain.plan import PlanPolicy
+
+# After an answer there must be time left in the lease to write it down (reliability.md §1.3).
+RECORD_BUDGET = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, slots=True)
+class BillingPolicy:
+    """The limits of charging. Durations are measured by the database's clock."""
+
+    plan: PlanPolicy
+    declines: DeclineTable
+    merchant_uid_prefix: str = "mw"
+    deadline: timedelta = timedelta(seconds=60)
+    lease: timedelta = timedelta(seconds=120)
+    settle: timedelta = timedelta(seconds=120)
+    visibility: timedelta = timedelta(seconds=30)
+    closing_soon: timedelta = timedelta(hours=24)
+    max_outstanding: int = 2000
+    charge_batch: int = 50
+    charges_per_second: float = 50
+
+    @property
+    def dispatch_again_after(self) -> timedelta:
+        """A dispatched attempt that nobody claimed by now was lost on the way.
+
+        Longer than a full queue takes to drain, or every attempt in it would be sent twice.
+        """
+        drain = self.max_outstanding / self.charges_per_second if self.charges_per_second else 0
+        return max(timedelta(seconds=60), timedelta(seconds=1.5 * drain))

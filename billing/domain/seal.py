@@ -1,0 +1,34 @@
+"""The seal over a subscription's facts: a keyed hash that shows a change made behind our back.
+
+The database refuses to update them; whoever goes around that cannot make a new seal without the
+installation's key. It is verified before each request (faults.md I3).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from datetime import UTC
+
+from billing.domain.subscription import Facts
+
+
+def seal(key: bytes, facts: Facts) -> bytes:
+    """The seal over everything the gateway compares with last month's payment."""
+    sealed = [
+        facts.customer_uid,
+        facts.amount.amount,
+        facts.order_name,
+        facts.initial_paid_at.astimezone(UTC).isoformat(),
+        facts.buyer_name,
+        facts.buyer_email,
+        facts.buyer_tel,
+    ]
+    text = json.dumps(sealed, ensure_ascii=True, separators=(",", ":"))
+    return hmac.new(key, b"facts\0" + text.encode(), hashlib.sha256).digest()
+
+
+def is_intact(key: bytes, facts: Facts, sealed: bytes) -> bool:
+    """Whether the facts are those that were sealed at enrolment."""
+    return hmac.compare_digest(seal(key, facts), sealed)

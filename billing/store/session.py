@@ -1,0 +1,91 @@
+"""Transactions on the book. Services open them; the store never commits."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+import psycopg.errors
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+T = TypeVar("T")
+
+# A transaction that lost against another is simply made again: nothing of it happened.
+_MADE_AGAIN = (
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.LockNotAvailable,
+)
+_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """One open transaction and the moment, by the clock of billing, at which it began."""
+
+    session: Session
+    now: datetime
+
+
+class Book:
+    """The way to the database: opens transactions and tells each the moment it began."""
+
+    def __init__(self, engine: Engine, moment: Callable[[Session], datetime]) -> None:
+        self._engine = engine
+        self._moment = moment
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Commits at the end of the block, rolls back on any exception."""
+        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            yield Transaction(session, self._moment(session))
+
+    def run(self, step: Callable[[Transaction], T]) -> T:
+        """Run `step` in a transaction of its own, again when it lost to a concurrent one.
+
+        `step` must do nothing but read and write the book: it may run several times.
+        """
+        for tried in range(1, _TRIES + 1):
+            try:
+                with self.transaction() as tx:
+                    return step(tx)
+            except DBAPIError as error:
+                if tried == _TRIES or not isinstance(error.orig, _MADE_AGAIN):
+                    raise
+                time.sleep(random.uniform(0, 0.02 * 2**tried))  # noqa: S311 - spreads retries only
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def create_book_engine(url: str, *, pool_size: int = 5) -> Engine:
+    """An engine whose errors never print rows, and whose dead connections are noticed."""
+    address = make_url(url)
+    if address.drivername in {"postgresql", "postgres"}:
+        address = address.set(drivername="postgresql+psycopg")
+    return create_engine(
+        address,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_pre_ping=True,
+        hide_parameters=True,
+        connect_args={
+            "connect_timeout": 10,
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+            "application_name": "maewol",
+            # A statement or an idle transaction that hangs must not hold rows for ever.
+            "options": "-c statement_timeout=60000 -c idle_in_transaction_session_timeout=60000"
+            " -c lock_timeout=20000 -c timezone=UTC",
+        },
+    )

@@ -1,0 +1,338 @@
+"""The tables. Constraints repeat every rule about money; what they cannot say, triggers do
+(`migrations/versions/0001_the_book.py`): facts cannot be updated, events cannot be edited.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Interval,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from billing.domain.attempt import AttemptStatus
+from billing.domain.cycle import CycleStatus
+from billing.domain.money import MINIMUM_CHARGE
+from billing.domain.subscription import SubscriptionStatus
+
+
+def _one_of(column: str, members: type[StrEnum]) -> str:
+    return f"{column} IN ({', '.join(repr(str(member)) for member in members)})"
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it as a class attribute
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+        str: Text,
+        int: BigInteger,
+    }
+
+
+class Installation(Base):
+    """The one row that says which book this is, and whether charging is held."""
+
+    __tablename__ = "installation"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, default=1, autoincrement=False)
+    # Keys the customer tags and the seal over the facts; travels with every copy of the book.
+    key: Mapped[bytes | None]
+    # Which PostgreSQL cluster and which store at the gateway this book was last used with.
+    system_identifier: Mapped[str | None]
+    imp_key_fingerprint: Mapped[str | None]
+    hold_reason: Mapped[str | None]
+    held_at: Mapped[datetime | None]
+    # Zero in production (see billing/clock.py).
+    clock_offset: Mapped[timedelta] = mapped_column(Interval, server_default=text("interval '0'"))
+
+
+class GatewayHealth(Base):
+    """The one row that all workers share about the gateway: ceiling, circuit, clock skew."""
+
+    __tablename__ = "gateway_health"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, default=1, autoincrement=False)
+    # The rate ceiling: the next charge may start no earlier than this.
+    next_start_at: Mapped[datetime | None]
+    # Consecutive requests without a usable answer; the circuit is open until `closed_until`.
+    failures: Mapped[int] = mapped_column(server_default=text("0"))
+    open_until: Mapped[datetime | None]
+    # Consecutive declines that point at our own configuration.
+    suspicious: Mapped[int] = mapped_column(server_default=text("0"))
+    last_answer_at: Mapped[datetime | None]
+    last_approved_at: Mapped[datetime | None]
+    # The gateway's clock minus ours.
+    clock_skew: Mapped[timedelta | None] = mapped_column(Interval)
+    skew_checked_at: Mapped[datetime | None]
+
+
+class Subscription(Base):
+    __tablename__ = "subscriptions"
+    __table_args__ = (
+        # The target of the cycles' composite key: a cycle's amount is its subscription's.
+        UniqueConstraint("id", "amount"),
+        CheckConstraint(_one_of("status", SubscriptionStatus), name="status"),
+        CheckConstraint(f"amount >= {MINIMUM_CHARGE}", name="amount"),
+        CheckConstraint("char_length(customer_uid) BETWEEN 1 AND 80", name="customer_uid"),
+        CheckConstraint("char_length(order_name) BETWEEN 1 AND 40", name="order_name"),
+        CheckConstraint("(status = 'suspended') <= (status_reason IS NOT NULL)", name="reason"),
+        CheckConstraint("next_cycle >= 1", name="next_cycle"),
+        # The due scan: reads only what is due, whatever the size of the book.
+        Index(
+            "ix_subscriptions_due",
+            "next_due_at",
+            postgresql_where=text("status = 'active'"),
+        ),
+        Index(
+            "ix_subscriptions_paused_over",
+            "next_closes_at",
+            postgresql_where=text("status = 'paused'"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    customer_uid: Mapped[str] = mapped_column(String(80), unique=True)
+    status: Mapped[str] = mapped_column(String(16))
+    status_reason: Mapped[str | None] = mapped_column(String(32))
+    # The facts. Nobody can update these (trigger), and `seal` shows a change made all the same.
+    amount: Mapped[int]
+    order_name: Mapped[str] = mapped_column(String(40))
+    anchor_on: Mapped[date]
+    initial_paid_at: Mapped[datetime]
+    seal: Mapped[bytes]
+    # Beside the facts
+    tag: Mapped[str] = mapped_column(String(16))
+    initial_merchant_uid: Mapped[str | None] = mapped_column(String(40))
+    initial_imp_uid: Mapped[str | None] = mapped_column(String(64))
+    last_paid_on: Mapped[date | None]
+    reference: Mapped[str | None] = mapped_column(String(200))
+    enrolled_at: Mapped[datetime]
+    next_cycle: Mapped[int]
+    next_due_at: Mapped[datetime]
+    next_closes_at: Mapped[datetime]
+
+
+class BuyerData(Base):
+    """The only table with names, addresses and numbers of people."""
+
+    __tablename__ = "buyers"
+
+    subscription_id: Mapped[int] = mapped_column(ForeignKey("subscriptions.id"), primary_key=True)
+    name: Mapped[str | None] = mapped_column(String(16))
+    email: Mapped[str | None] = mapped_column(String(64))
+    tel: Mapped[str | None] = mapped_column(String(16))
+
+
+class Cycle(Base):
+    __tablename__ = "cycles"
+    __table_args__ = (
+        UniqueConstraint("subscription_id", "number"),
+        # Exactly one payment belongs in every calendar month.
+        UniqueConstraint("subscription_id", "month"),
+        ForeignKeyConstraint(
+            ["subscription_id", "amount"], ["subscriptions.id", "subscriptions.amount"]
+        ),
+        CheckConstraint(_one_of("status", CycleStatus), name="status"),
+        CheckConstraint("number >= 1", name="number"),
+        CheckConstraint("extract(day FROM month) = 1", name="month"),
+        CheckConstraint(
+            "month <= opens_on AND opens_on <= due_on AND due_on <= closes_on"
+            " AND closes_on < month + interval '1 month'",
+            name="window_in_month",
+        ),
+        CheckConstraint("due_on - opens_on <= 5 AND closes_on - due_on <= 5", name="window_width"),
+        CheckConstraint(
+            "(status IN ('paid', 'refunded')) = (paid_imp_uid IS NOT NULL AND paid_at IS NOT NULL"
+            " AND paid_merchant_uid IS NOT NULL)",
+            name="paid_with_proof",
+        ),
+        CheckConstraint(
+            "(status IN ('missed', 'skipped')) <= (reason IS NOT NULL)", name="ended_with_reason"
+        ),
+        CheckConstraint("(status = 'open') = (settled_at IS NULL)", name="settled"),
+        Index(
+            "uq_cycles_one_open",
+            "subscription_id",
+            unique=True,
+            postgresql_where=text("status = 'open'"),
+        ),
+        Index("ix_cycles_open_closes", "closes_at", postgresql_where=text("status = 'open'")),
+        # One payment of the gateway pays one cycle.
+        Index(
+            "uq_cycles_paid_imp_uid",
+            "paid_imp_uid",
+            unique=True,
+            postgresql_where=text("paid_imp_uid IS NOT NULL"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    subscription_id: Mapped[int]
+    number: Mapped[int]
+    month: Mapped[date]
+    amount: Mapped[int]
+    due_on: Mapped[date]
+    opens_on: Mapped[date]
+    closes_on: Mapped[date]
+    # Requests may start from `band_opens_at` to `last_start_at`; the window is over at `closes_at`.
+    band_opens_at: Mapped[datetime]
+    last_start_at: Mapped[datetime]
+    closes_at: Mapped[datetime]
+    status: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str | None] = mapped_column(String(32))
+    # Set while a person must look: nothing is dispatched or claimed.
+    held: Mapped[str | None] = mapped_column(String(32))
+    opened_at: Mapped[datetime]
+    closing_soon_at: Mapped[datetime | None]
+    settled_at: Mapped[datetime | None]
+    paid_imp_uid: Mapped[str | None] = mapped_column(String(64))
+    paid_merchant_uid: Mapped[str | None] = mapped_column(String(40))
+    paid_at: Mapped[datetime | None]
+
+
+class Attempt(Base):
+    __tablename__ = "attempts"
+    __table_args__ = (
+        UniqueConstraint("cycle_id", "number"),
+        CheckConstraint(_one_of("status", AttemptStatus), name="status"),
+        CheckConstraint("number BETWEEN 1 AND 99", name="number"),
+        CheckConstraint("merchant_uid ~ '^[A-Za-z0-9_-]{4,40}$'", name="merchant_uid"),
+        CheckConstraint(
+            "(status = 'sending') <= (lease_until IS NOT NULL AND sent_at IS NOT NULL)",
+            name="claimed_with_lease",
+        ),
+        CheckConstraint("(status = 'declined') = (decline_class IS NOT NULL)", name="class"),
+        CheckConstraint("(status = 'approved') <= (imp_uid IS NOT NULL)", name="approved_proof"),
+        CheckConstraint(
+            "(status IN ('approved', 'declined', 'withdrawn')) = (settled_at IS NOT NULL)",
+            name="settled",
+        ),
+        Index(
+            "uq_attempts_one_live",
+            "cycle_id",
+            unique=True,
+            postgresql_where=text("status IN ('due', 'sending', 'unknown')"),
+        ),
+        Index(
+            "uq_attempts_one_approved",
+            "cycle_id",
+            unique=True,
+            postgresql_where=text("status = 'approved'"),
+        ),
+        # Dispatch: earliest window close first.
+        Index(
+            "ix_attempts_due",
+            "closes_at",
+            "id",
+            postgresql_include=["ready_at", "dispatched_at"],
+            postgresql_where=text("status = 'due'"),
+        ),
+        Index(
+            "ix_attempts_outstanding",
+            "dispatched_at",
+            postgresql_where=text("status IN ('due', 'sending') AND dispatched_at IS NOT NULL"),
+        ),
+        Index("ix_attempts_leases", "lease_until", postgresql_where=text("status = 'sending'")),
+        Index("ix_attempts_asking", "ask_at", postgresql_where=text("status = 'unknown'")),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    cycle_id: Mapped[int] = mapped_column(ForeignKey("cycles.id"))
+    number: Mapped[int]
+    merchant_uid: Mapped[str] = mapped_column(String(40), unique=True)
+    status: Mapped[str] = mapped_column(String(16))
+    # Copied from the cycle, so that one index serves the dispatch order.
+    closes_at: Mapped[datetime]
+    # The slot it was planned for, and how early it may go (later than the slot after a back-off).
+    planned_at: Mapped[datetime]
+    ready_at: Mapped[datetime]
+    dispatched_at: Mapped[datetime | None]
+    sent_at: Mapped[datetime | None]
+    lease_until: Mapped[datetime | None]
+    fence: Mapped[int] = mapped_column(server_default=text("0"))
+    not_sent: Mapped[int] = mapped_column(server_default=text("0"))
+    settled_at: Mapped[datetime | None]
+    # The gateway's refusal text (`code != 0`), waiting for the look-up that proves it.
+    refusal: Mapped[str | None]
+    # Inquiry: when "no such payment" starts to prove something, how often it was seen since, when
+    # to ask next.
+    provable_at: Mapped[datetime | None]
+    nothing_found: Mapped[int] = mapped_column(server_default=text("0"))
+    ask_at: Mapped[datetime | None]
+    asked: Mapped[int] = mapped_column(server_default=text("0"))
+    decline_class: Mapped[str | None] = mapped_column(String(32))
+    message: Mapped[str | None] = mapped_column(String(500))
+    imp_uid: Mapped[str | None] = mapped_column(String(64))
+
+
+class Event(Base):
+    """One append-only line of what happened."""
+
+    __tablename__ = "events"
+    __table_args__ = (
+        Index("ix_events_subscription", "subscription_id", "id"),
+        Index("ix_events_alarms", "id", postgresql_where=text("alarm")),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    at: Mapped[datetime]
+    kind: Mapped[str] = mapped_column(String(40))
+    subscription_id: Mapped[int | None]
+    cycle_id: Mapped[int | None]
+    attempt_id: Mapped[int | None]
+    data: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    alarm: Mapped[bool] = mapped_column(server_default=text("false"))
+
+
+class Notice(Base):
+    """The outbox: news for the merchant's own system, kept until delivered."""
+
+    __tablename__ = "notices"
+    __table_args__ = (
+        Index("ix_notices_waiting", "next_try_at", postgresql_where=text("delivered_at IS NULL")),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    subscription_id: Mapped[int | None]
+    kind: Mapped[str] = mapped_column(String(40))
+    data: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+    next_try_at: Mapped[datetime]
+    tries: Mapped[int] = mapped_column(server_default=text("0"))
+    delivered_at: Mapped[datetime | None]
+
+
+class Heartbeat(Base):
+    """Who was seen working: a row a process or tick writes through the whole chain."""
+
+    __tablename__ = "heartbeats"
+
+    name: Mapped[str] = mapped_column(String(120), primary_key=True)
+    at: Mapped[datetime]

@@ -1,0 +1,1 @@
+"""Alembic migrations, forward only. `maewol db upgrade` runs them."""

@@ -81,7 +81,7 @@ class _Answering(asyncio.Protocol):
 
 
 def _answer(head: bytes, body: bytes) -> bytes:
-    now = int(time.time())  # noqa: TID251 - the server is the other side, not ours
+    now = int(time.time())
     if b"getToken" in head:
         response = {"access_token": "t" * 40, "now": now, "expired_at": now + 1800}
     else:
@@ -103,9 +103,9 @@ def _answer(head: bytes, body: bytes) -> bytes:
             **{f"unused_{n}": None for n in range(20)},
         }
     content = json.dumps({"code": 0, "message": None, "response": response}).encode()
-    return (
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
-        % (len(content), content)
+    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (
+        len(content),
+        content,
     )
 
 
@@ -191,7 +191,7 @@ async def portone_client(url: str, width: int) -> AsyncIterator[Post]:
         "key",
         "secret",
         tokens=MemoryTokenStore(),
-        now=lambda: datetime.now(UTC),  # noqa: DTZ011, TID251 - a benchmark has no injected clock
+        now=lambda: datetime.now(UTC),
         monotonic=time.monotonic,
         charge_timeout=60.0,
         include_sandbox=False,

@@ -249,6 +249,10 @@ class Settings(BaseSettings):
         return timedelta(seconds=self.gateway_visibility_seconds)
 
     @property
+    def closing_soon(self) -> timedelta:
+        return timedelta(hours=self.closing_soon_hours)
+
+    @property
     def charge_deadline(self) -> timedelta:
         return timedelta(seconds=self.portone_timeout_seconds)
 

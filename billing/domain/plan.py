@@ -21,14 +21,7 @@ from zoneinfo import ZoneInfo
 # croniter is annotated but ships no py.typed; `_fields` and `_firing_days` give its answers types.
 from croniter import CroniterError, croniter  # type: ignore[import-untyped]
 
-from billing.domain.calendar import (
-    SEOUL,
-    CalendarPolicy,
-    CycleDates,
-    day_of,
-    end_of,
-    start_of,
-)
+from billing.domain.calendar import CalendarPolicy, CycleDates, day_of, end_of, start_of
 from billing.domain.declines import Decline, DeclineClass
 from billing.domain.errors import InvalidInput
 
@@ -175,8 +168,8 @@ class PlanPolicy:
     attempts_per_day: int
     max_attempts: int
     close_margin: timedelta
-    zone: ZoneInfo = SEOUL
-    calendar: CalendarPolicy = CalendarPolicy()
+    zone: ZoneInfo
+    calendar: CalendarPolicy
 
     def __post_init__(self) -> None:
         for name, cron in (("CHARGE_CRON", self.charge_cron), ("RETRY_CRON", self.retry_cron)):

@@ -27,6 +27,8 @@ class BillingPolicy:
     max_outstanding: int = 2000
     charge_batch: int = 50
     charges_per_second: float = 50
+    # Whether payments are made in the gateway's test mode; one of the other kind is refused.
+    sandbox: bool = False
 
     @property
     def dispatch_again_after(self) -> timedelta:

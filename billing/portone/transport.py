@@ -102,7 +102,12 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 # Inflating is ours (`answer`), because ours has a limit.
                 auto_decompress=False,
                 trust_env=False,
-                skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
+                skip_auto_headers=(
+                    "Accept",
+                    "Accept-Encoding",
+                    "User-Agent",
+                    "Content-Type",
+                ),
                 requote_redirect_url=False,
             )
         return self._session

@@ -1,0 +1,180 @@
+"""The composition root: builds every adapter, once, and takes it down again."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from celery import Celery
+
+from billing import clock
+from billing.broker import CeleryWorkQueue, RedisTokenStore, celery_settings
+from billing.domain.declines import DeclineTable
+from billing.domain.errors import InvalidSetting
+from billing.domain.policy import BillingPolicy
+from billing.embedded import running
+from billing.portone.client import PortOneClient
+from billing.ports import TokenStore
+from billing.settings import Settings
+from billing.store.session import Book, create_book_engine
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """Everything a command, a tick or a task needs that lives longer than one call."""
+
+    settings: Settings
+    policy: BillingPolicy
+    book: Book
+    celery: Celery
+    queue: CeleryWorkQueue
+    database_url: str
+    broker_url: str
+
+    def installation_key(self) -> bytes:
+        """The key for a book that has none yet (see `derive_installation_key`)."""
+        return derive_installation_key(self.settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where PostgreSQL and the broker are, whether by setting or private ones of this machine."""
+
+    database_url: str
+    broker_url: str
+
+
+@contextlib.contextmanager
+def servers(
+    settings: Settings, announce: Callable[[str], None] = lambda _: None
+) -> Iterator[Addresses]:
+    """The servers that are set, or private ones, started here or joined. Raises
+    `EmbeddedServerError`."""
+    database = settings.database_url and settings.database_url.get_secret_value()
+    broker = settings.broker_url and settings.broker_url.get_secret_value()
+    if database and broker:
+        yield Addresses(database, broker)
+        return
+    with running(
+        settings.data_dir, database=not database, broker=not broker, announce=announce
+    ) as private:
+        yield Addresses(
+            database or _given(private.database_url), broker or _given(private.broker_url)
+        )
+
+
+@contextlib.contextmanager
+def house(
+    settings: Settings | None = None, announce: Callable[[str], None] = lambda _: None
+) -> Iterator[House]:
+    """Build everything but the gateway client. Raises `InvalidSetting`, `EmbeddedServerError`."""
+    settings = settings or Settings.load()
+    policy = billing_policy(settings)
+    with servers(settings, announce) as addresses:
+        book = Book(create_book_engine(addresses.database_url), clock.database_time)
+        celery = Celery("maewol")
+        celery.conf.update(celery_settings(addresses.broker_url))
+        try:
+            yield House(
+                settings=settings,
+                policy=policy,
+                book=book,
+                celery=celery,
+                queue=CeleryWorkQueue(celery),
+                database_url=addresses.database_url,
+                broker_url=addresses.broker_url,
+            )
+        finally:
+            celery.close()
+            book.close()
+
+
+@contextlib.asynccontextmanager
+async def gateway(
+    settings: Settings, tokens: TokenStore | None = None, broker_url: str | None = None
+) -> AsyncIterator[PortOneClient]:
+    """A client of the gateway, for one event loop. Raises `InvalidSetting` without credentials."""
+    key, secret = settings.portone_imp_key, settings.portone_imp_secret
+    for name, value in (("PORTONE_IMP_KEY", key), ("PORTONE_IMP_SECRET", secret)):
+        if value is None:
+            raise InvalidSetting(
+                name, None, "not set", f"Set MAEWOL_{name} to the store's REST API credential"
+            )
+    assert key is not None and secret is not None  # noqa: S101, PT018 - checked just above
+    shared = tokens or RedisTokenStore(_given(broker_url), clock.host_time)
+    client = PortOneClient(
+        settings.portone_api_url,
+        key.get_secret_value(),
+        secret.get_secret_value(),
+        tokens=shared,
+        now=clock.host_time,
+        monotonic=clock.monotonic,
+        charge_timeout=settings.portone_timeout_seconds,
+        include_sandbox=settings.include_sandbox,
+        max_connections=max(100, settings.charge_batch * 4),
+    )
+    try:
+        yield client
+    finally:
+        await client.aclose()
+        if isinstance(shared, RedisTokenStore):
+            await shared.aclose()
+
+
+def billing_policy(settings: Settings) -> BillingPolicy:
+    """The domain's view of the settings. Raises `InvalidSetting`."""
+    return BillingPolicy(
+        plan=settings.plan,
+        declines=decline_table(settings.declines_file),
+        merchant_uid_prefix=settings.merchant_uid_prefix,
+        deadline=settings.charge_deadline,
+        lease=settings.lease,
+        settle=settings.settle,
+        visibility=settings.visibility,
+        closing_soon=settings.closing_soon,
+        max_outstanding=settings.max_outstanding,
+        charge_batch=settings.charge_batch,
+        charges_per_second=settings.charges_per_second,
+        sandbox=settings.include_sandbox,
+    )
+
+
+def decline_table(path: Path | None) -> DeclineTable:
+    """The built-in table of declines, or the operator's own. Raises `InvalidSetting`."""
+    if path is None:
+        built_in = files("billing.domain").joinpath("declines.toml").read_text(encoding="utf-8")
+        return DeclineTable.parse(built_in)
+    try:
+        return DeclineTable.parse(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSetting(
+            "DECLINES_FILE",
+            str(path),
+            f"cannot be read ({type(error).__name__})",
+            "Check the path, or unset it for the built-in table",
+        ) from error
+
+
+def derive_installation_key(settings: Settings) -> bytes:
+    """The key of an empty book: as set; or made from the store's credentials, so that a re-imported
+    book makes the same `merchant_uid`s; or random where there are none yet."""
+    if settings.installation_key is not None:
+        return hashlib.sha256(settings.installation_key.get_secret_value().encode()).digest()
+    if settings.portone_imp_key is None or settings.portone_imp_secret is None:
+        return secrets.token_bytes(32)
+    credentials = "\0".join(
+        value.get_secret_value() for value in (settings.portone_imp_key, settings.portone_imp_secret)
+    )
+    return hmac.new(b"maewol installation", credentials.encode(), hashlib.sha256).digest()
+
+
+def _given(url: str | None) -> str:
+    if url is None:
+        raise AssertionError("a server that was asked for has an address")
+    return url

@@ -1,0 +1,179 @@
+"""Celery and Redis: the way to the workers, and where they keep the access token they share.
+
+Messages are hints, so nothing here needs to survive: no results, no delayed tasks, no retries by
+Celery. Retries live in one layer, the plan in the database.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from billing.domain.errors import BrokerUnavailable
+from billing.ports import AccessToken
+
+CHARGES_QUEUE = "charges"
+TICKS_QUEUE = "ticks"
+
+CHARGE_TASK = "maewol.charge"
+INQUIRE_TASK = "maewol.inquire"
+TICK_OPEN = "maewol.tick.open"
+TICK_DISPATCH = "maewol.tick.dispatch"
+TICK_INQUIRE = "maewol.tick.inquire"
+TICK_CLOSE = "maewol.tick.close"
+
+# A tick that nobody ran is worth nothing when the next one is there.
+_TICK_EXPIRES_SECONDS = 300
+_TOKEN_KEY = "maewol:portone:token"  # noqa: S105 - a key's name
+_TOKEN_LOCK = "maewol:portone:token:lock"  # noqa: S105
+# A fetch that takes longer is given up; then another worker may try.
+_SINGLE_FLIGHT_SECONDS = 10
+
+
+def celery_settings(broker_url: str) -> dict[str, Any]:
+    """The settings of both Celery apps; why each is so: docs/adr/0005-celery.md."""
+    return {
+        "broker_url": broker_url,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_transport_options": {
+            # Longer than any task; redelivery is harmless anyway, the claim loses.
+            "visibility_timeout": 3600,
+            # A half-open connection must not leave a worker deaf (ecosystem.md §0.9).
+            "socket_timeout": 10,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 25,
+            "retry_on_timeout": True,
+        },
+        "accept_content": ["json"],
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "task_ignore_result": True,
+        "task_acks_late": True,
+        "worker_prefetch_multiplier": 1,
+        # Threads: one process, one event loop with one pool of connections to the gateway.
+        "worker_pool": "threads",
+        "worker_concurrency": 4,
+        "worker_send_task_events": True,
+        "task_send_sent_event": False,
+        "worker_hijack_root_logger": False,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "task_create_missing_queues": True,
+        "timezone": "UTC",
+        "enable_utc": True,
+        # The schedule is constant and a missed tick does not matter: nothing to keep in a file.
+        "beat_scheduler": "celery.beat:Scheduler",
+        "beat_max_loop_interval": 5,
+        "task_routes": {
+            CHARGE_TASK: {"queue": CHARGES_QUEUE},
+            INQUIRE_TASK: {"queue": CHARGES_QUEUE},
+            "maewol.tick.*": {"queue": TICKS_QUEUE},
+        },
+    }
+
+
+class CeleryWorkQueue:
+    """Reaches the workers by task name; see `ports.WorkQueue`."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    def charge(self, attempt_ids: Sequence[int]) -> None:
+        self._send(CHARGE_TASK, CHARGES_QUEUE, [list(attempt_ids)])
+
+    def inquire(self, attempt_ids: Sequence[int]) -> None:
+        self._send(INQUIRE_TASK, CHARGES_QUEUE, [list(attempt_ids)])
+
+    def dispatch_soon(self) -> None:
+        self._send(TICK_DISPATCH, TICKS_QUEUE, [], expires=_TICK_EXPIRES_SECONDS)
+
+    def _send(self, task: str, queue: str, arguments: list[Any], **options: Any) -> None:
+        try:
+            self._app.send_task(
+                task, args=arguments, queue=queue, ignore_result=True, retry=False, **options
+            )
+        except (OperationalError, RedisError, OSError) as error:
+            raise BrokerUnavailable(f"{task} was not sent ({type(error).__name__})") from error
+
+
+class RedisTokenStore:
+    """The shared token, in Redis until it ends. Redis away means: no shared token."""
+
+    def __init__(self, url: str, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._redis: Redis = Redis.from_url(
+            url, socket_timeout=2, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0)
+        )
+
+    async def get(self) -> AccessToken | None:
+        try:
+            kept = await self._redis.get(_TOKEN_KEY)
+            return None if kept is None else _token(kept)
+        except (RedisError, OSError, ValueError, KeyError, TypeError):
+            return None
+
+    async def put(self, token: AccessToken) -> None:
+        left = token.expires_at - (self._now() + token.clock_offset)
+        seconds = int(left.total_seconds())
+        if seconds <= 0:
+            return
+        text = json.dumps(
+            {
+                "value": token.value,
+                "expires_at": token.expires_at.isoformat(),
+                "clock_offset": token.clock_offset.total_seconds(),
+            }
+        )
+        try:
+            await self._redis.set(_TOKEN_KEY, text, ex=seconds)
+        except (RedisError, OSError):
+            return
+
+    async def discard(self, value: str) -> None:
+        kept = await self.get()
+        if kept is not None and kept.value == value:
+            try:
+                await self._redis.delete(_TOKEN_KEY)
+            except (RedisError, OSError):
+                return
+
+    @asynccontextmanager
+    async def single_flight(self) -> AsyncIterator[None]:
+        lock = self._redis.lock(
+            _TOKEN_LOCK, timeout=_SINGLE_FLIGHT_SECONDS, blocking_timeout=_SINGLE_FLIGHT_SECONDS
+        )
+        try:
+            held = await lock.acquire()
+        except (RedisError, OSError):
+            held = False
+        try:
+            yield
+        finally:
+            if held:
+                try:
+                    await lock.release()
+                except (RedisError, OSError):
+                    held = False
+
+    async def aclose(self) -> None:
+        await self._redis.aclose()
+
+
+def _token(kept: bytes) -> AccessToken:
+    row = json.loads(kept)
+    return AccessToken(
+        value=str(row["value"]),
+        expires_at=datetime.fromisoformat(row["expires_at"]),
+        clock_offset=timedelta(seconds=float(row["clock_offset"])),
+    )

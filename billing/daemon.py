@@ -1,0 +1,69 @@
+"""One daemon process: its settings, its house, its event loop and its gateway client, each built
+once and kept for as long as the process lives."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from functools import cached_property
+from typing import TypeVar
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from celery import Celery, signals
+
+from billing import logs
+from billing.bootstrap import House, gateway, house
+from billing.domain.errors import BillingError
+from billing.portone.client import PortOneClient
+from billing.settings import Settings
+
+T = TypeVar("T")
+
+
+class Daemon:
+    """What the tasks of a worker process share.
+
+    The pool is made of threads, so nothing here crosses a fork, and one event loop with one pool
+    of connections serves all of them.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._exits = contextlib.ExitStack()
+        self._lock = threading.Lock()
+        atexit.register(self._exits.close)
+        self.settings = Settings.load()
+        self.house: House = self._exits.enter_context(house(self.settings))
+        self.app: Celery = self.house.celery
+        self.app.main = name
+
+    @cached_property
+    def _portal(self) -> BlockingPortal:
+        return self._exits.enter_context(start_blocking_portal(backend="asyncio"))
+
+    @cached_property
+    def _gateway(self) -> PortOneClient:
+        client = gateway(self.settings, broker_url=self.house.broker_url)
+        return self._exits.enter_context(self._portal.wrap_async_context_manager(client))
+
+    def run(self, use_case: Callable[[PortOneClient], Awaitable[T]]) -> T:
+        """Run an asynchronous use case with the gateway, from a task's thread."""
+        with self._lock:
+            client, portal = self._gateway, self._portal
+        return portal.call(use_case, client)
+
+
+def start(name: str) -> Daemon:
+    """Build the process's daemon; a wrong setting ends the process with one clear line."""
+    try:
+        daemon = Daemon(name)
+    except BillingError as error:
+        print(f"maewol: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    signals.setup_logging.connect(
+        lambda **_: logs.configure(daemon.settings.log_format, daemon.settings.log_level),
+        weak=False,
+    )
+    return daemon

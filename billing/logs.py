@@ -1,0 +1,91 @@
+"""Logging: one line an event, JSON for machines or plain for people, never personal data.
+
+Through the standard library's logging on purpose: it swallows a full disk or a closed pipe, which
+must not break the recording of a charge (reliability.md §0.7).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+# These log whole addresses, and with them `customer_uid`s, at INFO.
+_CHATTY = ("httpx", "httpcore", "aiohttp", "amqp", "kombu", "asyncio", "alembic")
+_PRIVATE = frozenset(
+    {
+        "customer_uid",
+        "buyer_name",
+        "buyer_email",
+        "buyer_tel",
+        "name",
+        "email",
+        "tel",
+        "imp_key",
+        "imp_secret",
+        "access_token",
+        "authorization",
+        "password",
+        "token",
+    }
+)
+
+
+def configure(log_format: str, log_level: str) -> None:
+    """Send every log line of this process to stderr, in one format."""
+    logging.raiseExceptions = False
+    shared: list[Any] = [
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _without_private_fields,
+    ]
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_rendering(log_format),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(log_level)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+def _rendering(log_format: str) -> list[Any]:
+    if log_format == "console":
+        return [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
+    # Tracebacks without local variables: those hold secrets and people's data.
+    formatter = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    return [
+        structlog.processors.ExceptionRenderer(formatter),
+        structlog.processors.JSONRenderer(ensure_ascii=False),
+    ]
+
+
+def _without_private_fields(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    for key in event.keys() & _PRIVATE:
+        event[key] = "[hidden]"
+    return event

@@ -1,0 +1,142 @@
+"""Asking the gateway: whole answers or `GatewayError`, never a part and never a guess.
+
+"There is no such thing" is a claim about money, too: it is believed only in the gateway's own
+envelope with status 404. Any other 404 may come from something on the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import httpx
+
+from billing.domain.errors import GatewayRefused, GatewayUnavailable
+from billing.portone import fields
+from billing.portone.answer import Answer, Envelope, Unreadable, envelope
+from billing.portone.exchange import Exchange
+from billing.portone.token import Tokens
+
+# A page of 100 rows stays far below the limit of an answer's size (1000 are allowed).
+PAGE_LIMIT = 100
+
+# 100 pages are more payments than any key or order can have. Beyond is a gateway that does not
+# stop, and stopping by ourselves would be a part.
+MOST_PAGES = 100
+
+
+class Lookups:
+    """Authorised GETs. `timeout` is the total deadline, in seconds, of one page with its retry."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        tokens: Tokens,
+        *,
+        timeout: float,
+        include_sandbox: bool,
+    ) -> None:
+        self._exchange = exchange
+        self._tokens = tokens
+        self._timeout = timeout
+        self._query = {"include_sandbox": "true" if include_sandbox else "false"}
+
+    async def one(self, path: str) -> object | None:
+        """The `response` of one thing, or None when the gateway does not know it."""
+        answered = await self._envelope(path, self._query)
+        return None if answered is None else answered.response
+
+    async def all(self, *paths: str, query: Mapping[str, str] | None = None) -> list[object]:
+        """Every row of a paged list; empty when the gateway knows none.
+
+        Several `paths` are spellings of one list: the next is tried only where the gateway's
+        router does not know the one before.
+        """
+        asked = {**self._query, **(query or {}), "limit": str(PAGE_LIMIT)}
+        for path in paths[:-1]:
+            try:
+                return await self._pages(path, asked)
+            except _NoRoute:
+                continue
+        return await self._pages(paths[-1], asked)
+
+    async def _pages(self, path: str, query: Mapping[str, str]) -> list[object]:
+        found: list[object] = []
+        total = 0
+        for number in range(1, MOST_PAGES + 1):
+            answered = await self._envelope(path, {**query, "page": str(number)})
+            if answered is None:
+                if number == 1:
+                    return []
+                raise GatewayUnavailable("the list ended in the middle")
+            page, more, total = _page(answered.response)
+            found += page
+            if not more:
+                break
+        else:
+            raise GatewayUnavailable("the list does not end")
+        if len(found) < total:
+            raise GatewayUnavailable("the list is not whole")
+        return found
+
+    async def _envelope(self, path: str, query: Mapping[str, str]) -> Envelope | None:
+        """The answer's envelope, None for a proven absence."""
+        answer = await self._answer(path, query)
+        match answer.status:
+            case 200 | 404:
+                pass
+            case 401 | 403:
+                raise GatewayRefused(f"look-up: HTTP {answer.status}")
+            case _:
+                raise GatewayUnavailable(f"look-up: HTTP {answer.status}")
+        try:
+            answered = envelope(answer.body)
+        except Unreadable as error:
+            if answer.status == 404:
+                raise _NoRoute("look-up: HTTP 404 that is not the gateway's own") from None
+            raise GatewayUnavailable(f"look-up: {error}") from None
+        if answer.status == 404 and answered.code != 0 and answered.response is None:
+            return None
+        if answer.status == 404 or answered.code != 0:
+            raise GatewayUnavailable(f"look-up: HTTP {answer.status}, code {answered.code}")
+        return answered
+
+    async def _answer(self, path: str, query: Mapping[str, str]) -> Answer:
+        """One GET; asked again once after a 401, with a new token, and once when it breaks."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                token = await self._tokens.current()
+                answer = await self._asked(path, query)
+                if answer.status == 401:
+                    await self._tokens.refused(token)
+                    answer = await self._asked(path, query)
+                return answer
+        except (httpx.TransportError, Unreadable, TimeoutError) as error:
+            why = str(error) if isinstance(error, Unreadable) else type(error).__name__
+            raise GatewayUnavailable(f"look-up: {why}") from None
+
+    async def _asked(self, path: str, query: Mapping[str, str]) -> Answer:
+        token = await self._tokens.current()
+        try:
+            return await self._exchange.get(path, token, query)
+        except httpx.TransportError:
+            return await self._exchange.get(path, token, query)
+
+
+class _NoRoute(GatewayUnavailable):
+    """A 404 without the gateway's envelope: nothing is known."""
+
+
+def _page(response: object) -> tuple[list[object], bool, int]:
+    """Rows, whether there are more, and how many there are in all."""
+    if isinstance(response, list):
+        return response, False, 0
+    try:
+        listed = fields.row(response)
+        rows = listed.get("list")
+        more, total = fields.whole(listed, "next"), fields.whole(listed, "total")
+    except Unreadable as error:
+        raise GatewayUnavailable(f"look-up: {error}") from None
+    if not isinstance(rows, list):
+        raise GatewayUnavailable("look-up: no list in the answer")
+    return rows, bool(more), total or 0

@@ -1,0 +1,1 @@
+"""The use cases: one per file, one public function each. Adapters come in as arguments."""

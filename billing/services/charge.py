@@ -1,0 +1,219 @@
+"""Claim, call the gateway, record: the road of a batch of charges, side by side in one event loop.
+
+    claim     due → sending, in one transaction; from its commit on money may move
+    look up   is this month already paid, by anybody? (no transaction is open from here)
+    send      one request, one outcome
+    record    as answers come in, several in one transaction
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from billing.domain.errors import GatewayError, GatewayRefused
+from billing.domain.finding import Nothing
+from billing.domain.outcome import NotSent, Outcome, Unknown
+from billing.domain.policy import RECORD_BUDGET, BillingPolicy
+from billing.domain.seal import is_intact
+from billing.ports import PaymentGateway
+from billing.services import asking
+from billing.services.record import Answer, FactsChanged, GivenBack, Result, record
+from billing.store import attempts, events, health, installation
+from billing.store.attempts import Claim
+from billing.store.session import Book, Transaction
+
+# Between tries to write a record while the database is away.
+_RECORD_AGAIN_SECONDS = 0.5
+# A lease with no room to wait still lets charges start that need not.
+_NO_WAIT = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Claims won together. `started` and `lease_ends` are on the event loop's clock, taken before
+    the claim, so that they err on the early side."""
+
+    claims: Sequence[Claim]
+    key: bytes
+    claimed_at: datetime
+    first_wait: timedelta
+    started: float
+    lease_ends: float
+
+
+async def charge(
+    book: Book, gateway: PaymentGateway, policy: BillingPolicy, attempt_ids: Sequence[int]
+) -> Counter[Result]:
+    """Charge those of these attempts that may be charged now; returns how many ended how.
+
+    Attempts that are not due, or are another worker's, are left alone, so a message that comes
+    twice, late or by mistake does nothing.
+    """
+    await _watch_the_clock(book, gateway)
+    batch = await _claim(book, policy, attempt_ids)
+    answers: asyncio.Queue[Answer | None] = asyncio.Queue()
+    recorder = asyncio.create_task(_record_as_they_come(book, policy, batch, answers))
+    await asyncio.gather(
+        *(
+            _charge_one(gateway, policy, batch, place, claim, answers)
+            for place, claim in enumerate(batch.claims)
+        )
+    )
+    answers.put_nowait(None)
+    return await recorder
+
+
+async def _claim(book: Book, policy: BillingPolicy, attempt_ids: Sequence[int]) -> _Batch:
+    started = asyncio.get_running_loop().time()
+    # What must fit behind the wait for a place under the ceiling.
+    longest = policy.lease - policy.deadline - RECORD_BUDGET
+
+    def step(tx: Transaction) -> tuple[Sequence[Claim], bytes, datetime, timedelta]:
+        rate = policy.charges_per_second
+        permit = health.reserve(tx.session, tx.now, len(attempt_ids), rate, max(longest, _NO_WAIT))
+        taken, rest = attempt_ids[: permit.count], attempt_ids[permit.count :]
+        attempts.take_back(tx.session, rest)
+        claims = attempts.claim(tx.session, taken, tx.now, tx.now + policy.lease)
+        for claim in claims:
+            events.add(
+                tx.session,
+                at=tx.now,
+                kind="attempt.sending",
+                subscription_id=claim.subscription_id,
+                cycle_id=claim.cycle_id,
+                attempt_id=claim.attempt_id,
+                data={"merchant_uid": claim.request.merchant_uid, "fence": claim.fence},
+            )
+        return claims, installation.stored_key(tx.session), tx.now, permit.wait
+
+    claims, key, now, wait = await asyncio.to_thread(book.run, step)
+    return _Batch(claims, key, now, wait, started, started + policy.lease.total_seconds())
+
+
+async def _charge_one(
+    gateway: PaymentGateway,
+    policy: BillingPolicy,
+    batch: _Batch,
+    place: int,
+    claim: Claim,
+    answers: asyncio.Queue[Answer | None],
+) -> None:
+    """One claim to its answer. Whatever breaks in here is this one's own; neighbours go on."""
+    sent = False
+    try:
+        learnt = await _before_sending(gateway, policy, batch, place, claim)
+        if learnt is None:
+            sent = True
+            learnt = await gateway.charge(claim.request)
+    except BaseException as error:
+        # After the request may have left, everything that is not an answer is "unknown".
+        why = f"{type(error).__name__} in the worker"
+        learnt = Unknown(why) if sent else NotSent(why, our_fault=True)
+        answers.put_nowait(Answer(claim.attempt_id, claim.fence, learnt))
+        if not isinstance(error, Exception):
+            raise
+        return
+    answers.put_nowait(Answer(claim.attempt_id, claim.fence, learnt))
+
+
+async def _before_sending(
+    gateway: PaymentGateway, policy: BillingPolicy, batch: _Batch, place: int, claim: Claim
+) -> Outcome | asking.Finding | FactsChanged | GivenBack | None:
+    """Everything that may still stop a claimed attempt; None when it may be sent."""
+    if not is_intact(batch.key, claim.facts, claim.seal):
+        return FactsChanged()
+    await _wait_for_place(policy, batch, place)
+    if (late := _too_late(policy, batch, claim)) is not None:
+        return late
+    try:
+        found = await asking.already_there(gateway, policy, claim)
+    except GatewayError as error:
+        return NotSent(f"look-up before the charge: {error}", isinstance(error, GatewayRefused))
+    if not isinstance(found, Nothing):
+        return found
+    return _too_late(policy, batch, claim)
+
+
+async def _wait_for_place(policy: BillingPolicy, batch: _Batch, place: int) -> None:
+    """Charges of a batch start one after the other, at the rate that was reserved."""
+    rate = policy.charges_per_second
+    behind = batch.first_wait.total_seconds() + (place / rate if rate else 0)
+    left = batch.started + behind - asyncio.get_running_loop().time()
+    if left > 0:
+        await asyncio.sleep(left)
+
+
+def _too_late(policy: BillingPolicy, batch: _Batch, claim: Claim) -> GivenBack | None:
+    """Checked again immediately before each request: a batch may have waited."""
+    now = asyncio.get_running_loop().time()
+    needed = (policy.deadline + RECORD_BUDGET).total_seconds()
+    if now + needed > batch.lease_ends:
+        return GivenBack("too little of the lease was left")
+    if batch.claimed_at + timedelta(seconds=now - batch.started) > claim.last_start_at:
+        return GivenBack("the band's last start has passed")
+    return None
+
+
+async def _record_as_they_come(
+    book: Book, policy: BillingPolicy, batch: _Batch, answers: asyncio.Queue[Answer | None]
+) -> Counter[Result]:
+    """Write answers down soon after they come; those that wait together share a transaction."""
+    tally: Counter[Result] = Counter()
+    last = False
+    while not last:
+        group = [await answers.get()]
+        while not answers.empty():
+            group.append(answers.get_nowait())
+        last = None in group
+        known = [answer for answer in group if answer is not None]
+        if known:
+            tally.update(await _record_group(book, policy, batch.lease_ends, known))
+    return tally
+
+
+async def _record_group(
+    book: Book, policy: BillingPolicy, lease_ends: float, group: Sequence[Answer]
+) -> Sequence[Result]:
+    """Record a group, or each of it alone when the group fails, again while the lease lasts.
+
+    What cannot be written by then stays `sending`; its lease runs out and it is asked about.
+    """
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            return await asyncio.to_thread(book.run, lambda tx: record(tx, policy, group))
+        except Exception as error:
+            if len(group) > 1:
+                parts = [await _record_group(book, policy, lease_ends, [one]) for one in group]
+                return [result for part in parts for result in part]
+            if not isinstance(error, SQLAlchemyError) or loop.time() >= lease_ends:
+                return [Result.UNRECORDED]
+            await asyncio.sleep(_RECORD_AGAIN_SECONDS)
+
+
+async def _watch_the_clock(book: Book, gateway: PaymentGateway) -> None:
+    """Compare billing time with the gateway's `now`, every few minutes (faults.md, clock skew)."""
+
+    def stale(tx: Transaction) -> bool:
+        return health.skew_is_stale(tx.session, tx.now)
+
+    if not await asyncio.to_thread(book.run, stale):
+        return
+    try:
+        theirs = await gateway.moment()
+    except GatewayError:
+        return
+
+    def note(tx: Transaction) -> None:
+        skew = theirs - tx.now
+        if health.note_skew(tx.session, tx.now, skew):
+            data = {"seconds": round(skew.total_seconds(), 1)}
+            events.add(tx.session, at=tx.now, kind="clock.skewed", data=data, alarm=True)
+
+    await asyncio.to_thread(book.run, note)

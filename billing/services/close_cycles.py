@@ -1,0 +1,198 @@
+"""Window over and unpaid → missed or skipped, with its true reason, an alarm, and what follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from sqlalchemy import ColumnElement, select
+
+from billing.domain.attempt import AttemptStatus
+from billing.domain.calendar import cycle_dates
+from billing.domain.cycle import CycleReason, CycleStatus
+from billing.domain.policy import BillingPolicy
+from billing.domain.subscription import SubscriptionStatus, SuspensionReason
+from billing.services.open_cycles import move_on, new_cycle
+from billing.store import events
+from billing.store.session import Book, Transaction
+from billing.store.tables import Attempt, Cycle, Subscription
+
+BATCH = 500
+# An unknown that cannot be settled so long after the close becomes `missed: unproven` (house.md).
+GIVE_UP_AFTER = timedelta(hours=48)
+
+
+def close_cycles(book: Book, policy: BillingPolicy) -> int:
+    """End every open cycle whose window is over, every paused month that passed, and warn of
+    those that close soon. Returns how many ended."""
+    book.run(lambda tx: _warn_closing_soon(tx, policy))
+    return _until_done(book, _close_batch, policy) + _until_done(book, _skip_paused, policy)
+
+
+def _until_done(
+    book: Book, step: Callable[[Transaction, BillingPolicy], int], policy: BillingPolicy
+) -> int:
+    ended = 0
+    while True:
+        batch = book.run(lambda tx: step(tx, policy))
+        ended += batch
+        if batch < BATCH:
+            return ended
+
+
+def _close_batch(tx: Transaction, policy: BillingPolicy) -> int:
+    rows = tx.session.execute(
+        select(Cycle, Subscription)
+        .join(Subscription, Subscription.id == Cycle.subscription_id)
+        .where(Cycle.status == CycleStatus.OPEN, Cycle.closes_at <= tx.now)
+        .where(~_still_settling(tx))
+        .order_by(Cycle.closes_at)
+        .limit(BATCH)
+        .with_for_update(skip_locked=True)
+    ).all()
+    for cycle, subscription in rows:
+        _end(tx, cycle, subscription)
+    return len(rows)
+
+
+def _still_settling(tx: Transaction) -> ColumnElement[bool]:
+    """An attempt that may have been charged keeps its cycle open, for 48 hours at most."""
+    live = select(Attempt.id).where(
+        Attempt.cycle_id == Cycle.id,
+        Attempt.status.in_([AttemptStatus.SENDING, AttemptStatus.UNKNOWN]),
+    )
+    return live.exists() & (Cycle.closes_at > tx.now - GIVE_UP_AFTER)
+
+
+def _end(tx: Transaction, cycle: Cycle, subscription: Subscription) -> None:
+    found = list(
+        tx.session.execute(
+            select(Attempt).where(Attempt.cycle_id == cycle.id).with_for_update()
+        ).scalars()
+    )
+    for attempt in found:
+        if attempt.status == AttemptStatus.DUE:
+            attempt.status = AttemptStatus.WITHDRAWN
+            attempt.settled_at = tx.now
+            attempt.dispatched_at = None
+    cycle.status, cycle.reason = _verdict(cycle, subscription, found)
+    cycle.settled_at = tx.now
+    events.add(
+        tx.session,
+        at=tx.now,
+        kind=f"cycle.{cycle.status}",
+        subscription_id=subscription.id,
+        cycle_id=cycle.id,
+        data={"reason": cycle.reason, "cycle": cycle.number},
+        alarm=cycle.status == CycleStatus.MISSED,
+    )
+    events.notify(
+        tx.session,
+        at=tx.now,
+        kind=str(cycle.status),
+        subscription_id=subscription.id,
+        data={"cycle": cycle.number, "reason": cycle.reason},
+    )
+    _break_chain(tx, subscription)
+
+
+def _verdict(
+    cycle: Cycle, subscription: Subscription, found: list[Attempt]
+) -> tuple[CycleStatus, CycleReason]:
+    statuses = {attempt.status for attempt in found}
+    if statuses & {AttemptStatus.SENDING, AttemptStatus.UNKNOWN}:
+        return CycleStatus.MISSED, CycleReason.UNPROVEN
+    if subscription.status == SubscriptionStatus.CANCELLED:
+        return CycleStatus.SKIPPED, CycleReason.CANCELLED
+    if subscription.status == SubscriptionStatus.PAUSED:
+        return CycleStatus.SKIPPED, CycleReason.PAUSED
+    if cycle.held is not None:
+        return CycleStatus.MISSED, CycleReason.HELD
+    if AttemptStatus.DECLINED in statuses:
+        return CycleStatus.MISSED, CycleReason.DECLINED
+    return CycleStatus.MISSED, CycleReason.NOT_ATTEMPTED
+
+
+def _break_chain(tx: Transaction, subscription: Subscription) -> None:
+    """A calendar month without a payment ends the billing key for good (gateway.md §1)."""
+    if subscription.status not in (SubscriptionStatus.ACTIVE, SubscriptionStatus.PAUSED):
+        return
+    subscription.status = SubscriptionStatus.SUSPENDED
+    subscription.status_reason = SuspensionReason.CHAIN_BROKEN
+    data = {"reason": SuspensionReason.CHAIN_BROKEN}
+    events.add(
+        tx.session,
+        at=tx.now,
+        kind="subscription.suspended",
+        subscription_id=subscription.id,
+        data=data,
+    )
+    events.notify(
+        tx.session, at=tx.now, kind="suspended", subscription_id=subscription.id, data=data
+    )
+
+
+def _skip_paused(tx: Transaction, policy: BillingPolicy) -> int:
+    """Paused subscriptions whose next window passed without a cycle: the month was skipped."""
+    rows = tx.session.execute(
+        select(Subscription)
+        .where(
+            Subscription.status == SubscriptionStatus.PAUSED,
+            Subscription.next_closes_at <= tx.now,
+            ~_has_open_cycle(),
+        )
+        .order_by(Subscription.next_closes_at)
+        .limit(BATCH)
+        .with_for_update(skip_locked=True)
+    ).scalars()
+    ended = 0
+    for subscription in list(rows):
+        dates = cycle_dates(subscription.anchor_on, subscription.next_cycle, policy.plan.calendar)
+        cycle = new_cycle(subscription, dates, tx.now, policy)
+        tx.session.add(cycle)
+        tx.session.flush()
+        move_on(subscription, policy)
+        _end(tx, cycle, subscription)
+        ended += 1
+    return ended
+
+
+def _has_open_cycle() -> ColumnElement[bool]:
+    return (
+        select(Cycle.id)
+        .where(Cycle.subscription_id == Subscription.id, Cycle.status == CycleStatus.OPEN)
+        .exists()
+    )
+
+
+def _warn_closing_soon(tx: Transaction, policy: BillingPolicy) -> None:
+    rows = tx.session.execute(
+        select(Cycle)
+        .where(
+            Cycle.status == CycleStatus.OPEN,
+            Cycle.closing_soon_at.is_(None),
+            Cycle.closes_at > tx.now,
+            Cycle.closes_at <= tx.now + policy.closing_soon,
+        )
+        .limit(BATCH)
+        .with_for_update(skip_locked=True)
+    ).scalars()
+    for cycle in rows:
+        cycle.closing_soon_at = tx.now
+        data = {"cycle": cycle.number, "last_start_at": cycle.last_start_at.isoformat()}
+        events.add(
+            tx.session,
+            at=tx.now,
+            kind="cycle.closing_soon",
+            subscription_id=cycle.subscription_id,
+            cycle_id=cycle.id,
+            data=data,
+            alarm=True,
+        )
+        events.notify(
+            tx.session,
+            at=tx.now,
+            kind="closing_soon",
+            subscription_id=cycle.subscription_id,
+            data=data,
+        )

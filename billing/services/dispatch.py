@@ -1,0 +1,28 @@
+"""Due attempts → queue messages, earliest window close first, at most so many outstanding."""
+
+from __future__ import annotations
+
+from billing.domain.policy import BillingPolicy
+from billing.ports import WorkQueue
+from billing.store import attempts, health
+from billing.store.session import Book, Transaction
+
+
+def dispatch(book: Book, queue: WorkQueue, policy: BillingPolicy) -> int:
+    """Hand due attempts to the workers; returns how many.
+
+    The book is written first, then the messages leave: one that is lost is handed out again when
+    its `dispatched_at` has grown old. Raises `BrokerUnavailable`; nothing is lost by it.
+    """
+    ids = book.run(lambda tx: _hand_out(tx, policy))
+    for start in range(0, len(ids), policy.charge_batch):
+        queue.charge(ids[start : start + policy.charge_batch])
+    return len(ids)
+
+
+def _hand_out(tx: Transaction, policy: BillingPolicy) -> list[int]:
+    free = policy.max_outstanding - attempts.outstanding(tx.session, policy.max_outstanding)
+    room = health.room(tx.session, tx.now, free)
+    if room <= 0:
+        return []
+    return list(attempts.hand_out(tx.session, tx.now, policy.dispatch_again_after, room))

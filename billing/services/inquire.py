@@ -1,0 +1,87 @@
+"""Ask the gateway what happened, record. An unknown attempt is only ever asked about."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from datetime import timedelta
+
+from billing.domain.attempt import AttemptStatus
+from billing.domain.errors import GatewayError
+from billing.domain.policy import BillingPolicy
+from billing.ports import PaymentGateway, WorkQueue
+from billing.services import asking
+from billing.services.record import Answer, Result, record
+from billing.store import attempts, events
+from billing.store.attempts import Claim
+from billing.store.session import Book, Transaction
+
+BATCH = 500
+# How many questions are open at the gateway at once: look-ups must not crowd out charges.
+WIDTH = 10
+# A question whose message or answer was lost is asked again after this.
+AGAIN = timedelta(seconds=60)
+
+
+def find_unknown(book: Book, queue: WorkQueue, policy: BillingPolicy) -> int:
+    """Make attempts whose lease ran out unknown, and send every open question to the workers.
+
+    Returns how many were sent. Raises `BrokerUnavailable`; they are found again a minute later.
+    """
+    book.run(lambda tx: _give_up_on_expired(tx, policy))
+    ids = book.run(lambda tx: attempts.take_to_ask(tx.session, tx.now, tx.now + AGAIN, BATCH))
+    for start in range(0, len(ids), policy.charge_batch):
+        queue.inquire(ids[start : start + policy.charge_batch])
+    return len(ids)
+
+
+def _give_up_on_expired(tx: Transaction, policy: BillingPolicy) -> None:
+    """`sending` → `unknown`: the worker is gone or too slow. Its request may still be under way.
+
+    "No such payment" proves something only after `settle`, counted from the end of the lease: the
+    last moment at which its worker could have sent.
+    """
+    for attempt in attempts.expired(tx.session, tx.now, BATCH):
+        assert attempt.lease_until is not None  # noqa: S101 - a CHECK constraint says the same
+        attempt.status = AttemptStatus.UNKNOWN
+        attempt.provable_at = attempt.lease_until + policy.settle
+        attempt.ask_at = tx.now
+        attempt.dispatched_at = None
+        events.add(
+            tx.session,
+            at=tx.now,
+            kind="attempt.unknown",
+            cycle_id=attempt.cycle_id,
+            attempt_id=attempt.id,
+            data={"why": "the lease ran out"},
+        )
+
+
+async def inquire(
+    book: Book, gateway: PaymentGateway, policy: BillingPolicy, attempt_ids: Sequence[int]
+) -> Counter[Result]:
+    """Ask about those of these attempts that are unknown; returns how many ended how.
+
+    A gateway that cannot be asked proves nothing: the question stays open.
+    """
+    claims = await asyncio.to_thread(
+        book.run, lambda tx: attempts.open_questions(tx.session, attempt_ids)
+    )
+    door = asyncio.Semaphore(WIDTH)
+
+    async def ask(claim: Claim) -> Result:
+        async with door:
+            try:
+                found = await asking.what_became(gateway, policy, claim)
+            except GatewayError:
+                return Result.UNKNOWN
+            answer = Answer(claim.attempt_id, claim.fence, found)
+            return (await asyncio.to_thread(book.run, lambda tx: record(tx, policy, [answer])))[0]
+
+    results = await asyncio.gather(*(ask(claim) for claim in claims), return_exceptions=True)
+    failed = [result for result in results if isinstance(result, BaseException)]
+    if failed:
+        # The others are recorded; this one is asked about again, and the task is seen to fail.
+        raise failed[0]
+    return Counter(result for result in results if isinstance(result, Result))

@@ -1,0 +1,131 @@
+"""Subscriptions that are due → a cycle and its first attempt. The one door into charging."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import exists, select
+from sqlalchemy.orm import Session
+
+from billing.domain.attempt import AttemptStatus, merchant_uid
+from billing.domain.calendar import CycleDates, cycle_dates, start_of
+from billing.domain.cycle import CycleStatus
+from billing.domain.plan import closes_at, first_attempt_at, last_start
+from billing.domain.policy import BillingPolicy
+from billing.domain.subscription import SubscriptionStatus
+from billing.store import events
+from billing.store.session import Book, Transaction
+from billing.store.tables import Attempt, Cycle, Subscription
+
+BATCH = 500
+
+
+def open_cycles(book: Book, policy: BillingPolicy) -> int:
+    """Open every cycle that is due, in batches; returns how many.
+
+    Asks "what is due", so a missed, late or doubled tick is harmless. Two at once share the work:
+    each takes rows the other has not locked.
+    """
+    opened = 0
+    while True:
+        batch = book.run(lambda tx: _open_batch(tx, policy))
+        opened += batch
+        if batch < BATCH:
+            return opened
+
+
+def _open_batch(tx: Transaction, policy: BillingPolicy) -> int:
+    due = _due(tx.session, tx.now)
+    cycles = [(subscription, _cycle(subscription, tx.now, policy)) for subscription in due]
+    tx.session.add_all(cycle for _, cycle in cycles)
+    tx.session.flush()
+    attempts = [_first_attempt(subscription, cycle, policy) for subscription, cycle in cycles]
+    tx.session.add_all(attempts)
+    tx.session.flush()
+    for (subscription, cycle), attempt in zip(cycles, attempts, strict=True):
+        events.add(
+            tx.session,
+            at=tx.now,
+            kind="cycle.opened",
+            subscription_id=subscription.id,
+            cycle_id=cycle.id,
+            attempt_id=attempt.id,
+            data={"cycle": cycle.number, "merchant_uid": attempt.merchant_uid},
+        )
+        move_on(subscription, policy)
+    return len(cycles)
+
+
+def _due(session: Session, now: datetime) -> list[Subscription]:
+    """Active, due, and with no cycle still open: a month is judged before the next begins."""
+    open_cycle = exists().where(
+        Cycle.subscription_id == Subscription.id, Cycle.status == CycleStatus.OPEN
+    )
+    query = (
+        select(Subscription)
+        .where(
+            Subscription.status == SubscriptionStatus.ACTIVE,
+            Subscription.next_due_at <= now,
+            ~open_cycle,
+        )
+        .order_by(Subscription.next_due_at)
+        .limit(BATCH)
+        .with_for_update(of=Subscription, skip_locked=True)
+    )
+    return list(session.execute(query).scalars())
+
+
+def _cycle(subscription: Subscription, now: datetime, policy: BillingPolicy) -> Cycle:
+    dates = cycle_dates(subscription.anchor_on, subscription.next_cycle, policy.plan.calendar)
+    return new_cycle(subscription, dates, now, policy)
+
+
+def new_cycle(
+    subscription: Subscription, dates: CycleDates, now: datetime, policy: BillingPolicy
+) -> Cycle:
+    """The row of one month, with every moment that charging looks at worked out."""
+    return Cycle(
+        subscription_id=subscription.id,
+        number=dates.number,
+        month=dates.month,
+        amount=subscription.amount,
+        due_on=dates.due_on,
+        opens_on=dates.window.opens_on,
+        closes_on=dates.window.closes_on,
+        band_opens_at=start_of(dates.band.opens_on, policy.plan.zone),
+        last_start_at=last_start(dates, policy.plan),
+        closes_at=closes_at(dates, policy.plan),
+        status=CycleStatus.OPEN,
+        opened_at=now,
+    )
+
+
+def _first_attempt(subscription: Subscription, cycle: Cycle, policy: BillingPolicy) -> Attempt:
+    return new_attempt(subscription, cycle, 1, subscription.next_due_at, policy)
+
+
+def new_attempt(
+    subscription: Subscription, cycle: Cycle, number: int, at: datetime, policy: BillingPolicy
+) -> Attempt:
+    """An attempt planned for `at`, under a `merchant_uid` of its own that never changes."""
+    return Attempt(
+        cycle_id=cycle.id,
+        number=number,
+        merchant_uid=merchant_uid(
+            policy.merchant_uid_prefix, subscription.tag, cycle.month, number
+        ),
+        status=AttemptStatus.DUE,
+        closes_at=cycle.closes_at,
+        planned_at=at,
+        ready_at=at,
+    )
+
+
+def move_on(subscription: Subscription, policy: BillingPolicy) -> None:
+    """Point the subscription at its next month, counted from the anchor and never from a payment."""
+    following = cycle_dates(
+        subscription.anchor_on, subscription.next_cycle + 1, policy.plan.calendar
+    )
+    subscription.next_cycle = following.number
+    subscription.next_due_at = first_attempt_at(following, policy.plan)
+    subscription.next_closes_at = closes_at(following, policy.plan)

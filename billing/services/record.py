@@ -1,0 +1,479 @@
+"""The one place an outcome is applied: to the attempt, its cycle and its subscription, with the
+event lines and notices that tell of it, in one transaction."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from billing.domain.attempt import ATTEMPT_TRANSITIONS, AttemptStatus
+from billing.domain.calendar import cycle_dates, day_of
+from billing.domain.cycle import CYCLE_TRANSITIONS, CycleReason, CycleStatus, HoldReason
+from billing.domain.declines import Decline, DeclineClass
+from billing.domain.finding import (
+    Contradiction,
+    FailedThis,
+    Finding,
+    Nothing,
+    PaidByEarlier,
+    PaidByThis,
+    PaidElsewhere,
+    Pending,
+)
+from billing.domain.outcome import Approved, Declined, NotSent, Outcome, Unknown
+from billing.domain.payment import Payment
+from billing.domain.plan import Declines, NoRetry, NoRetryReason, RetryAt, next_attempt
+from billing.domain.policy import BillingPolicy
+from billing.domain.subscription import SUBSCRIPTION_TRANSITIONS as SUBSCRIPTION_CHANGES
+from billing.domain.subscription import SubscriptionStatus, SuspensionReason
+from billing.services.open_cycles import new_attempt
+from billing.store import attempts, events, health
+from billing.store.session import Transaction
+from billing.store.tables import Attempt, Cycle, Subscription
+
+# "No such payment" counts when it was seen so often, each time late enough (house.md, step 8).
+LOOKS_THAT_PROVE = 2
+# A request that did not leave goes again after 5 s, 10 s, 20 s … at most 15 minutes.
+FIRST_BACKOFF = timedelta(seconds=5)
+LONGEST_BACKOFF = timedelta(minutes=15)
+# A first look soon after the answer was lost: most such payments are there already.
+FIRST_LOOK = timedelta(seconds=5)
+PENDING_AGAIN = timedelta(minutes=1)
+CONTRADICTION_AGAIN = timedelta(hours=1)
+
+# Declines that may be our own doing: a run of them stops all charging.
+_SUSPICIOUS = frozenset({DeclineClass.OPERATOR})
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+MESSAGE_LENGTH = 500
+
+
+class Result(StrEnum):
+    """What became of one answer, for the tally of a task."""
+
+    APPROVED = "approved"
+    DECLINED = "declined"
+    NOT_SENT = "not_sent"
+    UNKNOWN = "unknown"
+    ELSEWHERE = "paid_elsewhere"
+    HELD = "held"
+    TOO_LATE = "too_late"
+    # The book could not be written in time; the lease runs out and the gateway is asked.
+    UNRECORDED = "unrecorded"
+
+
+@dataclass(frozen=True, slots=True)
+class FactsChanged:
+    """The seal over the facts is broken: this row must not be charged (faults.md I3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """The claim was not used: too little of the lease, or of the band, was left."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one claim learnt: from the charge itself, or from a look-up before or after it."""
+
+    attempt_id: int
+    fence: int
+    learnt: Outcome | Finding | FactsChanged | GivenBack
+
+
+def record(tx: Transaction, policy: BillingPolicy, answers: Sequence[Answer]) -> list[Result]:
+    """Apply answers. One whose claim is not the newest any more changes nothing (fencing)."""
+    rows = attempts.lock_with_cycle(tx.session, [answer.attempt_id for answer in answers])
+    results = [_Recorder(tx, policy, *rows[answer.attempt_id]).apply(answer) for answer in answers]
+    _note_gateway(tx, answers, results)
+    return results
+
+
+class _Recorder:
+    """Applies one answer to one attempt."""
+
+    def __init__(
+        self,
+        tx: Transaction,
+        policy: BillingPolicy,
+        attempt: Attempt,
+        cycle: Cycle,
+        subscription: Subscription,
+    ) -> None:
+        self.tx = tx
+        self.policy = policy
+        self.attempt = attempt
+        self.cycle = cycle
+        self.subscription = subscription
+
+    def apply(self, answer: Answer) -> Result:
+        if not self._is_newest(answer):
+            self._event("answer.too_late", {"learnt": type(answer.learnt).__name__}, alarm=True)
+            return Result.TOO_LATE
+        match answer.learnt:
+            case Approved(imp_uid=imp_uid, paid_at=paid_at):
+                return self._paid_by_this(imp_uid, paid_at)
+            case PaidByThis(payment):
+                return self._paid_by_this(payment.imp_uid, _moment(payment))
+            case Declined(message=message, imp_uid=imp_uid):
+                return self._declined(message, imp_uid)
+            case FailedThis(message=message, imp_uid=imp_uid):
+                return self._declined(message, imp_uid)
+            case NotSent(why=why):
+                return self._not_sent(why)
+            case GivenBack(why=why):
+                return self._given_back(why)
+            case Unknown() as unknown:
+                return self._unknown(unknown)
+            case PaidByEarlier(payment):
+                return self._paid_by_other(payment, CycleReason.PAID_LATE)
+            case PaidElsewhere(payment):
+                return self._paid_by_other(payment, CycleReason.PAID_ELSEWHERE)
+            case Contradiction(why=why, cancelled=cancelled):
+                return self._contradicted(why, cancelled)
+            case FactsChanged():
+                return self._held_before_sending(HoldReason.FACTS_CHANGED, "seal broken")
+            case Pending(status=status):
+                return self._pending(status)
+            case Nothing():
+                return self._nothing_found()
+
+    def _is_newest(self, answer: Answer) -> bool:
+        waiting = self.attempt.status in (AttemptStatus.SENDING, AttemptStatus.UNKNOWN)
+        return waiting and self.attempt.fence == answer.fence
+
+    # -- paid ---------------------------------------------------------------------------------
+
+    def _paid_by_this(self, imp_uid: str, paid_at: datetime) -> Result:
+        self._settle_attempt(AttemptStatus.APPROVED)
+        self.attempt.imp_uid = imp_uid
+        self._settle_cycle_paid(imp_uid, self.attempt.merchant_uid, paid_at, None)
+        return Result.APPROVED
+
+    def _paid_by_other(self, payment: Payment, reason: CycleReason) -> Result:
+        """The month is paid, but not by this attempt: it must never be sent (again)."""
+        if self.attempt.status == AttemptStatus.UNKNOWN and not self._is_provable():
+            # Ours may still be charged as well; first be sure that it was not.
+            self._ask_again(self.attempt.provable_at)
+            return Result.UNKNOWN
+        self._move_attempt(AttemptStatus.DUE)
+        self._settle_attempt(AttemptStatus.WITHDRAWN)
+        self._settle_cycle_paid(
+            payment.imp_uid, payment.merchant_uid[:40], _moment(payment), reason
+        )
+        self._event(
+            "payment.found_elsewhere", {"imp_uid": payment.imp_uid, "reason": reason}, alarm=True
+        )
+        return Result.ELSEWHERE
+
+    def _settle_cycle_paid(
+        self, imp_uid: str, merchant_uid: str, paid_at: datetime, reason: CycleReason | None
+    ) -> None:
+        late = self.cycle.status == CycleStatus.MISSED
+        CYCLE_TRANSITIONS.check(CycleStatus(self.cycle.status), CycleStatus.PAID)
+        self.cycle.status = CycleStatus.PAID
+        self.cycle.reason = CycleReason.PAID_LATE if late and reason is None else reason
+        self.cycle.held = None
+        self.cycle.settled_at = self.tx.now
+        self.cycle.paid_imp_uid = imp_uid
+        self.cycle.paid_merchant_uid = merchant_uid
+        self.cycle.paid_at = paid_at
+        self._event("cycle.paid", {"imp_uid": imp_uid, "merchant_uid": merchant_uid})
+        self._notice("paid", {"imp_uid": imp_uid, "merchant_uid": merchant_uid})
+        if late:
+            self._mend_chain()
+
+    def _mend_chain(self) -> None:
+        """Proof of payment came after the close: the chain was never broken."""
+        broken = (SubscriptionStatus.SUSPENDED, SuspensionReason.CHAIN_BROKEN)
+        if (self.subscription.status, self.subscription.status_reason) == broken:
+            self.subscription.status = SubscriptionStatus.ACTIVE
+            self.subscription.status_reason = None
+            self._event("subscription.mended", {}, alarm=True)
+
+    # -- declined -----------------------------------------------------------------------------
+
+    def _declined(self, message: str, imp_uid: str | None) -> Result:
+        decline = self.policy.declines.classify(message)
+        if decline.decline_class is DeclineClass.ALREADY_PAID and not self._is_provable():
+            # "Already paid" is a word, not proof: ask until the look-ups show the payment.
+            return self._unknown(Unknown("the gateway says it is already paid", refusal=message))
+        self._settle_attempt(AttemptStatus.DECLINED)
+        self.attempt.decline_class = decline.decline_class
+        self.attempt.message = clean(message)
+        self.attempt.imp_uid = imp_uid
+        self._event(
+            "attempt.declined",
+            {"class": decline.decline_class, "code": decline.code, "message": clean(message)},
+            alarm=decline.decline_class in _NEEDS_A_PERSON,
+        )
+        self._follow_decline(decline)
+        return Result.DECLINED
+
+    def _follow_decline(self, decline: Decline) -> None:
+        if self.subscription.status != SubscriptionStatus.ACTIVE or (
+            self.cycle.status != CycleStatus.OPEN
+        ):
+            return
+        self.tx.session.flush()
+        dates = cycle_dates(
+            self.subscription.anchor_on, self.cycle.number, self.policy.plan.calendar
+        )
+        step = next_attempt(decline, self.tx.now, self._declines(), dates, self.policy.plan)
+        match step:
+            case RetryAt(at=at):
+                self._plan_retry(at)
+            case NoRetry(why=NoRetryReason.PERMANENT):
+                self._suspend(
+                    SuspensionReason.CHAIN_BROKEN
+                    if decline.decline_class is DeclineClass.CHAIN_BROKEN
+                    else SuspensionReason.KEY_INVALID
+                )
+            case NoRetry(why=NoRetryReason.HELD):
+                self._hold_cycle(HoldReason.FACTS_MISMATCH)
+            case NoRetry(why=NoRetryReason.ASK):
+                self._hold_cycle(HoldReason.CONTRADICTION)
+            case NoRetry(why=why):
+                self._event("cycle.no_more_attempts", {"why": why})
+        self._notice("declined", {"class": decline.decline_class, "code": decline.code})
+
+    def _declines(self) -> Declines:
+        sent = attempts.declined_sent_at(self.tx.session, self.cycle.id)
+        today = day_of(self.tx.now, self.policy.plan.zone)
+        return Declines(
+            total=len(sent),
+            today=sum(day_of(moment, self.policy.plan.zone) == today for moment in sent),
+        )
+
+    def _plan_retry(self, at: datetime) -> None:
+        retry = new_attempt(
+            self.subscription, self.cycle, self.attempt.number + 1, at, self.policy
+        )
+        self.tx.session.add(retry)
+        self.tx.session.flush()
+        events.add(
+            self.tx.session,
+            at=self.tx.now,
+            kind="attempt.planned",
+            subscription_id=self.subscription.id,
+            cycle_id=self.cycle.id,
+            attempt_id=retry.id,
+            data={"merchant_uid": retry.merchant_uid, "at": retry.planned_at.isoformat()},
+        )
+
+    def _suspend(self, reason: SuspensionReason) -> None:
+        SUBSCRIPTION_CHANGES.check(
+            SubscriptionStatus(self.subscription.status), SubscriptionStatus.SUSPENDED
+        )
+        self.subscription.status = SubscriptionStatus.SUSPENDED
+        self.subscription.status_reason = reason
+        self._event("subscription.suspended", {"reason": reason})
+        self._notice("suspended", {"reason": reason})
+
+    # -- not sent, unknown --------------------------------------------------------------------
+
+    def _not_sent(self, why: str) -> Result:
+        """Provably no charge: the same attempt and `merchant_uid` again, at no cost of a retry."""
+        if self.attempt.status == AttemptStatus.UNKNOWN:
+            # The lease ran out meanwhile; the look-ups will say the same.
+            return Result.TOO_LATE
+        self.attempt.not_sent += 1
+        doubled = FIRST_BACKOFF * 2 ** min(self.attempt.not_sent - 1, 10)
+        self._back_to_due(clean(why), min(doubled, LONGEST_BACKOFF))
+        return Result.NOT_SENT
+
+    def _given_back(self, why: str) -> Result:
+        if self.attempt.status == AttemptStatus.UNKNOWN:
+            return Result.TOO_LATE
+        self._back_to_due(why, timedelta(0))
+        return Result.NOT_SENT
+
+    def _back_to_due(self, why: str, wait: timedelta) -> None:
+        self._move_attempt(AttemptStatus.DUE)
+        self.attempt.ready_at = self.tx.now + wait
+        self.attempt.dispatched_at = None
+        self.attempt.lease_until = None
+        self.attempt.ask_at = self.attempt.provable_at = None
+        self.attempt.refusal = None
+        self._event("attempt.not_sent", {"why": why, "again_in_seconds": wait.total_seconds()})
+        if self.cycle.status != CycleStatus.OPEN or (
+            self.subscription.status != SubscriptionStatus.ACTIVE
+        ):
+            # Paused, cancelled or closed while it was on its way: it does not go again.
+            self._settle_attempt(AttemptStatus.WITHDRAWN)
+
+    def _unknown(self, unknown: Unknown) -> Result:
+        refused = unknown.refusal is not None
+        if self.attempt.status == AttemptStatus.SENDING:
+            self._move_attempt(AttemptStatus.UNKNOWN)
+            # A refused request is over; one without an answer may still be on its way.
+            over = self.policy.visibility if refused else self.policy.settle
+            self.attempt.provable_at = self.tx.now + over
+        self.attempt.dispatched_at = None
+        self.attempt.nothing_found = 0
+        self.attempt.refusal = clean(unknown.refusal) if unknown.refusal is not None else None
+        self._ask_again(self.tx.now + min(FIRST_LOOK, self.policy.visibility))
+        if unknown.contradiction:
+            self._hold_cycle(HoldReason.CONTRADICTION)
+        self._event("attempt.unknown", {"why": clean(unknown.why)}, alarm=unknown.contradiction)
+        return Result.UNKNOWN
+
+    # -- what look-ups found ------------------------------------------------------------------
+
+    def _contradicted(self, why: str, cancelled: bool) -> Result:
+        reason = HoldReason.OUTSIDE_PAYMENT_CANCELLED if cancelled else HoldReason.CONTRADICTION
+        if self.attempt.status == AttemptStatus.SENDING:
+            return self._held_before_sending(reason, why)
+        self._hold_cycle(reason)
+        self._ask_again(self.tx.now + CONTRADICTION_AGAIN)
+        self._event("attempt.contradicted", {"why": clean(why)}, alarm=True)
+        return Result.HELD
+
+    def _held_before_sending(self, reason: HoldReason, why: str) -> Result:
+        self._back_to_due(clean(why), FIRST_BACKOFF)
+        self._hold_cycle(reason)
+        return Result.HELD
+
+    def _pending(self, status: str) -> Result:
+        if self.attempt.status == AttemptStatus.SENDING:
+            self._back_to_due(f"an earlier request is {clean(status)} at the gateway", PENDING_AGAIN)
+            return Result.NOT_SENT
+        self._ask_again(self.tx.now + PENDING_AGAIN)
+        return Result.UNKNOWN
+
+    def _nothing_found(self) -> Result:
+        """Proof only when it is late enough, and seen often enough."""
+        if not self._is_provable():
+            self._ask_again(self.attempt.provable_at)
+            return Result.UNKNOWN
+        if self.attempt.refusal is not None:
+            if self._says_already_paid():
+                self._hold_cycle(HoldReason.CONTRADICTION)
+            return self._declined(self.attempt.refusal, None)
+        self.attempt.nothing_found += 1
+        if self.attempt.nothing_found < LOOKS_THAT_PROVE:
+            self._ask_again(self.tx.now + max(self.policy.visibility, FIRST_LOOK))
+            return Result.UNKNOWN
+        self._back_to_due("proved not charged by the gateway's look-ups", timedelta(0))
+        return Result.NOT_SENT
+
+    def _says_already_paid(self) -> bool:
+        found = self.policy.declines.classify(self.attempt.refusal)
+        return found.decline_class is DeclineClass.ALREADY_PAID
+
+    def _is_provable(self) -> bool:
+        provable_at = self.attempt.provable_at
+        return provable_at is not None and self.tx.now >= provable_at
+
+    # -- the rows -----------------------------------------------------------------------------
+
+    def _ask_again(self, at: datetime | None) -> None:
+        self.attempt.ask_at = at or self.tx.now
+        self.attempt.asked += 1
+
+    def _move_attempt(self, status: AttemptStatus) -> None:
+        ATTEMPT_TRANSITIONS.check(AttemptStatus(self.attempt.status), status)
+        self.attempt.status = status
+
+    def _settle_attempt(self, status: AttemptStatus) -> None:
+        self._move_attempt(status)
+        self.attempt.settled_at = self.tx.now
+        self.attempt.dispatched_at = None
+        self.attempt.lease_until = None
+        self.attempt.ask_at = None
+        self._event(f"attempt.{status}", {"merchant_uid": self.attempt.merchant_uid})
+
+    def _hold_cycle(self, reason: HoldReason) -> None:
+        if self.cycle.status != CycleStatus.OPEN or self.cycle.held is not None:
+            return
+        self.cycle.held = reason
+        self._event("cycle.held", {"reason": reason}, alarm=True)
+
+    def _event(self, kind: str, data: dict[str, object], *, alarm: bool = False) -> None:
+        events.add(
+            self.tx.session,
+            at=self.tx.now,
+            kind=kind,
+            subscription_id=self.subscription.id,
+            cycle_id=self.cycle.id,
+            attempt_id=self.attempt.id,
+            data=data,
+            alarm=alarm,
+        )
+
+    def _notice(self, kind: str, data: dict[str, object]) -> None:
+        events.notify(
+            self.tx.session,
+            at=self.tx.now,
+            kind=kind,
+            subscription_id=self.subscription.id,
+            data={"cycle": self.cycle.number, **data},
+        )
+
+
+_NEEDS_A_PERSON = frozenset(
+    {DeclineClass.OPERATOR, DeclineClass.MISMATCH, DeclineClass.UNRECOGNIZED}
+)
+
+
+def clean(text: str) -> str:
+    """Outside text fit for the book and for a terminal: bounded, no control or direction marks."""
+    return _UNPRINTABLE.sub(" ", text)[:MESSAGE_LENGTH]
+
+
+def _moment(payment: Payment) -> datetime:
+    if payment.paid_at is None:
+        raise AssertionError("finding.find lets no paid payment without a moment through")
+    return payment.paid_at
+
+
+def _note_gateway(tx: Transaction, answers: Sequence[Answer], results: Sequence[Result]) -> None:
+    """Feed the circuit and the brake that all workers share."""
+    usable = sum(_is_usable(answer) for answer in answers)
+    useless = sum(_is_useless(answer) for answer in answers)
+    if health.note_answers(tx.session, tx.now, usable=usable, useless=useless):
+        events.add(tx.session, at=tx.now, kind="gateway.down", data={}, alarm=True)
+    approved = sum(result is Result.APPROVED for result in results)
+    if health.note_verdicts(
+        tx.session, tx.now, approved=approved, suspicious=_suspicious(tx, answers, results)
+    ):
+        why = "declines that point at our own configuration"
+        if health.hold(tx.session, tx.now, why):
+            events.add(tx.session, at=tx.now, kind="charging.held", data={"why": why}, alarm=True)
+
+
+def _is_usable(answer: Answer) -> bool:
+    match answer.learnt:
+        case Approved() | Declined():
+            return True
+        case Unknown(refusal=refusal):
+            return refusal is not None
+        case _:
+            return False
+
+
+def _is_useless(answer: Answer) -> bool:
+    match answer.learnt:
+        case NotSent():
+            return True
+        case Unknown(refusal=refusal):
+            return refusal is None
+        case _:
+            return False
+
+
+def _suspicious(tx: Transaction, answers: Sequence[Answer], results: Sequence[Result]) -> int:
+    declined = [
+        answer.attempt_id
+        for answer, result in zip(answers, results, strict=True)
+        if result is Result.DECLINED
+    ]
+    if not declined:
+        return 0
+    tx.session.flush()
+    classes = (tx.session.get_one(Attempt, attempt_id).decline_class for attempt_id in declined)
+    return sum(found in _SUSPICIOUS for found in classes)

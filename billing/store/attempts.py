@@ -1,0 +1,266 @@
+"""Queries on attempts: what is due, who may claim it, what must be asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from billing.domain.attempt import AttemptStatus
+from billing.domain.cycle import CycleStatus
+from billing.domain.money import Won
+from billing.domain.payment import Buyer, ChargeRequest
+from billing.domain.subscription import Facts, SubscriptionStatus
+from billing.store.tables import Attempt, BuyerData, Cycle, Subscription
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An attempt this worker alone may send, until its lease ends."""
+
+    attempt_id: int
+    fence: int
+    cycle_id: int
+    subscription_id: int
+    number: int
+    month: date
+    last_start_at: datetime
+    resent: bool
+    earlier: tuple[str, ...]
+    request: ChargeRequest
+    facts: Facts
+    seal: bytes
+
+
+def outstanding(session: Session, at_most: int) -> int:
+    """Attempts handed out and not finished, counted up to `at_most`."""
+    handed_out = (
+        select(Attempt.id)
+        .where(
+            Attempt.status.in_([AttemptStatus.DUE, AttemptStatus.SENDING]),
+            Attempt.dispatched_at.is_not(None),
+        )
+        .limit(at_most)
+    )
+    return session.execute(select(func.count()).select_from(handed_out.subquery())).scalar_one()
+
+
+def _chargeable(now: datetime) -> ColumnElement[bool]:
+    """Every condition under which a due attempt may be sent: the one place that says so."""
+    return and_(
+        Attempt.status == AttemptStatus.DUE,
+        Attempt.ready_at <= now,
+        Cycle.status == CycleStatus.OPEN,
+        Cycle.held.is_(None),
+        Cycle.band_opens_at <= now,
+        Cycle.last_start_at >= now,
+        Subscription.status == SubscriptionStatus.ACTIVE,
+    )
+
+
+def _with_cycle(query: Select[tuple[int]]) -> Select[tuple[int]]:
+    return query.join(Cycle, Cycle.id == Attempt.cycle_id).join(
+        Subscription, Subscription.id == Cycle.subscription_id
+    )
+
+
+def hand_out(session: Session, now: datetime, again_after: timedelta, limit: int) -> Sequence[int]:
+    """Mark up to `limit` due attempts as dispatched, earliest window close first.
+
+    One that was dispatched longer than `again_after` ago and never claimed was lost: it goes again.
+    """
+    due = (
+        _with_cycle(select(Attempt.id))
+        .where(
+            _chargeable(now),
+            or_(Attempt.dispatched_at.is_(None), Attempt.dispatched_at < now - again_after),
+        )
+        .order_by(Attempt.closes_at, Attempt.id)
+        .limit(limit)
+        .with_for_update(of=Attempt, skip_locked=True)
+    )
+    ids = list(session.execute(due).scalars())
+    if ids:
+        session.execute(update(Attempt).where(Attempt.id.in_(ids)).values(dispatched_at=now))
+    return ids
+
+
+def take_back(session: Session, attempt_ids: Sequence[int]) -> None:
+    """Undo a hand-out that nobody will act on, so that the next dispatch finds it at once."""
+    session.execute(
+        update(Attempt)
+        .where(Attempt.id.in_(attempt_ids), Attempt.status == AttemptStatus.DUE)
+        .values(dispatched_at=None)
+    )
+
+
+def claim(
+    session: Session, attempt_ids: Sequence[int], now: datetime, lease_until: datetime
+) -> Sequence[Claim]:
+    """`due → sending` for those of the ids that may be charged now; the others are left alone.
+
+    Each won claim carries a fencing number higher than any before it. What another worker holds is
+    skipped, never waited for.
+    """
+    free = (
+        _with_cycle(select(Attempt.id))
+        .where(_chargeable(now), Attempt.id.in_(attempt_ids))
+        .order_by(Attempt.id)
+        .with_for_update(of=Attempt, skip_locked=True)
+    )
+    won = list(session.execute(free).scalars())
+    if not won:
+        return ()
+    session.execute(
+        update(Attempt)
+        .where(Attempt.id.in_(won), Attempt.status == AttemptStatus.DUE)
+        .values(
+            status=AttemptStatus.SENDING,
+            fence=Attempt.fence + 1,
+            sent_at=now,
+            lease_until=lease_until,
+            refusal=None,
+            nothing_found=0,
+            provable_at=None,
+            ask_at=None,
+        )
+    )
+    return _claims(session, won)
+
+
+def _claims(session: Session, attempt_ids: Sequence[int]) -> Sequence[Claim]:
+    rows = session.execute(
+        select(Attempt, Cycle, Subscription, BuyerData)
+        .join(Cycle, Cycle.id == Attempt.cycle_id)
+        .join(Subscription, Subscription.id == Cycle.subscription_id)
+        .outerjoin(BuyerData, BuyerData.subscription_id == Subscription.id)
+        .where(Attempt.id.in_(attempt_ids))
+        .order_by(Attempt.closes_at, Attempt.id)
+    ).all()
+    siblings = merchant_uids_of(session, [row.Cycle.id for row in rows])
+    return [
+        _as_claim(attempt, cycle, subscription, buyer, siblings[cycle.id])
+        for attempt, cycle, subscription, buyer in rows
+    ]
+
+
+def merchant_uids_of(session: Session, cycle_ids: Sequence[int]) -> dict[int, list[str]]:
+    """Every `merchant_uid` ever made for these cycles."""
+    found: dict[int, list[str]] = {cycle_id: [] for cycle_id in cycle_ids}
+    query = (
+        select(Attempt.cycle_id, Attempt.merchant_uid)
+        .where(Attempt.cycle_id.in_(cycle_ids))
+        .order_by(Attempt.number)
+    )
+    for cycle_id, merchant_uid in session.execute(query):
+        found[cycle_id].append(merchant_uid)
+    return found
+
+
+def facts_of(subscription: Subscription, buyer: BuyerData | None) -> Facts:
+    """The facts as the book holds them now; the seal tells whether they are still the first."""
+    return Facts(
+        customer_uid=subscription.customer_uid,
+        amount=Won(subscription.amount),
+        order_name=subscription.order_name,
+        initial_paid_at=subscription.initial_paid_at,
+        buyer_name=buyer.name if buyer else None,
+        buyer_email=buyer.email if buyer else None,
+        buyer_tel=buyer.tel if buyer else None,
+    )
+
+
+def _as_claim(
+    attempt: Attempt,
+    cycle: Cycle,
+    subscription: Subscription,
+    buyer: BuyerData | None,
+    siblings: Sequence[str],
+) -> Claim:
+    facts = facts_of(subscription, buyer)
+    return Claim(
+        attempt_id=attempt.id,
+        fence=attempt.fence,
+        cycle_id=cycle.id,
+        subscription_id=subscription.id,
+        number=attempt.number,
+        month=cycle.month,
+        last_start_at=cycle.last_start_at,
+        resent=attempt.fence > 1,
+        earlier=tuple(uid for uid in siblings if uid != attempt.merchant_uid),
+        request=ChargeRequest(
+            customer_uid=facts.customer_uid,
+            merchant_uid=attempt.merchant_uid,
+            amount=facts.amount,
+            order_name=facts.order_name,
+            buyer=Buyer(facts.buyer_name, facts.buyer_email, facts.buyer_tel),
+        ),
+        facts=facts,
+        seal=subscription.seal,
+    )
+
+
+def expired(session: Session, now: datetime, limit: int) -> Sequence[Attempt]:
+    """Attempts in `sending` whose lease has run out: their worker is gone, or too slow."""
+    return (
+        session.execute(
+            select(Attempt)
+            .where(Attempt.status == AttemptStatus.SENDING, Attempt.lease_until < now)
+            .order_by(Attempt.lease_until)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        .scalars()
+        .all()
+    )
+
+
+def take_to_ask(session: Session, now: datetime, again_at: datetime, limit: int) -> Sequence[int]:
+    """Unknown attempts that should be asked about now; each is put off until `again_at`."""
+    asking = (
+        select(Attempt.id)
+        .where(Attempt.status == AttemptStatus.UNKNOWN, Attempt.ask_at <= now)
+        .order_by(Attempt.ask_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    ids = list(session.execute(asking).scalars())
+    if ids:
+        session.execute(update(Attempt).where(Attempt.id.in_(ids)).values(ask_at=again_at))
+    return ids
+
+
+def open_questions(session: Session, attempt_ids: Sequence[int]) -> Sequence[Claim]:
+    """The unknown ones among these attempts, with all that is needed to ask about them."""
+    unknown = select(Attempt.id).where(
+        Attempt.id.in_(attempt_ids), Attempt.status == AttemptStatus.UNKNOWN
+    )
+    ids = list(session.execute(unknown).scalars())
+    return _claims(session, ids) if ids else ()
+
+
+def lock_with_cycle(
+    session: Session, attempt_ids: Sequence[int]
+) -> dict[int, tuple[Attempt, Cycle, Subscription]]:
+    """The rows an outcome changes, locked in one order so that two recorders never deadlock."""
+    rows = session.execute(
+        select(Attempt, Cycle, Subscription)
+        .join(Cycle, Cycle.id == Attempt.cycle_id)
+        .join(Subscription, Subscription.id == Cycle.subscription_id)
+        .where(Attempt.id.in_(attempt_ids))
+        .order_by(Subscription.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).all()
+    return {row.Attempt.id: (row.Attempt, row.Cycle, row.Subscription) for row in rows}
+
+
+def declined_sent_at(session: Session, cycle_id: int) -> Sequence[datetime]:
+    """When each declined attempt of a cycle was sent."""
+    query = select(Attempt.sent_at).where(
+        Attempt.cycle_id == cycle_id, Attempt.status == AttemptStatus.DECLINED
+    )
+    return [moment for moment in session.execute(query).scalars() if moment is not None]

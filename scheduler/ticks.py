@@ -1,0 +1,47 @@
+"""One small task per tick. Each asks the book what is due; missed and doubled ticks are harmless."""
+
+from __future__ import annotations
+
+from billing.broker import TICK_CLOSE, TICK_DISPATCH, TICK_INQUIRE, TICK_OPEN
+from billing.services.close_cycles import close_cycles
+from billing.services.dispatch import dispatch
+from billing.services.inquire import find_unknown
+from billing.services.open_cycles import open_cycles
+from billing.store import heartbeats
+from scheduler.app import app, this_process
+
+_house = this_process.house
+
+
+def _seen(tick: str) -> None:
+    _house.book.run(lambda tx: heartbeats.beat(tx.session, tick, tx.now))
+
+
+@app.task(name=TICK_OPEN)  # type: ignore[untyped-decorator]
+def open_() -> dict[str, int]:
+    opened = open_cycles(_house.book, _house.policy)
+    _seen(TICK_OPEN)
+    if opened:
+        _house.queue.dispatch_soon()
+    return {"opened": opened}
+
+
+@app.task(name=TICK_DISPATCH)  # type: ignore[untyped-decorator]
+def dispatch_() -> dict[str, int]:
+    dispatched = dispatch(_house.book, _house.queue, _house.policy)
+    _seen(TICK_DISPATCH)
+    return {"dispatched": dispatched}
+
+
+@app.task(name=TICK_INQUIRE)  # type: ignore[untyped-decorator]
+def inquire_() -> dict[str, int]:
+    asked = find_unknown(_house.book, _house.queue, _house.policy)
+    _seen(TICK_INQUIRE)
+    return {"asked": asked}
+
+
+@app.task(name=TICK_CLOSE)  # type: ignore[untyped-decorator]
+def close_() -> dict[str, int]:
+    closed = close_cycles(_house.book, _house.policy)
+    _seen(TICK_CLOSE)
+    return {"closed": closed}

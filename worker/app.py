@@ -1,0 +1,10 @@
+"""The charging worker's Celery app."""
+
+from __future__ import annotations
+
+from billing import daemon
+from billing.broker import CHARGES_QUEUE
+
+this_process = daemon.start("maewol-worker")
+app = this_process.app
+app.conf.update(include=["worker.tasks"], task_default_queue=CHARGES_QUEUE)

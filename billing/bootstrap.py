@@ -169,7 +169,8 @@ def derive_installation_key(settings: Settings) -> bytes:
     if settings.portone_imp_key is None or settings.portone_imp_secret is None:
         return secrets.token_bytes(32)
     credentials = "\0".join(
-        value.get_secret_value() for value in (settings.portone_imp_key, settings.portone_imp_secret)
+        value.get_secret_value()
+        for value in (settings.portone_imp_key, settings.portone_imp_secret)
     )
     return hmac.new(b"maewol installation", credentials.encode(), hashlib.sha256).digest()
 

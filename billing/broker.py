@@ -170,7 +170,7 @@ class RedisTokenStore:
         await self._redis.aclose()
 
 
-def _token(kept: bytes) -> AccessToken:
+def _token(kept: bytes | str) -> AccessToken:
     row = json.loads(kept)
     return AccessToken(
         value=str(row["value"]),

@@ -31,7 +31,7 @@ def database_time(session: Session) -> datetime:
 
 
 def host_time() -> datetime:
-    """The moment by this host's clock, aware UTC: for log lines and token ages, never for billing."""
+    """The moment by this host's clock, aware UTC: for log lines and token ages, never billing."""
     return datetime.now(UTC)
 
 

@@ -121,7 +121,7 @@ class TokenStore(Protocol):
 
 
 class WorkQueue(Protocol):
-    """The way to the workers. A hint only: the database is the truth, and a lost message harmless."""
+    """The way to the workers. A hint only: the database is the truth; a lost message is harmless."""
 
     def charge(self, attempt_ids: Sequence[int]) -> None:
         """Ask a charging worker to charge these attempts. Raises `BrokerUnavailable`."""

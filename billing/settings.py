@@ -131,7 +131,9 @@ class Settings(BaseSettings):
         try:
             zone = ZoneInfo(value)
         except (KeyError, ValueError, OSError) as error:
-            raise InvalidSetting("TIMEZONE", value, "no such time zone", "Use Asia/Seoul") from error
+            raise InvalidSetting(
+                "TIMEZONE", value, "no such time zone", "Use Asia/Seoul"
+            ) from error
         # The gateway counts Korean days; any zone that disagrees about today's date is wrong.
         probes = (datetime(2026, month, 1, tzinfo=SEOUL) for month in range(1, 13))
         if any(probe.astimezone(zone).utcoffset() != probe.utcoffset() for probe in probes):
@@ -155,7 +157,7 @@ class Settings(BaseSettings):
     def _https_unless_loopback(cls, value: str) -> str:
         parts = urlsplit(value)
         loopback = parts.hostname in {"localhost", "127.0.0.1", "::1"}
-        if parts.scheme == "https" and parts.hostname or parts.scheme == "http" and loopback:
+        if parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and loopback)):
             return value.rstrip("/")
         raise InvalidSetting(
             "PORTONE_API_URL",
@@ -214,7 +216,8 @@ class Settings(BaseSettings):
             self.close_margin_minutes,
             (self.lease_seconds + self.inquiry_settle_seconds + TWO_INQUIRIES_SECONDS) / 60,
             f"LEASE_SECONDS ({self.lease_seconds:g}) + INQUIRY_SETTLE_SECONDS"
-            f" ({self.inquiry_settle_seconds:g}) + two inquiries ({TWO_INQUIRIES_SECONDS}), in minutes",
+            f" ({self.inquiry_settle_seconds:g}) + two inquiries"
+            f" ({TWO_INQUIRIES_SECONDS}), in minutes",
         )
         return self
 

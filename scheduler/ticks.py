@@ -1,4 +1,4 @@
-"""One small task per tick. Each asks the book what is due; missed and doubled ticks are harmless."""
+"""One small task per tick. Each asks the book what is due: missed and doubled ones do no harm."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum, auto
+from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -28,10 +29,12 @@ from billing.domain.errors import InvalidInput
 _ONE_DAY: Final = timedelta(days=1)
 _DAY_SECONDS: Final = 86_400
 _INSTANT: Final = timedelta(microseconds=1)
+# A band may be one day, and a day 23 hours.
+_LONGEST_MARGIN: Final = timedelta(hours=22)
 
-# A step after a single number changed its meaning between croniter 6 and 7, and a range that runs
-# backwards or in place means different things to different readers (croniter 7 reads `0-0` as
-# `*`). All three are refused: what they were meant to say can be said plainly.
+# A step after a single number changed its meaning between croniter 6 and 7; a range that runs
+# backwards or in place means different things to different readers (croniter reads `0-0` as `*`).
+# All are refused: what they were meant to say can be said plainly.
 _ITEM: Final = re.compile(r"(?:\*|(?P<low>\d+)(?:-(?P<high>\d+))?)(?:/(?P<step>\d+))?", re.ASCII)
 _RANDOM: Final = re.compile(r"(?<![a-z])[hr](?![a-z])", re.IGNORECASE)
 _EXAMPLE: Final = "Write five fields such as '0 10 * * *' (minute hour day month weekday)"
@@ -120,20 +123,10 @@ class Cron:
 
     def _offsets(self, day: date, zone: ZoneInfo) -> Sequence[int]:
         """Seconds from the start of the day to each of its slots, ascending."""
-        start = start_of(day, zone)
-        length = end_of(day, zone) - start
+        length = end_of(day, zone) - start_of(day, zone)
         if length == _ONE_DAY:
             return self.times
-        midnight = datetime.combine(day, time.min)
-        offsets = set()
-        for seconds in self.times:
-            wall = (midnight + timedelta(seconds=seconds)).replace(tzinfo=zone)
-            for fold in (0, 1) if self.every_hour else (0,):
-                offset = wall.replace(fold=fold).astimezone(UTC) - start
-                # Where the skipped hour is the day's last (Nuuk), the slot has no day to happen on.
-                if timedelta(0) <= offset < length:
-                    offsets.add(int(offset.total_seconds()))
-        return sorted(offsets)
+        return _offsets_of_odd_day(self, day, zone, length)
 
     def _days(self, day: date, backwards: bool = False) -> Iterator[date]:
         """The days on which it fires, from `day` (included) on, or back."""
@@ -181,12 +174,12 @@ class PlanPolicy:
             _refuse("ATTEMPTS_PER_DAY", self.attempts_per_day, "is out of range", "Use 1 to 100")
         if self.max_attempts < 1:
             _refuse("MAX_ATTEMPTS", self.max_attempts, "allows no attempt", "Use 1 or more")
-        if not timedelta(0) <= self.close_margin < _ONE_DAY:
+        if not timedelta(0) <= self.close_margin <= _LONGEST_MARGIN:
             _refuse(
                 "CLOSE_MARGIN_MINUTES",
                 self.close_margin,
-                "must leave some of the last day",
-                "Use 0 to 1439",
+                "must leave an hour of the last day, even if clocks change on it",
+                "Use 0 to 1320",
             )
 
 
@@ -360,6 +353,21 @@ def _unclear_item(item: str, size: int) -> tuple[str, str] | None:
     if plain and plain["high"] and int(plain["low"]) >= int(plain["high"]):
         return f"{item!r} does not run forwards", "Write two ranges, as 22-23,0-2, or one number"
     return None
+
+
+@lru_cache(maxsize=8)
+def _offsets_of_odd_day(cron: Cron, day: date, zone: ZoneInfo, length: timedelta) -> Sequence[int]:
+    """The same for a day whose clocks change. Kept, since a line may have a slot every second."""
+    start, midnight = start_of(day, zone), datetime.combine(day, time.min)
+    offsets = set()
+    for seconds in cron.times:
+        wall = (midnight + timedelta(seconds=seconds)).replace(tzinfo=zone)
+        for fold in (0, 1) if cron.every_hour else (0,):
+            offset = wall.replace(fold=fold).astimezone(UTC) - start
+            # Where the skipped hour is the day's last (Nuuk), the slot has no day to happen on.
+            if timedelta(0) <= offset < length:
+                offsets.add(int(offset.total_seconds()))
+    return sorted(offsets)
 
 
 def _fields(line: str) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:

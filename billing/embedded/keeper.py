@@ -16,7 +16,11 @@ _POLL_SECONDS = 1.0
 
 
 def keep(data_dir: Path) -> None:
-    """Return when nobody uses the folder any more, it is gone, or another keeper is at work."""
+    """Return when nobody is left, when dismissed, or when another keeper is at work already.
+
+    The last user to leave in good order dismisses the keeper by removing its lock file, and so does
+    whoever deletes the folder.
+    """
     try:
         keeper, users, setup = (
             os.open(data_dir / f"{name}.lock", os.O_RDWR) for name in ("keeper", "users", "setup")
@@ -25,15 +29,19 @@ def keep(data_dir: Path) -> None:
         return
     if not _take(keeper):
         return
-    while data_dir.exists():
+    while _is_wanted(keeper):
         time.sleep(_POLL_SECONDS)
         if _take(setup):
-            if _take(users):
+            if _is_wanted(keeper) and _take(users):
                 # Resign before newcomers are let in: the first of them appoints a new keeper.
                 for lock in (keeper, users, setup):
                     os.close(lock)
                 return _stop(data_dir)
             fcntl.flock(setup, fcntl.LOCK_UN)
+
+
+def _is_wanted(keeper: int) -> bool:
+    return os.fstat(keeper).st_nlink > 0
 
 
 def _take(lock: int) -> bool:
@@ -49,8 +57,7 @@ def _take(lock: int) -> bool:
 def _stop(data_dir: Path) -> None:
     from billing.embedded import stop_abandoned
 
-    if data_dir.exists():
-        stop_abandoned(data_dir)
+    stop_abandoned(data_dir)
 
 
 if __name__ == "__main__":

@@ -59,19 +59,24 @@ class Membership:
         if self._users is None or self._owner != os.getpid():
             return
         try:
-            with self._setting_up():
-                self._leave_alone(stop)
+            if self.data_dir.exists():  # else it was deleted meanwhile, and the servers with it
+                with self._setting_up():
+                    self._leave_alone(stop)
         finally:
             self._release()
 
     def without_users(self, stop: Stop) -> bool:
         """Call `stop` if nobody uses the folder, keeping newcomers out meanwhile."""
+        if not (self.data_dir / "users.lock").exists():
+            return True
         with self._setting_up():
             return _with_exclusive(self.data_dir / "users.lock", lambda: stop(self.data_dir))
 
     def _leave_alone(self, stop: Stop) -> None:
+        """Leave while no other process can join or leave."""
         self._release()
-        _with_exclusive(self.data_dir / "users.lock", lambda: stop(self.data_dir))
+        if _with_exclusive(self.data_dir / "users.lock", lambda: stop(self.data_dir)):
+            (self.data_dir / "keeper.lock").unlink(missing_ok=True)  # which dismisses the keeper
 
     def _release(self) -> None:
         users, self._users = self._users, None

@@ -8,7 +8,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -51,6 +51,11 @@ def ensure(home: Home, durable: bool, announce: Callable[[str], None]) -> str:
     """The URL of the running server, which is started (and made, the first time) if need be.
 
     Called by one process at a time. Raises `EmbeddedServerError`."""
+    if re.search(r'["$`\\]', str(home.folder)):  # pg_ctl hands the path to a shell, in quotes
+        raise EmbeddedServerError(
+            f'PostgreSQL cannot live in {home.folder}. Set MAEWOL_DATA_DIR to a path without ", $, '
+            "` and \\."
+        )
     folder = home.make("postgres")
     data, sockets = folder / "data", _socket_folder(home)
     if not _answers(sockets):
@@ -72,6 +77,8 @@ def stop(home: Home) -> None:
         command = (pg_ctl, "-D", data, "-m", mode, "-w", "-t", "60", "stop")
         answer = home.run(command, cwd=data, timeout=90)
         if answer.returncode == 0:
+            with suppress(OSError):  # empty now, or never made
+                _short_folder(home).rmdir()
             return
     raise EmbeddedServerError(f"PostgreSQL in {data} did not stop: {answer.stdout.strip()}")
 
@@ -194,6 +201,11 @@ def _socket_folder(home: Home) -> Path:
     plain = re.fullmatch(r"[\w./ +-]+", str(path), re.ASCII) is not None
     if plain and len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH:
         return private_folder(beside, home.account)
-    digest = hashlib.sha256(os.fsencode(home.folder)).hexdigest()[:16]
     # The name can be guessed, so `private_folder` refuses one that somebody else made.
-    return private_folder(Path(f"/tmp/maewol-{digest}"), home.account)  # noqa: S108
+    return private_folder(_short_folder(home), home.account)
+
+
+def _short_folder(home: Home) -> Path:
+    digest = hashlib.sha256(os.fsencode(home.folder)).hexdigest()[:16]
+    # Not $TMPDIR, which differs between the users of one server.
+    return Path(f"/tmp/maewol-{digest}")  # noqa: S108  (made private, or refused, by the caller)

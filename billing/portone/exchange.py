@@ -32,27 +32,32 @@ class Exchange:
     def __init__(self, base_url: str, transport: httpx.AsyncBaseTransport) -> None:
         self._base_url = checked_base_url(base_url)
         self._transport = transport
+        # The two addresses we post to, parsed once: parsing costs as much as sending.
+        self._parsed: dict[str, httpx.URL] = {}
 
     async def get(self, path: str, token: AccessToken, query: Mapping[str, str]) -> Answer:
         """Ask. `path` is made of `segment`s. Raises `httpx.TransportError` and `Unreadable`."""
-        target = f"{path}?{urlencode(query)}" if query else path
+        target = httpx.URL(f"{self._base_url}{path}?{urlencode(query)}")
         return await self._sent("GET", target, _authorised(token), None)
 
     async def post(self, path: str, token: AccessToken | None, body: bytes) -> Answer:
         """Send JSON. Raises `httpx.TransportError` and `Unreadable`."""
-        headers = {"Content-Type": "application/json"}
-        return await self._sent("POST", path, {**headers, **_authorised(token)}, body)
+        target = self._parsed.get(path)
+        if target is None:
+            target = self._parsed[path] = httpx.URL(self._base_url + path)
+        headers = {"Content-Type": "application/json", **_authorised(token)}
+        return await self._sent("POST", target, headers, body)
 
     async def aclose(self) -> None:
         """Close every connection."""
         await self._transport.aclose()
 
     async def _sent(
-        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None
+        self, method: str, target: httpx.URL, headers: Mapping[str, str], body: bytes | None
     ) -> Answer:
         request = httpx.Request(
             method,
-            self._base_url + target,
+            target,
             headers={**_HEADERS, **headers},
             content=body,
         )

@@ -44,7 +44,11 @@ class Lookups:
     async def one(self, path: str) -> object | None:
         """The `response` of one thing, or None when the gateway does not know it."""
         answered = await self._envelope(path, self._query)
-        return None if answered is None else answered.response
+        if answered is None:
+            return None
+        if answered.response is None:
+            raise GatewayUnavailable("look-up: found, and yet nothing in the answer")
+        return answered.response
 
     async def all(self, *paths: str, query: Mapping[str, str] | None = None) -> list[object]:
         """Every row of a paged list; empty when the gateway knows none.

@@ -23,6 +23,7 @@ from typing import Any
 
 import aiohttp
 import httpx
+from yarl import URL
 
 # The peer closes an idle connection at a moment we do not know, and a charge written to a closed
 # one is unknown: safe, but it costs a look-up (reliability G12). So ours close first.
@@ -67,7 +68,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         try:
             response = await self._opened().request(
                 request.method,
-                str(request.url),
+                # As it was quoted, not as aiohttp would quote it.
+                URL(str(request.url), encoded=True),
                 headers=request.headers.multi_items(),
                 data=request.content or None,
                 allow_redirects=False,

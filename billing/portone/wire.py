@@ -44,6 +44,9 @@ LONGEST_CUSTOMER_UID = 80
 # However long the gateway asks us to wait, a look sooner than this costs nothing (reliability G4).
 LONGEST_RETRY_AFTER = 900.0
 
+# Not escaping: half a surrogate then fails to encode, instead of leaving as an escape.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 
 class Unsendable(Exception):
     """A request that must not be sent as it is: a fault of ours."""
@@ -72,7 +75,7 @@ def charge_body(asked: ChargeRequest) -> bytes:
     ):
         if value:
             body[name] = value
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    return _ENCODER.encode(body).encode("utf-8")
 
 
 def outcome_of_failure(error: BaseException, *, may_have_left: bool) -> Outcome:

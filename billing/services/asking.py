@@ -12,9 +12,7 @@ from billing.ports import PaymentGateway
 from billing.store.attempts import Claim
 
 
-async def already_there(
-    gateway: PaymentGateway, policy: BillingPolicy, claim: Claim
-) -> Finding:
+async def already_there(gateway: PaymentGateway, policy: BillingPolicy, claim: Claim) -> Finding:
     """What the gateway shows before this attempt is sent.
 
     The key's payments of the month, and every `merchant_uid` of the cycle that was sent before: a
@@ -24,9 +22,7 @@ async def already_there(
     return await _ask(gateway, policy, claim, sent_before)
 
 
-async def what_became(
-    gateway: PaymentGateway, policy: BillingPolicy, claim: Claim
-) -> Finding:
+async def what_became(gateway: PaymentGateway, policy: BillingPolicy, claim: Claim) -> Finding:
     """What the gateway shows of an attempt whose outcome is unknown. Raises `GatewayError`."""
     sent = [claim.request.merchant_uid, *claim.earlier]
     return await _ask(gateway, policy, claim, sent)

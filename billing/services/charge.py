@@ -1,9 +1,9 @@
 """Claim, call the gateway, record: the road of a batch of charges, side by side in one event loop.
 
-    claim     due → sending, in one transaction; from its commit on money may move
-    look up   is this month already paid, by anybody? (no transaction is open from here)
-    send      one request, one outcome
-    record    as answers come in, several in one transaction
+claim     due → sending, in one transaction; from its commit on money may move
+look up   is this month already paid, by anybody? (no transaction is open from here)
+send      one request, one outcome
+record    as answers come in, several in one transaction
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from sqlalchemy.exc import SQLAlchemyError
 
 from billing.domain.errors import GatewayError, GatewayRefused
-from billing.domain.finding import Nothing
+from billing.domain.finding import Finding, Nothing
 from billing.domain.outcome import NotSent, Outcome, Unknown
 from billing.domain.policy import RECORD_BUDGET, BillingPolicy
 from billing.domain.seal import is_intact
@@ -124,7 +124,7 @@ async def _charge_one(
 
 async def _before_sending(
     gateway: PaymentGateway, policy: BillingPolicy, batch: _Batch, place: int, claim: Claim
-) -> Outcome | asking.Finding | FactsChanged | GivenBack | None:
+) -> Outcome | Finding | FactsChanged | GivenBack | None:
     """Everything that may still stop a claimed attempt; None when it may be sent."""
     if not is_intact(batch.key, claim.facts, claim.seal):
         return FactsChanged()

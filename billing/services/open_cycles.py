@@ -122,7 +122,7 @@ def new_attempt(
 
 
 def move_on(subscription: Subscription, policy: BillingPolicy) -> None:
-    """Point the subscription at its next month, counted from the anchor and never from a payment."""
+    """Point the subscription at its next month, counted from the anchor, never from a payment."""
     following = cycle_dates(
         subscription.anchor_on, subscription.next_cycle + 1, policy.plan.calendar
     )

@@ -250,9 +250,7 @@ class _Recorder:
         )
 
     def _plan_retry(self, at: datetime) -> None:
-        retry = new_attempt(
-            self.subscription, self.cycle, self.attempt.number + 1, at, self.policy
-        )
+        retry = new_attempt(self.subscription, self.cycle, self.attempt.number + 1, at, self.policy)
         self.tx.session.add(retry)
         self.tx.session.flush()
         events.add(
@@ -340,7 +338,9 @@ class _Recorder:
 
     def _pending(self, status: str) -> Result:
         if self.attempt.status == AttemptStatus.SENDING:
-            self._back_to_due(f"an earlier request is {clean(status)} at the gateway", PENDING_AGAIN)
+            self._back_to_due(
+                f"an earlier request is {clean(status)} at the gateway", PENDING_AGAIN
+            )
             return Result.NOT_SENT
         self._ask_again(self.tx.now + PENDING_AGAIN)
         return Result.UNKNOWN

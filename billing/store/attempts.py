@@ -61,7 +61,7 @@ def _chargeable(now: datetime) -> ColumnElement[bool]:
     )
 
 
-def _with_cycle(query: Select[tuple[int]]) -> Select[tuple[int]]:
+def _with_cycle(query: Select[int]) -> Select[int]:
     return query.join(Cycle, Cycle.id == Attempt.cycle_id).join(
         Subscription, Subscription.id == Cycle.subscription_id
     )

@@ -79,7 +79,9 @@ def room(session: Session, now: datetime, wanted: int) -> int:
     return 0 if health.open_until is not None and health.open_until > now else min(wanted, 1)
 
 
-def reserve(session: Session, now: datetime, wanted: int, rate: float, longest: timedelta) -> Permit:
+def reserve(
+    session: Session, now: datetime, wanted: int, rate: float, longest: timedelta
+) -> Permit:
     """Take `wanted` places, or fewer, under the ceiling of `rate` charges a second for all workers.
 
     No place is given that lies more than `longest` ahead. Locks the shared row, so the transaction

@@ -51,7 +51,7 @@ def from_oracle(days: tuple[date, ...], plan: MonthPlan) -> tuple[date, ...]:
 
 
 def test_every_anchor_day_of_400_years() -> None:
-    """146,097 anchors × 14 cycles: every day of the Gregorian calendar's whole period."""
+    """146,097 anchors, 14 cycles each: every day of the Gregorian calendar's whole period."""
     months = months_between(date(2000, 1, 1), date(2401, 12, 31))
     by_anchor_day = [
         {anchor: from_oracle(days, plan_month(days, anchor)) for anchor in range(1, 32)}
@@ -69,7 +69,7 @@ def test_every_anchor_day_of_400_years() -> None:
 
 
 def test_every_policy_in_every_shape_of_month() -> None:
-    """All 31 anchor days × all month lengths × every WINDOW_DAYS × BAND_RETRY_DAYS to 7."""
+    """All 31 anchor days, month lengths and WINDOW_DAYS, and BAND_RETRY_DAYS from 0 to 7."""
     months = months_between(date(2023, 1, 1), date(2024, 12, 31))
     assert {len(days) for days in months} == {28, 29, 30, 31}
     for anchor_day in range(1, 32):
@@ -211,9 +211,10 @@ def test_the_calendar_ends_clearly_with_the_year_9999() -> None:
         cycle_dates(date(9999, 12, 1), 1)
     with pytest.raises(InvalidInput, match="beyond the year 9999"):
         cycle_dates(date(2024, 1, 1), 10**9)
-    for too_far in (lambda: end_of(date.max), lambda: start_of(date.min)):
-        with pytest.raises(InvalidInput, match="end of the calendar"):
-            too_far()
+    with pytest.raises(InvalidInput, match="end of the calendar"):
+        end_of(date.max)
+    with pytest.raises(InvalidInput, match="end of the calendar"):
+        start_of(date.min)
     with pytest.raises(InvalidInput, match="end of the calendar"):
         day_of(datetime.max.replace(tzinfo=UTC))
 
@@ -253,9 +254,12 @@ def test_a_day_is_as_long_as_its_zone_makes_it(zone: str, day: str, hours: float
     assert end_of(on, where) - start_of(on, where) == timedelta(hours=hours)
 
 
-@given(st.datetimes(datetime(1970, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC)))
+@given(ANCHORS, st.integers(0, 10**9), st.integers(0, 999_999))
 @settings(max_examples=300, deadline=None)
-def test_every_moment_lies_in_exactly_its_own_day(moment: datetime) -> None:
+def test_every_moment_lies_in_exactly_its_own_day(
+    some_day: date, seconds: int, microseconds: int
+) -> None:
+    moment = start_of(some_day) + timedelta(seconds=seconds, microseconds=microseconds)
     day = day_of(moment)
     assert start_of(day) <= moment < end_of(day)
     assert end_of(day) == start_of(day + timedelta(days=1), SEOUL)

@@ -1,0 +1,40 @@
+# Needs git, make and Python 3.11 or newer with venv. Every target sets up what it needs, once.
+# Kept to what GNU make 3.81 (macOS) knows.
+.PHONY: help setup demo test check format audit lock clean
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+ARGS :=
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s%s\n", $$1, $$2 }'
+
+setup:
+	@sh tools/setup.sh
+
+demo: setup ## the whole system on this machine, until Ctrl-C (or DEMO_SECONDS=n)
+	@$(BIN)/maewol demo
+
+test: setup ## every test but the long suites; ARGS='-k name' for some
+	@$(BIN)/python -m pytest -m "not long" $(ARGS)
+
+check: setup ## format, lint, types, import rules, dependency audit
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@$(BIN)/python tools/audit.py
+
+format: setup ## put the code into the form that check wants
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+audit: setup ## ask the advisory service about every locked package
+	@$(BIN)/python tools/audit.py
+
+lock: ## choose versions anew, within the bounds of pyproject.toml
+	@sh tools/lock.sh
+
+clean: ## remove what the other targets made
+	rm -rf .venv .demo .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

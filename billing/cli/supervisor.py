@@ -1,0 +1,175 @@
+"""Keeps the processes of one machine running: starts, restarts, gathers their lines, stops.
+
+For `maewol up` and the demo, where one terminal is all there is. In production the same commands
+belong to systemd, Compose or Kubernetes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from billing import clock
+from billing.cli.survivors import Survivors
+
+# A process that keeps dying is started again after 1, 2, 4 … seconds, at most this many.
+LONGEST_PAUSE_SECONDS = 30.0
+# Whoever lived this long has recovered: its next pause is the shortest again.
+STEADY_SECONDS = 30.0
+
+OnLine = Callable[[str, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A command to keep running; `env` comes on top of the supervisor's."""
+
+    name: str
+    command: Sequence[str]
+    env: Mapping[str, str] | None = None
+
+
+class Supervisor:
+    """Keeps programs running until `stop`; a context manager, so that none is ever left behind.
+
+    `on_line(program, line)` gets each line a program prints, and the supervisor's own remarks.
+    `grace_seconds` is how long a program may take to end by itself: longer than one charge request,
+    so that what is in flight is still recorded. Should the supervisor itself be killed, `survivors`
+    stops the programs the same way.
+    """
+
+    def __init__(
+        self,
+        *,
+        env: Mapping[str, str],
+        cwd: Path | None,
+        grace_seconds: float,
+        on_line: OnLine,
+    ) -> None:
+        self._env = dict(env)
+        self._cwd = cwd
+        self._grace = grace_seconds
+        self._on_line = on_line
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._running: dict[str, subprocess.Popen[str]] = {}
+        self._keepers: list[threading.Thread] = []
+        self._survivors = Survivors(grace_seconds)
+
+    def __enter__(self) -> Supervisor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self, program: Program) -> None:
+        """Start a program and keep it running."""
+        self._spawn(program)
+        keeper = threading.Thread(target=self._keep, args=(program,), name=program.name)
+        self._keepers.append(keeper)
+        keeper.start()
+
+    def pids(self) -> dict[str, int]:
+        """The process ids of what runs now, by program."""
+        with self._lock:
+            return {name: child.pid for name, child in self._running.items()}
+
+    def stop(self) -> None:
+        """Ask every program to end, wait for the grace time, then end what is left."""
+        self._stopping.set()
+        with self._lock:
+            children = list(self._running.values())
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                child.terminate()
+        deadline = clock.monotonic() + self._grace
+        for keeper in self._keepers:
+            keeper.join(max(0.0, deadline - clock.monotonic()))
+        for child in children:
+            _kill_group(child)
+        for keeper in self._keepers:
+            keeper.join()
+        self._survivors.dismiss()
+
+    def _keep(self, program: Program) -> None:
+        pause = 1.0
+        while (child := self._running.get(program.name)) is not None:
+            born = clock.monotonic()
+            self._pump(program, child)
+            code = child.wait()
+            self._forget(program, child)
+            if self._stopping.is_set():
+                return
+            pause = 1.0 if clock.monotonic() - born > STEADY_SECONDS else pause
+            self._on_line(program.name, f"ended ({_how(code)}); starting again in {pause:g} s")
+            if self._stopping.wait(pause):
+                return
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+            self._spawn(program)
+
+    def _spawn(self, program: Program) -> None:
+        with self._lock:
+            # Under the lock that `stop` takes: nothing is started behind its back.
+            if self._stopping.is_set():
+                return
+            child = subprocess.Popen(  # noqa: S603 - the commands are ours
+                list(program.command),
+                env={**self._env, **(program.env or {})},
+                cwd=self._cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                # A group of its own: Ctrl-C is ours to pass on, in an orderly way.
+                start_new_session=True,
+            )
+            self._running[program.name] = child
+            self._survivors.watch(child.pid)
+
+    def _pump(self, program: Program, child: subprocess.Popen[str]) -> None:
+        if child.stdout is not None:
+            with child.stdout as lines:
+                for line in lines:
+                    self._on_line(program.name, line.rstrip("\n"))
+
+    def _forget(self, program: Program, child: subprocess.Popen[str]) -> None:
+        with self._lock:
+            self._running.pop(program.name, None)
+            self._survivors.forget(child.pid)
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C, a termination or a closed terminal sets. For the main thread."""
+    asked = threading.Event()
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {one: signal.signal(one, lambda *_: asked.set()) for one in wanted}
+    try:
+        yield asked
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _kill_group(child: subprocess.Popen[str]) -> None:
+    """End the process and whatever it started, if it still runs (so its id is still its own)."""
+    if child.poll() is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+
+
+def _how(code: int) -> str:
+    if code >= 0:
+        return f"exit {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"

@@ -1,0 +1,174 @@
+"""`maewol up`: every process of a small installation in one terminal, on one machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from celery import Celery
+
+from billing import clock
+from billing.bootstrap import House, house
+from billing.cli.supervisor import OnLine, Program, Supervisor, stop_signals
+from billing.domain.errors import InvalidInput, InvalidSetting
+from billing.settings import PREFIX, Settings
+from billing.store import schema
+from billing.store.session import create_book_engine
+
+FLOWER_USER = "maewol"
+# Flower asks who is there once, when it starts: a worker that is not up yet would be missing.
+PATIENCE_SECONDS = 60.0
+# On top of the longest request: what a worker needs to record its answer and leave.
+LEAVING_SECONDS = 15.0
+
+
+def run(*, workers: int = 1, flower_port: int | None = 5555) -> int:
+    """Run beat, ticks, `workers` charging workers and Flower until Ctrl-C; returns the exit code.
+
+    Honours `DATABASE_URL` and `BROKER_URL`; private servers otherwise. Migrates the schema first.
+    Raises `InvalidSetting` without gateway credentials, `InvalidInput` for a port in use.
+    """
+    settings = Settings.load()
+    _check(settings, workers, flower_port)
+    with stop_signals() as asked, house(settings, announce=_say) as home:
+        _migrate(home.database_url)
+        password = secrets.token_urlsafe(12)
+        with Supervisor(
+            env=child_environment(os.environ, home.database_url, home.broker_url),
+            cwd=None,
+            grace_seconds=settings.portone_timeout_seconds + LEAVING_SECONDS,
+            on_line=_printer(settings.log_format),
+        ) as supervisor:
+            for program in daemons(workers):
+                supervisor.start(program)
+            _say(_what_runs(home, workers))
+            if flower_port is not None and wait_for_worker(home.celery, asked):
+                supervisor.start(flower(flower_port, password))
+                _say(
+                    f"Flower       http://127.0.0.1:{flower_port}  ({FLOWER_USER} / {password},"
+                    " new at every start)"
+                )
+            asked.wait()
+            _say("Stopping: charges in flight are finished and recorded first.")
+    return 0
+
+
+def daemons(workers: int) -> Iterator[Program]:
+    """Beat, ticks and charging workers: the commands of the contract."""
+    yield Program("beat", _celery("scheduler", "beat"))
+    yield Program("ticks", _celery("scheduler", "worker", "-Q", "ticks", "-n", "ticks@%h"))
+    for number in range(1, workers + 1):
+        name = f"charges{number}"
+        yield Program(name, _celery("worker", "worker", "-Q", "charges", "-n", f"{name}@%h"))
+
+
+def flower(port: int, password: str) -> Program:
+    """Flower, on loopback and with a password, which stays out of the list of processes."""
+    return Program(
+        "flower",
+        _celery("worker", "flower", "--address=127.0.0.1", f"--port={port}"),
+        env={"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{password}"},
+    )
+
+
+def child_environment(
+    environ: Mapping[str, str], database_url: str, broker_url: str
+) -> dict[str, str]:
+    """Our environment with the servers' addresses, so that every process uses the same ones."""
+    # Flower's API without a password lets anyone on the machine send tasks (CVE-2022-30034).
+    kept = {name: value for name, value in environ.items() if not name.startswith("FLOWER_")}
+    # These name files that would contradict the addresses.
+    for name in ("DATABASE_URL_FILE", "BROKER_URL_FILE"):
+        kept.pop(PREFIX + name, None)
+    return {
+        **kept,
+        f"{PREFIX}DATABASE_URL": database_url,
+        f"{PREFIX}BROKER_URL": broker_url,
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def wait_for_worker(
+    celery: Celery, asked: threading.Event, *, charging: int = 1, patience: float = PATIENCE_SECONDS
+) -> bool:
+    """Wait until so many charging workers answer; False when asked to stop, or in vain."""
+    deadline = clock.monotonic() + patience
+    while not asked.is_set() and clock.monotonic() < deadline:
+        answers = celery.control.ping(timeout=0.5)
+        names = [name for answer in answers for name in answer]
+        if sum(name.startswith("charges") for name in names) >= charging:
+            return True
+    return False
+
+
+def _celery(app: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "celery", "-A", app, *arguments]
+
+
+def _check(settings: Settings, workers: int, flower_port: int | None) -> None:
+    if workers < 1:
+        raise InvalidInput("--workers", workers, "nobody would charge", "Use 1 or more")
+    for name in ("PORTONE_IMP_KEY", "PORTONE_IMP_SECRET"):
+        if getattr(settings, name.lower()) is None:
+            raise InvalidSetting(
+                name, None, "not set", f"Set {PREFIX}{name} to the store's REST API credential"
+            )
+    if flower_port is not None and _is_taken(flower_port):
+        raise InvalidInput(
+            "--flower-port", flower_port, "in use already", "Choose another, or --no-flower"
+        )
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _migrate(database_url: str) -> None:
+    engine = create_book_engine(database_url)
+    try:
+        schema.upgrade(engine)
+    finally:
+        engine.dispose()
+
+
+def _what_runs(home: House, workers: int) -> str:
+    settings = home.settings
+    own = f"private, in {Path(settings.data_dir)}"
+    return "\n".join(
+        (
+            f"PostgreSQL   {'as set' if settings.database_url else own}",
+            f"broker       {'as set' if settings.broker_url else own}",
+            f"gateway      {settings.portone_api_url}",
+            f"processes    beat, ticks, {workers} charging. Ctrl-C stops them all.",
+        )
+    )
+
+
+def _printer(log_format: str) -> OnLine:
+    """Prints the processes' lines to stderr, each with the name of its process."""
+    lock = threading.Lock()
+
+    def plain(name: str, line: str) -> None:
+        with lock:
+            print(f"{name:9}| {line}", file=sys.stderr, flush=True)
+
+    def as_json(name: str, line: str) -> None:
+        if line.startswith("{"):
+            shown = f'{{"process": {json.dumps(name)}, {line[1:]}'
+        else:
+            shown = json.dumps({"process": name, "event": line}, ensure_ascii=False)
+        with lock:
+            print(shown, file=sys.stderr, flush=True)
+
+    return as_json if log_format == "json" else plain
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

@@ -1,0 +1,118 @@
+"""Real servers for every test that wants one: PostgreSQL and Valkey, private to the run."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.orm import Session
+
+from billing.bootstrap import billing_policy
+from billing.domain.policy import BillingPolicy
+from billing.embedded import Servers, running
+from billing.settings import Settings
+from billing.store import schema
+from billing.store.session import Book, create_book_engine
+
+_names = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A test sees only the settings it makes itself."""
+    for name in [name for name in os.environ if name.startswith("MAEWOL_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setitem(Settings.model_config, "env_file", None)
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """A PostgreSQL and a Valkey of this run's own; without fsync, for speed."""
+    with tempfile.TemporaryDirectory(prefix="mw-", ignore_cleanup_errors=True) as folder:
+        path = Path(folder)
+        path.chmod(0o755)
+        with running(path / "data", durable=False) as started:
+            yield started
+
+
+@pytest.fixture(scope="session")
+def _template(servers: Servers) -> str:
+    """A migrated database that the others are copied from: migrating once is enough."""
+    name = "maewol_template"
+    _admin(servers, f'CREATE DATABASE "{name}"')
+    engine = create_book_engine(_address(servers, name))
+    schema.upgrade(engine)
+    engine.dispose()
+    return name
+
+
+@pytest.fixture
+def database_url(servers: Servers, _template: str) -> Iterator[str]:
+    """An empty migrated database of this test's own."""
+    name = f"maewol_test_{os.getpid()}_{next(_names)}"
+    _admin(servers, f'CREATE DATABASE "{name}" TEMPLATE "{_template}"')
+    yield _address(servers, name)
+    _admin(servers, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@dataclass
+class MovedClock:
+    """Billing time that stands still until a test moves it."""
+
+    now: datetime = field(default_factory=lambda: datetime(2026, 11, 20, 1, 0, tzinfo=UTC))
+
+    def read(self, _: Session) -> datetime:
+        return self.now
+
+    def move(self, **by: float) -> None:
+        self.now += timedelta(**by)
+
+    def move_to(self, moment: datetime) -> None:
+        self.now = moment
+
+
+@pytest.fixture
+def clock() -> MovedClock:
+    """10:00 on 20 November 2026 in Seoul, until it is moved."""
+    return MovedClock()
+
+
+@pytest.fixture
+def book(database_url: str, clock: MovedClock) -> Iterator[Book]:
+    """An empty book whose moments come from `clock`."""
+    opened = Book(create_book_engine(database_url), clock.read)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def make_policy() -> Callable[..., BillingPolicy]:
+    """The policy that these settings make."""
+    return lambda **settings: billing_policy(Settings.load(**settings))
+
+
+@pytest.fixture
+def policy(make_policy: Callable[..., BillingPolicy]) -> BillingPolicy:
+    """The policy of the default settings."""
+    return make_policy()
+
+
+def _address(servers: Servers, name: str) -> str:
+    assert servers.database_url is not None
+    url = make_url(servers.database_url).set(database=name)
+    return url.render_as_string(hide_password=False)
+
+
+def _admin(servers: Servers, statement: str) -> None:
+    engine = create_engine(_address(servers, "postgres"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()

@@ -1,0 +1,203 @@
+"""`maewol up` for real: private servers, real Celery processes, real signals."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from billing.cli import up
+from billing.cli.supervisor import Program, Supervisor
+from billing.domain.errors import InvalidInput, InvalidSetting
+
+_RUN = "from billing.cli import up; raise SystemExit(up.run(workers=1, flower_port=None))"
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A short path that another system user may enter: root's servers run as one."""
+    with tempfile.TemporaryDirectory(prefix="mw-", ignore_cleanup_errors=True) as name:
+        path = Path(name)
+        path.chmod(0o755)
+        yield path
+
+
+@pytest.fixture
+def started(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    environ = {
+        **os.environ,
+        "MAEWOL_DATA_DIR": str(folder / "data"),
+        "MAEWOL_PORTONE_IMP_KEY": "key",
+        "MAEWOL_PORTONE_IMP_SECRET": "secret",
+        "MAEWOL_PORTONE_API_URL": "http://127.0.0.1:9",
+        "MAEWOL_SCAN_CRON": "* * * * * *",
+        "MAEWOL_LOG_FORMAT": "console",
+    }
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _RUN], env=environ, cwd=folder, stdout=log, stderr=log
+        )
+    yield process
+    family = _family(process.pid)
+    if process.poll() is None:
+        process.kill()
+        process.wait()
+    for one in family:
+        with contextlib.suppress(psutil.Error):
+            one.kill()
+
+
+def test_a_killed_worker_is_replaced_and_a_termination_leaves_nothing_behind(
+    started: subprocess.Popen[bytes], folder: Path
+) -> None:
+    log = folder / "log"
+    _wait(lambda: log.read_text().count("ready") >= 2, log)
+    _wait(lambda: "succeeded" in log.read_text(), log)
+    first = _worker_of(started.pid)
+    first.kill()
+    _wait(lambda: "ended (SIGKILL)" in log.read_text(), log)
+    _wait(lambda: _worker_pid(started.pid) not in (None, first.pid), log)
+    family = _family(started.pid)
+    assert _running_postgresqls(folder)
+
+    started.send_signal(signal.SIGTERM)
+
+    assert started.wait(30) == 0, log.read_text()
+    _wait(lambda: not any(one.is_running() for one in family), log)
+    assert not _running_postgresqls(folder)
+
+
+def test_programs_do_not_outlive_a_supervisor_that_was_killed(folder: Path) -> None:
+    program = folder / "program.py"
+    program.write_text(
+        "import pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path('asked').touch(), sys.exit()))\n"
+        "pathlib.Path('born').touch()\n"
+        "time.sleep(60)\n"
+    )
+    code = (
+        "import os, pathlib, sys, time\n"
+        "from billing.cli.supervisor import Program, Supervisor\n"
+        "s = Supervisor(env=os.environ, cwd=pathlib.Path('.'), grace_seconds=5,"
+        " on_line=lambda *_: None)\n"
+        f"s.start(Program('p', [sys.executable, {str(program)!r}]))\n"
+        "time.sleep(60)\n"
+    )
+    supervisor = subprocess.Popen([sys.executable, "-c", code], cwd=folder)
+    _wait((folder / "born").exists)
+    child = next(
+        one for one in _family(supervisor.pid) if one.cmdline() and str(program) in one.cmdline()
+    )
+
+    supervisor.kill()
+    supervisor.wait()
+
+    _wait((folder / "asked").exists)
+    _wait(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_one_that_does_not_listen_is_ended_after_the_grace_time(folder: Path) -> None:
+    lines: list[tuple[str, str]] = []
+    stubborn = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "print('born', flush=True); time.sleep(60)"
+    )
+    before = time.monotonic()
+    with Supervisor(
+        env=os.environ,
+        cwd=folder,
+        grace_seconds=0.5,
+        on_line=lambda name, line: lines.append((name, line)),
+    ) as supervisor:
+        supervisor.start(Program("stubborn", [sys.executable, "-c", stubborn]))
+        _wait(lambda: ("stubborn", "born") in lines)
+        pid = supervisor.pids()["stubborn"]
+
+    assert not psutil.pid_exists(pid)
+    assert 0.5 <= time.monotonic() - before < 20
+
+
+def test_one_that_dies_is_started_again_with_growing_pauses(folder: Path) -> None:
+    lines: list[str] = []
+    with Supervisor(
+        env=os.environ, cwd=folder, grace_seconds=5, on_line=lambda _, line: lines.append(line)
+    ) as supervisor:
+        supervisor.start(Program("brief", [sys.executable, "-c", "raise SystemExit(3)"]))
+        _wait(lambda: len(lines) >= 2)
+
+    assert lines[:2] == [
+        "ended (exit 3); starting again in 1 s",
+        "ended (exit 3); starting again in 2 s",
+    ]
+
+
+def test_it_refuses_to_start_without_credentials() -> None:
+    with pytest.raises(InvalidSetting, match="PORTONE_IMP_KEY"):
+        up.run(workers=1, flower_port=None)
+
+
+def test_it_refuses_no_worker_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAEWOL_PORTONE_IMP_KEY", "key")
+    monkeypatch.setenv("MAEWOL_PORTONE_IMP_SECRET", "secret")
+    with pytest.raises(InvalidInput, match="--workers"):
+        up.run(workers=0, flower_port=None)
+
+
+def test_the_environment_of_the_processes_names_the_servers_and_never_opens_flower() -> None:
+    environ = {
+        "PATH": "/bin",
+        "FLOWER_UNAUTHENTICATED_API": "true",
+        "MAEWOL_DATABASE_URL_FILE": "/run/secrets/database",
+    }
+
+    child = up.child_environment(environ, "postgresql://x", "redis://y")
+
+    assert child["MAEWOL_DATABASE_URL"] == "postgresql://x"
+    assert child["MAEWOL_BROKER_URL"] == "redis://y"
+    assert child["PATH"] == "/bin"
+    assert not {"FLOWER_UNAUTHENTICATED_API", "MAEWOL_DATABASE_URL_FILE"} & child.keys()
+
+
+def _running_postgresqls(folder: Path) -> list[Path]:
+    return list(folder.rglob("postmaster.pid"))
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid).children(recursive=True)
+    return []
+
+
+def _worker_pid(pid: int) -> int | None:
+    found = [one for one in _family(pid) if "charges" in _command(one)]
+    return found[0].pid if found else None
+
+
+def _worker_of(pid: int) -> psutil.Process:
+    found = _worker_pid(pid)
+    assert found is not None
+    return psutil.Process(found)
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def _wait(for_what: Callable[[], bool], log: Path | None = None, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not for_what():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited in vain\n{log.read_text() if log else ''}")
+        time.sleep(0.1)

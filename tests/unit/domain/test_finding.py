@@ -1,0 +1,121 @@
+"""What look-ups prove: money first, and only what is ours, this key's, or this month's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, date, datetime
+
+import pytest
+
+from billing.domain.calendar import SEOUL
+from billing.domain.finding import (
+    Contradiction,
+    FailedThis,
+    Nothing,
+    PaidByEarlier,
+    PaidByThis,
+    PaidElsewhere,
+    Pending,
+    Question,
+    find,
+)
+from billing.domain.money import Won
+from billing.domain.payment import Payment
+
+QUESTION = Question(
+    customer_uid="c-1",
+    amount=Won(9900),
+    month=date(2026, 11, 1),
+    merchant_uid="mw-x-202611-02",
+    earlier=("mw-x-202611-01",),
+    zone=SEOUL,
+    sandbox=False,
+)
+PAID = Payment(
+    imp_uid="imp_1",
+    merchant_uid="mw-x-202611-02",
+    status="paid",
+    amount=Won(9900),
+    customer_uid="c-1",
+    paid_at=datetime(2026, 11, 20, 1, 0, tzinfo=UTC),
+    currency="KRW",
+)
+FAILED = replace(
+    PAID,
+    imp_uid="imp_2",
+    status="failed",
+    paid_at=None,
+    started_at=datetime(2026, 11, 20, 1, 0, tzinfo=UTC),
+    fail_reason="[0031] 한도초과",
+)
+
+
+def test_no_row_is_nothing() -> None:
+    assert find(QUESTION, []) == Nothing()
+
+
+def test_our_own_paid_row() -> None:
+    assert find(QUESTION, [FAILED, PAID]) == PaidByThis(PAID)
+
+
+def test_an_earlier_attempt_that_turned_paid() -> None:
+    late = replace(PAID, merchant_uid="mw-x-202611-01")
+    assert find(QUESTION, [late]) == PaidByEarlier(late)
+
+
+def test_this_attempt_outranks_the_others() -> None:
+    other = replace(PAID, imp_uid="imp_9", merchant_uid="by-hand")
+    assert find(QUESTION, [other, PAID]) == PaidByThis(PAID)
+
+
+def test_a_payment_by_hand_in_the_same_month() -> None:
+    by_hand = replace(PAID, merchant_uid="by-hand")
+    assert find(QUESTION, [by_hand]) == PaidElsewhere(by_hand)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(2026, 10, 31, 14, 59, 59, tzinfo=UTC),  # the last second of October in Seoul
+        datetime(2026, 11, 30, 15, 0, tzinfo=UTC),  # the first of December
+    ],
+)
+def test_another_month_does_not_concern_us(moment: datetime) -> None:
+    assert find(QUESTION, [replace(PAID, merchant_uid="by-hand", paid_at=moment)]) == Nothing()
+
+
+def test_another_customers_payment_does_not_concern_us() -> None:
+    assert find(QUESTION, [replace(PAID, merchant_uid="other", customer_uid="c-2")]) == Nothing()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        replace(PAID, amount=Won(9901)),
+        replace(PAID, customer_uid="c-2"),
+        replace(PAID, currency="USD"),
+        replace(PAID, sandbox=True),
+        replace(PAID, paid_at=None),
+        replace(PAID, merchant_uid="by-hand", amount=Won(100)),
+    ],
+    ids=["amount", "key", "currency", "test payment", "no moment", "by hand, other amount"],
+)
+def test_money_that_does_not_fit_is_never_approved(row: Payment) -> None:
+    assert isinstance(find(QUESTION, [row]), Contradiction)
+
+
+def test_a_cancelled_payment_of_the_month_is_for_a_person() -> None:
+    found = find(QUESTION, [replace(PAID, status="cancelled", merchant_uid="by-hand")])
+    assert isinstance(found, Contradiction)
+    assert found.cancelled
+
+
+def test_failed_only_when_every_row_failed() -> None:
+    assert find(QUESTION, [FAILED]) == FailedThis("[0031] 한도초과", "imp_2")
+    ready = replace(FAILED, imp_uid="imp_3", status="ready")
+    assert find(QUESTION, [FAILED, ready]) == Pending("ready")
+    assert find(QUESTION, [FAILED, replace(ready, status="a new word")]) == Pending("a new word")
+
+
+def test_an_earlier_failure_says_nothing_about_this_attempt() -> None:
+    assert find(QUESTION, [replace(FAILED, merchant_uid="mw-x-202611-01")]) == Nothing()

@@ -1,0 +1,72 @@
+"""Where the client will speak at all."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from billing.domain.errors import InvalidInput, InvalidSetting
+from billing.portone.exchange import checked_base_url, segment
+from billing.portone.transport import hard_closing_sockets, verified_tls
+
+
+@pytest.mark.parametrize(
+    ("url", "checked"),
+    [
+        ("https://api.iamport.kr", "https://api.iamport.kr"),
+        ("https://api.iamport.kr/", "https://api.iamport.kr"),
+        ("https://proxy.example/portone/", "https://proxy.example/portone"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("http://127.9.9.9", "http://127.9.9.9"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+        ("http://localhost:8080", "http://localhost:8080"),
+    ],
+)
+def test_https_or_loopback(url: str, checked: str) -> None:
+    assert checked_base_url(url) == checked
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://api.iamport.kr", "http://localhost.example", "http://127.0.0.1.example",
+     "http://0.0.0.0", "ftp://api.iamport.kr", "api.iamport.kr", "", "https://",
+     "https://key:secret@api.iamport.kr", "https://api.iamport.kr/?x=1", "https://api.iamport.kr#x",
+     "https://api.iamport.kr:99999", "https://[::1"],
+)  # fmt: skip
+def test_everything_else_stops_the_start(url: str) -> None:
+    with pytest.raises(InvalidSetting) as raised:
+        checked_base_url(url)
+    assert "secret" not in str(raised.value)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=100))
+def test_a_segment_never_leaves_its_place(text: str) -> None:
+    if text in (".", ".."):
+        with pytest.raises(InvalidInput):
+            segment("customer_uid", text)
+        return
+    quoted = segment("customer_uid", text)
+    assert quoted.isascii()
+    assert not set(quoted) & set("/?#&=\\ \r\n")
+
+
+def test_charging_sockets_drop_their_bytes_when_closed() -> None:
+    made = hard_closing_sockets(60)((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 1)))
+    with made:
+        linger = made.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
+        assert struct.unpack("ii", linger) == (1, 0)
+        option = getattr(socket, "TCP_USER_TIMEOUT", None)
+        if option is not None:
+            assert made.getsockopt(socket.IPPROTO_TCP, option) == 60_000
+
+
+def test_certificates_are_checked() -> None:
+    context = verified_tls()
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_2

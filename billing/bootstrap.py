@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from celery import Celery
+from sqlalchemy import Engine
 
 from billing import clock
 from billing.broker import CeleryWorkQueue, RedisTokenStore, celery_settings
@@ -31,6 +32,7 @@ class House:
 
     settings: Settings
     policy: BillingPolicy
+    engine: Engine
     book: Book
     celery: Celery
     queue: CeleryWorkQueue
@@ -77,13 +79,15 @@ def house(
     settings = settings or Settings.load()
     policy = billing_policy(settings)
     with servers(settings, announce) as addresses:
-        book = Book(create_book_engine(addresses.database_url), clock.database_time)
+        engine = create_book_engine(addresses.database_url)
+        book = Book(engine, clock.database_time)
         celery = Celery("maewol")
         celery.conf.update(celery_settings(addresses.broker_url))
         try:
             yield House(
                 settings=settings,
                 policy=policy,
+                engine=engine,
                 book=book,
                 celery=celery,
                 queue=CeleryWorkQueue(celery),

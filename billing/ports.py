@@ -121,7 +121,7 @@ class TokenStore(Protocol):
 
 
 class WorkQueue(Protocol):
-    """The way to the workers. A hint only: the database is the truth; a lost message is harmless."""
+    """The way to the workers. A hint only: the database is the truth."""
 
     def charge(self, attempt_ids: Sequence[int]) -> None:
         """Ask a charging worker to charge these attempts. Raises `BrokerUnavailable`."""

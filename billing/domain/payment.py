@@ -7,6 +7,8 @@ from datetime import datetime
 
 from billing.domain.money import Won
 
+_NOTHING = Won(0)
+
 
 @dataclass(frozen=True, slots=True)
 class Buyer:
@@ -48,7 +50,7 @@ class Payment:
     failed_at: datetime | None = None
     cancelled_at: datetime | None = None
     started_at: datetime | None = None
-    cancelled_amount: Won = Won(0)
+    cancelled_amount: Won = _NOTHING
     fail_reason: str | None = None
     pay_method: str | None = None
     pg_provider: str | None = None

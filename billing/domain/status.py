@@ -12,7 +12,7 @@ S = TypeVar("S", bound=StrEnum)
 
 
 class Transitions(Generic[S]):
-    """The transition table of one status. Every status must have its row, final ones an empty one."""
+    """The transition table of one status. Every status has its row, final ones an empty one."""
 
     def __init__(self, noun: str, table: Mapping[S, frozenset[S]]) -> None:
         self.noun = noun

@@ -131,13 +131,15 @@ def _launch(home: Home, programs: PostgresPrograms, data: Path) -> None:
     pg_ctl = (programs.folder / "pg_ctl", "-D", data, "-l", log)
     command = (*pg_ctl, "-w", "-t", str(_START_SECONDS), "start")
     for _ in range(20):
-        if home.run(command, cwd=data, timeout=_START_SECONDS + 30).returncode == 0:
+        answer = home.run(command, cwd=data, timeout=_START_SECONDS + 30)
+        if answer.returncode == 0:
             return
         if "still in use" not in last_lines(log):
             break
         time.sleep(0.5)  # sessions of a server that was killed are about to notice it
     raise EmbeddedServerError(
-        f"PostgreSQL in {data} did not start. The end of {log}:\n{last_lines(log)}"
+        f"PostgreSQL in {data} did not start: {answer.stdout.strip()}\n"
+        f"The end of {log}:\n{last_lines(log)}"
     )
 
 

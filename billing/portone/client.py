@@ -72,7 +72,7 @@ class PortOneClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         connect = min(CONNECT_SECONDS, charge_timeout / 2, lookup_timeout / 2)
-        verified = verified_tls() if tls is None else tls
+        verified = verified_tls(tls)
 
         def network(sockets: SocketFactory | None) -> httpx.AsyncBaseTransport:
             return transport or AiohttpTransport(

@@ -148,9 +148,14 @@ def translated(error: Exception, request: httpx.Request) -> httpx.TransportError
     return httpx.ReadError(text, request=request)
 
 
-def verified_tls() -> ssl.SSLContext:
-    """Certificates checked, TLS 1.2 or newer (PortOne takes nothing older, gateway.md §2)."""
-    context = httpx.create_ssl_context(verify=True, trust_env=False)
+def verified_tls(given: ssl.SSLContext | None = None) -> ssl.SSLContext:
+    """Certificates checked, TLS 1.2 or newer (PortOne takes nothing older, gateway.md §2).
+
+    Raises `ValueError` when `given` checks less: there is no way to switch checking off.
+    """
+    context = given or httpx.create_ssl_context(verify=True, trust_env=False)
+    if context.verify_mode is not ssl.CERT_REQUIRED or not context.check_hostname:
+        raise ValueError("a TLS context that does not check certificates and host names")
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 

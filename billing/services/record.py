@@ -202,15 +202,14 @@ class _Recorder:
         if decline.decline_class is DeclineClass.ALREADY_PAID and not self._is_provable():
             # "Already paid" is a word, not proof: ask until the look-ups show the payment.
             return self._unknown(Unknown("the gateway says it is already paid", refusal=message))
-        self._settle_attempt(AttemptStatus.DECLINED)
-        self.attempt.decline_class = decline.decline_class
-        self.attempt.message = clean(message)
-        self.attempt.imp_uid = imp_uid
-        self._event(
-            "attempt.declined",
+        self._settle_attempt(
+            AttemptStatus.DECLINED,
             {"class": decline.decline_class, "code": decline.code, "message": clean(message)},
             alarm=decline.decline_class in _NEEDS_A_PERSON,
         )
+        self.attempt.decline_class = decline.decline_class
+        self.attempt.message = clean(message)
+        self.attempt.imp_uid = imp_uid
         self._follow_decline(decline)
         return Result.DECLINED
 
@@ -379,13 +378,16 @@ class _Recorder:
         ATTEMPT_TRANSITIONS.check(AttemptStatus(self.attempt.status), status)
         self.attempt.status = status
 
-    def _settle_attempt(self, status: AttemptStatus) -> None:
+    def _settle_attempt(
+        self, status: AttemptStatus, told: dict[str, object] | None = None, *, alarm: bool = False
+    ) -> None:
         self._move_attempt(status)
         self.attempt.settled_at = self.tx.now
         self.attempt.dispatched_at = None
         self.attempt.lease_until = None
         self.attempt.ask_at = None
-        self._event(f"attempt.{status}", {"merchant_uid": self.attempt.merchant_uid})
+        data = {"merchant_uid": self.attempt.merchant_uid, **(told or {})}
+        self._event(f"attempt.{status}", data, alarm=alarm)
 
     def _hold_cycle(self, reason: HoldReason) -> None:
         if self.cycle.status != CycleStatus.OPEN or self.cycle.held is not None:

@@ -70,3 +70,13 @@ def test_certificates_are_checked() -> None:
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+
+
+@pytest.mark.parametrize("names_too", [True, False])
+def test_checking_cannot_be_switched_off(names_too: bool) -> None:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    if names_too:
+        context.verify_mode = ssl.CERT_NONE
+    with pytest.raises(ValueError, match="does not check"):
+        verified_tls(context)

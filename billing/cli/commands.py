@@ -1,0 +1,264 @@
+"""The commands. Each unwraps its arguments, calls one use case, prints."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from billing import logs
+from billing.bootstrap import House, house
+from billing.cli import importing
+from billing.cli.output import err, show
+from billing.domain.calendar import CalendarPolicy
+from billing.domain.calendar import cycles as cycles_of
+from billing.domain.errors import NotFound
+from billing.services import change_status, doctor, forecast
+from billing.services.enrol import enrol
+from billing.settings import Settings, effective
+from billing.store import events, health, schema, views
+
+app = typer.Typer(
+    name="maewol",
+    help="Charges every subscriber's phone bill once a month. Never twice, late or wrong.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+database = typer.Typer(help="The book's schema.", no_args_is_help=True)
+subscription = typer.Typer(help="Standing agreements to be charged.", no_args_is_help=True)
+app.add_typer(database, name="db")
+app.add_typer(subscription, name="subscription")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Limit = Annotated[int, typer.Option(min=1, max=100_000)]
+
+
+@contextlib.contextmanager
+def _open_house() -> Iterator[House]:
+    """The house with a schema that fits; an embedded book is created and migrated by itself."""
+    settings = Settings.load()
+    logs.configure("console", "WARNING")
+    with house(settings, lambda text: err.print(text)) as opened:
+        if settings.database_url is None:
+            schema.upgrade(opened.engine)
+        yield opened
+
+
+@app.command()
+def windows(
+    initial_paid_on: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"])],
+    months: Annotated[int, typer.Option(min=1, max=12_000)] = 12,
+    as_json: Json = False,
+) -> None:
+    """When each month's payment may be made, and when it would be."""
+    settings = Settings.load()
+    policy = CalendarPolicy(settings.window_days, settings.band_retry_days)
+    show(
+        [
+            {
+                "cycle": dates.number,
+                "due_on": dates.due_on.isoformat(),
+                "opens_on": dates.window.opens_on.isoformat(),
+                "closes_on": dates.window.closes_on.isoformat(),
+                "first_attempt_on": dates.first_attempt_on.isoformat(),
+                "last_attempt_on": dates.last_attempt_on.isoformat(),
+            }
+            for dates in islice(cycles_of(initial_paid_on.date(), policy), months)
+        ],
+        as_json=as_json,
+    )
+
+
+@database.command("upgrade")
+def db_upgrade(as_json: Json = False) -> None:
+    """Create or migrate the schema; safe to run again."""
+    with house(Settings.load(), lambda text: err.print(text)) as opened:
+        show({"revision": schema.upgrade(opened.engine)}, as_json=as_json)
+
+
+@subscription.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check only.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Take the good lines.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Ask the gateway first.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Enrol every line of a CSV file, whole or not at all."""
+    with _open_house() as opened:
+        report = importing.run(opened, file, dry_run=dry_run, skip_bad=skip_bad, verify=verify)
+    document: dict[str, Any] = {
+        "read": report.read,
+        "added": report.added,
+        "unchanged": report.unchanged,
+        "rejected": [asdict(one) for one in report.rejected],
+    }
+    if report.rejected_beyond:
+        document["rejected_beyond"] = report.rejected_beyond
+    show(document, as_json=as_json)
+    if report.bad and not skip_bad:
+        raise typer.Exit(1)
+
+
+@subscription.command("add")
+def add(
+    customer_uid: Annotated[str, typer.Option()],
+    amount: Annotated[str, typer.Option(help="Whole won.")],
+    order_name: Annotated[str, typer.Option()],
+    initial_paid_at: Annotated[str, typer.Option(help="e.g. 2026-10-20T14:30:00+09:00")],
+    last_paid_on: Annotated[str, typer.Option()] = "",
+    initial_merchant_uid: Annotated[str, typer.Option()] = "",
+    initial_imp_uid: Annotated[str, typer.Option()] = "",
+    buyer_name: Annotated[str, typer.Option()] = "",
+    buyer_email: Annotated[str, typer.Option()] = "",
+    buyer_tel: Annotated[str, typer.Option()] = "",
+    reference: Annotated[str, typer.Option()] = "",
+    as_json: Json = False,
+) -> None:
+    """Enrol one subscription, by the same rules as a line of a file."""
+    fields = {name: value for name, value in locals().items() if isinstance(value, str)}
+    with _open_house() as opened:
+        enrol(opened.book, opened.policy, opened.installation_key, fields)
+        show(_one(opened, customer_uid), as_json=as_json)
+
+
+@subscription.command("list")
+def list_(status: str | None = None, limit: Limit = 100, as_json: Json = False) -> None:
+    """Subscriptions, newest first."""
+    with _open_house() as opened, opened.book.transaction() as tx:
+        found = views.subscriptions(tx.session, opened.settings.zone, status=status, limit=limit)
+    show(found, as_json=as_json)
+
+
+@subscription.command("show")
+def show_(customer_uid: str, as_json: Json = False) -> None:
+    """One subscription."""
+    with _open_house() as opened:
+        show(_one(opened, customer_uid), as_json=as_json)
+
+
+def _change(use_case: Any, customer_uid: str, as_json: bool) -> None:
+    with _open_house() as opened:
+        changed = use_case(opened.book, opened.policy, customer_uid)
+        for warning in filter(None, (changed.warning_en, changed.warning_ko)):
+            err.print(warning, markup=False)
+        show(_one(opened, customer_uid), as_json=as_json)
+
+
+@subscription.command()
+def pause(customer_uid: str, as_json: Json = False) -> None:
+    """Stop charging until it is resumed; a month without a payment ends the billing key."""
+    _change(change_status.pause, customer_uid, as_json)
+
+
+@subscription.command()
+def resume(customer_uid: str, as_json: Json = False) -> None:
+    """Charge again."""
+    _change(change_status.resume, customer_uid, as_json)
+
+
+@subscription.command()
+def cancel(customer_uid: str, as_json: Json = False) -> None:
+    """End the subscription for good."""
+    _change(change_status.cancel, customer_uid, as_json)
+
+
+def _one(opened: House, customer_uid: str) -> dict[str, Any]:
+    with opened.book.transaction() as tx:
+        found = views.subscriptions(tx.session, opened.settings.zone, customer_uid=customer_uid)
+    if not found:
+        raise NotFound(f"no subscription has the customer_uid {customer_uid!r}")
+    return found[0]
+
+
+@app.command()
+def cycles(
+    status: str | None = None,
+    customer_uid: str | None = None,
+    limit: Limit = 100,
+    as_json: Json = False,
+) -> None:
+    """Cycles with their attempts, newest first."""
+    with _open_house() as opened, opened.book.transaction() as tx:
+        found = views.cycles(
+            tx.session,
+            opened.settings.zone,
+            status=status,
+            customer_uid=customer_uid,
+            limit=limit,
+        )
+    show(found, as_json=as_json)
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """Counts, money collected, and what needs a person."""
+    with _open_house() as opened, opened.book.transaction() as tx:
+        policy = opened.policy
+        found = views.status(tx.session, tx.now, policy.closing_soon, policy.plan.zone)
+    show(found, as_json=as_json)
+
+
+@app.command()
+def due(
+    at: Annotated[str | None, typer.Option(help="A moment with offset; default now.")] = None,
+    days: Annotated[int, typer.Option(min=1, max=366)] = 1,
+    limit: Limit = 1000,
+    as_json: Json = False,
+) -> None:
+    """What would be charged when, and how much."""
+    with _open_house() as opened:
+        since = forecast.moment_of(at)
+        found = forecast.due(opened.book, opened.policy, since, days, limit)
+    show(found, as_json=as_json)
+
+
+@app.command()
+def hold(why: Annotated[str, typer.Option()] = "held by hand", as_json: Json = False) -> None:
+    """Stop all charging."""
+    with _open_house() as opened, opened.book.transaction() as tx:
+        if health.hold(tx.session, tx.now, why):
+            events.add(tx.session, at=tx.now, kind="charging.held", data={"why": why}, alarm=True)
+        found = {"hold": health.hold_reason(tx.session)}
+    show(found, as_json=as_json)
+
+
+@app.command()
+def release(as_json: Json = False) -> None:
+    """Start charging again."""
+    with _open_house() as opened, opened.book.transaction() as tx:
+        if health.release(tx.session):
+            events.add(tx.session, at=tx.now, kind="charging.released")
+    show({"hold": None}, as_json=as_json)
+
+
+@app.command("doctor")
+def doctor_(as_json: Json = False) -> None:
+    """Is everything there that charging needs?"""
+    with house(Settings.load(), lambda text: err.print(text)) as opened:
+        found = doctor.examine(opened.book, opened.engine)
+        shown = dict(effective(opened.settings))
+        found["checks"].insert(
+            0, {"name": "settings", "ok": True, "detail": str(shown), "remedy": ""}
+        )
+    show(found if as_json else found["checks"], as_json=as_json)
+    if not found["ok"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def up(
+    workers: Annotated[int, typer.Option(min=1, max=64)] = 1,
+    flower_port: Annotated[int, typer.Option(min=0, max=65_535)] = 5555,
+) -> None:
+    """Every daemon in one terminal, for one machine."""
+    from billing.cli import up as daemons
+
+    raise typer.Exit(daemons.run(workers=workers, flower_port=flower_port or None))

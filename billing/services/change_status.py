@@ -1,0 +1,185 @@
+"""Pause, resume and cancel a subscription, with the warning that belongs to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+
+from billing.domain.attempt import LIVE, AttemptStatus
+from billing.domain.calendar import cycle_dates
+from billing.domain.cycle import CycleReason, CycleStatus
+from billing.domain.errors import NotFound
+from billing.domain.plan import last_start, resume_at
+from billing.domain.policy import BillingPolicy
+from billing.domain.subscription import SUBSCRIPTION_TRANSITIONS, SubscriptionStatus
+from billing.services.open_cycles import new_attempt
+from billing.store import events, subscriptions
+from billing.store.session import Book, Transaction
+from billing.store.tables import Attempt, Cycle, Subscription
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """The status now, and what the operator must know about it."""
+
+    status: str
+    warning_en: str = ""
+    warning_ko: str = ""
+
+
+def pause(book: Book, policy: BillingPolicy, customer_uid: str) -> Changed:
+    """Stop charging until it is resumed. Raises `NotFound`, `TransitionRefused`."""
+
+    def step(tx: Transaction) -> Changed:
+        subscription = _find(tx, customer_uid)
+        if _moves(tx, subscription, SubscriptionStatus.PAUSED):
+            _withdraw(tx, _open_cycle(tx, subscription))
+        until = _must_resume_by(tx, subscription, policy)
+        day = f"{until.astimezone(policy.plan.zone):%Y-%m-%d %H:%M}"
+        return Changed(
+            subscription.status,
+            f"Resume before {day} (Seoul): a month without a payment ends the billing key.",
+            f"{day}(서울) 전에 재개하십시오. 결제가 없는 달이 생기면 빌링키를 다시 쓸 수 없습니다.",
+        )
+
+    return book.run(step)
+
+
+def resume(book: Book, policy: BillingPolicy, customer_uid: str) -> Changed:
+    """Charge again; an open cycle gets an attempt at the next retry slot of its band.
+
+    Raises `NotFound`, `TransitionRefused` (a suspended customer must register again)."""
+
+    def step(tx: Transaction) -> Changed:
+        subscription = _find(tx, customer_uid)
+        if subscription.status == SubscriptionStatus.SUSPENDED:
+            # Only proof of a payment lifts a suspension (house.md), never a command.
+            SUBSCRIPTION_TRANSITIONS.check(SubscriptionStatus.SUSPENDED, SubscriptionStatus.PAUSED)
+        if _moves(tx, subscription, SubscriptionStatus.ACTIVE):
+            _attempt_again(tx, subscription, policy)
+        return Changed(subscription.status)
+
+    return book.run(step)
+
+
+def cancel(book: Book, policy: BillingPolicy, customer_uid: str) -> Changed:
+    """End the subscription for good. A charge that is under way ends as it ends.
+
+    Raises `NotFound`."""
+
+    def step(tx: Transaction) -> Changed:
+        subscription = _find(tx, customer_uid)
+        if _moves(tx, subscription, SubscriptionStatus.CANCELLED):
+            cycle = _open_cycle(tx, subscription)
+            if cycle is not None and _withdraw(tx, cycle):
+                _skip(tx, subscription, cycle)
+        return Changed(
+            subscription.status,
+            "This is final. The customer can come back only by registering again.",
+            "되돌릴 수 없습니다. 다시 이용하려면 고객이 새로 등록해야 합니다.",
+        )
+
+    return book.run(step)
+
+
+def _find(tx: Transaction, customer_uid: str) -> Subscription:
+    found = subscriptions.locked(tx.session, customer_uid)
+    if found is None:
+        raise NotFound(f"no subscription has the customer_uid {customer_uid!r}")
+    return found
+
+
+def _moves(tx: Transaction, subscription: Subscription, status: SubscriptionStatus) -> bool:
+    """Change the status; False when it is that already, so that a second call does nothing."""
+    if subscription.status == status:
+        return False
+    SUBSCRIPTION_TRANSITIONS.check(SubscriptionStatus(subscription.status), status)
+    before, subscription.status = subscription.status, status
+    subscription.status_reason = None
+    kind = f"subscription.{'resumed' if status is SubscriptionStatus.ACTIVE else status}"
+    data = {"before": before}
+    events.add(tx.session, at=tx.now, kind=kind, subscription_id=subscription.id, data=data)
+    events.notify(
+        tx.session, at=tx.now, kind=str(status), subscription_id=subscription.id, data=data
+    )
+    return True
+
+
+def _open_cycle(tx: Transaction, subscription: Subscription) -> Cycle | None:
+    return tx.session.execute(
+        select(Cycle)
+        .where(Cycle.subscription_id == subscription.id, Cycle.status == CycleStatus.OPEN)
+        .with_for_update()
+    ).scalar_one_or_none()
+
+
+def _live(tx: Transaction, cycle: Cycle) -> Attempt | None:
+    """The one live attempt of a cycle, locked: a claim of it comes wholly before or after."""
+    return tx.session.execute(
+        select(Attempt)
+        .where(Attempt.cycle_id == cycle.id, Attempt.status.in_(LIVE))
+        .with_for_update()
+    ).scalar_one_or_none()
+
+
+def _withdraw(tx: Transaction, cycle: Cycle | None) -> bool:
+    """Withdraw a due attempt; False when one may have been sent and has to end first."""
+    live = _live(tx, cycle) if cycle is not None else None
+    if live is None:
+        return True
+    if live.status != AttemptStatus.DUE:
+        return False
+    live.status = AttemptStatus.WITHDRAWN
+    live.settled_at = tx.now
+    live.dispatched_at = None
+    events.add(
+        tx.session, at=tx.now, kind="attempt.withdrawn", cycle_id=live.cycle_id, attempt_id=live.id
+    )
+    return True
+
+
+def _skip(tx: Transaction, subscription: Subscription, cycle: Cycle) -> None:
+    cycle.status = CycleStatus.SKIPPED
+    cycle.reason = CycleReason.CANCELLED
+    cycle.settled_at = tx.now
+    events.add(
+        tx.session,
+        at=tx.now,
+        kind="cycle.skipped",
+        subscription_id=subscription.id,
+        cycle_id=cycle.id,
+        data={"reason": CycleReason.CANCELLED, "cycle": cycle.number},
+    )
+
+
+def _attempt_again(tx: Transaction, subscription: Subscription, policy: BillingPolicy) -> None:
+    cycle = _open_cycle(tx, subscription)
+    if cycle is None or _live(tx, cycle) is not None:
+        return
+    dates = cycle_dates(subscription.anchor_on, cycle.number, policy.plan.calendar)
+    at = resume_at(tx.now, dates, policy.plan)
+    if at is None:
+        return
+    numbers = tx.session.execute(select(Attempt.number).where(Attempt.cycle_id == cycle.id))
+    attempt = new_attempt(subscription, cycle, max(numbers.scalars(), default=0) + 1, at, policy)
+    tx.session.add(attempt)
+    tx.session.flush()
+    events.add(
+        tx.session,
+        at=tx.now,
+        kind="attempt.planned",
+        subscription_id=subscription.id,
+        cycle_id=cycle.id,
+        attempt_id=attempt.id,
+        data={"merchant_uid": attempt.merchant_uid, "at": at.isoformat()},
+    )
+
+
+def _must_resume_by(tx: Transaction, subscription: Subscription, policy: BillingPolicy) -> datetime:
+    cycle = _open_cycle(tx, subscription)
+    if cycle is not None:
+        return cycle.last_start_at
+    dates = cycle_dates(subscription.anchor_on, subscription.next_cycle, policy.plan.calendar)
+    return last_start(dates, policy.plan)

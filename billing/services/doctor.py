@@ -1,0 +1,72 @@
+"""Is everything there that charging needs? One check per part, each with its remedy."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Engine, text
+
+from billing.store import health, heartbeats, schema
+from billing.store.session import Book
+
+SEEN_WITHIN = timedelta(minutes=5)
+OLDEST_POSTGRESQL = 140_000
+
+
+def examine(book: Book, engine: Engine) -> dict[str, Any]:
+    """Every check; `ok` only when all are. Raises nothing for a part that is away."""
+    checks = [_database(engine), _schema(engine)]
+    if all(check["ok"] for check in checks):
+        checks += _in_the_book(book)
+    return {"ok": all(check["ok"] for check in checks), "checks": checks}
+
+
+def _check(name: str, ok: bool, detail: str, remedy: str) -> dict[str, Any]:
+    return {"name": name, "ok": ok, "detail": detail, "remedy": "" if ok else remedy}
+
+
+def _database(engine: Engine) -> dict[str, Any]:
+    with engine.connect() as connection:
+        version = int(connection.execute(text("SHOW server_version_num")).scalar_one())
+        replica = bool(connection.execute(text("SELECT pg_is_in_recovery()")).scalar_one())
+    detail = f"PostgreSQL {version // 10_000}{', a read-only copy' if replica else ''}"
+    fits = version >= OLDEST_POSTGRESQL and not replica
+    return _check("database", fits, detail, "Point MAEWOL_DATABASE_URL at a primary, 14 or newer")
+
+
+def _schema(engine: Engine) -> dict[str, Any]:
+    found, wanted = schema.current(engine), schema.wanted()
+    detail = f"at {found or 'nothing'}, the code wants {wanted}"
+    return _check("schema", found == wanted, detail, "Run: maewol db upgrade")
+
+
+def _in_the_book(book: Book) -> list[dict[str, Any]]:
+    with book.transaction() as tx:
+        now, state = tx.now, health.read(tx.session)
+        held, seen = health.hold_reason(tx.session), heartbeats.seen(tx.session)
+    skew = state.clock_skew
+    return [
+        _check("hold", held is None, held or "charging is on", "Run: maewol release"),
+        _check(
+            "gateway",
+            health.is_up(state, now),
+            f"{state.failures} failures in a row",
+            "Look at the workers' log, and at PORTONE_API_URL",
+        ),
+        _check(
+            "clock skew",
+            skew is None or abs(skew) <= health.MAX_SKEW,
+            "not measured yet" if skew is None else f"{skew.total_seconds():.1f} s",
+            "Set the database host's clock by NTP",
+        ),
+        _seen("workers seen", now, [at for name, at in seen.items() if "charge" in name]),
+        _seen("last tick", now, [at for name, at in seen.items() if ".tick." in name]),
+    ]
+
+
+def _seen(name: str, now: datetime, moments: list[datetime]) -> dict[str, Any]:
+    last = max(moments, default=None)
+    detail = "never" if last is None else f"{(now - last).total_seconds():.0f} s ago"
+    ok = last is not None and now - last <= SEEN_WITHIN
+    return _check(name, ok, detail, "Start the daemons: maewol up")

@@ -1,0 +1,152 @@
+"""Read-only views for people and programs: what the book says, in the contract's shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from billing.domain.attempt import AttemptStatus
+from billing.domain.cycle import CycleStatus
+from billing.domain.subscription import SubscriptionStatus
+from billing.store import health
+from billing.store.tables import Attempt, Cycle, Subscription
+
+
+def status(
+    session: Session, now: datetime, closing_soon: timedelta, zone: ZoneInfo
+) -> dict[str, Any]:
+    """Counts by status, money collected, and whether the gateway is up."""
+    soon = select(func.count()).where(
+        Cycle.status == CycleStatus.OPEN,
+        Cycle.closes_at > now,
+        Cycle.closes_at <= now + closing_soon,
+    )
+    collected = select(func.coalesce(func.sum(Cycle.amount), 0)).where(
+        Cycle.status == CycleStatus.PAID
+    )
+    return {
+        "at": moment(now, zone),
+        "subscriptions": _counts(session, Subscription.status, SubscriptionStatus),
+        "cycles": _counts(session, Cycle.status, CycleStatus),
+        "attempts": _counts(session, Attempt.status, AttemptStatus),
+        "won_collected": int(session.execute(collected).scalar_one()),
+        "closing_soon": session.execute(soon).scalar_one(),
+        "gateway": "up" if health.is_up(health.read(session), now) else "down",
+        "hold": health.hold_reason(session),
+    }
+
+
+def _counts(session: Session, column: Any, members: type[StrEnum]) -> dict[str, int]:
+    found = {
+        value: count
+        for value, count in session.execute(select(column, func.count()).group_by(column))
+    }
+    return {str(member): found.get(str(member), 0) for member in members}
+
+
+def cycles(
+    session: Session,
+    zone: ZoneInfo,
+    *,
+    status: str | None = None,
+    customer_uid: str | None = None,
+    limit: int = 100,
+) -> list[dict[str, Any]]:
+    """Cycles, newest first, each with its attempts."""
+    query = select(Cycle, Subscription.customer_uid).join(
+        Subscription, Subscription.id == Cycle.subscription_id
+    )
+    if status is not None:
+        query = query.where(Cycle.status == status)
+    if customer_uid is not None:
+        query = query.where(Subscription.customer_uid == customer_uid)
+    rows = session.execute(query.order_by(Cycle.id.desc()).limit(limit)).all()
+    attempts = _attempts(session, [row.Cycle.id for row in rows])
+    return [
+        _cycle(row.Cycle, row.customer_uid, attempts.get(row.Cycle.id, []), zone) for row in rows
+    ]
+
+
+def _attempts(session: Session, cycle_ids: Sequence[int]) -> dict[int, list[Attempt]]:
+    found: dict[int, list[Attempt]] = {}
+    query = select(Attempt).where(Attempt.cycle_id.in_(cycle_ids)).order_by(Attempt.number)
+    for attempt in session.execute(query).scalars():
+        found.setdefault(attempt.cycle_id, []).append(attempt)
+    return found
+
+
+def _cycle(
+    cycle: Cycle, customer_uid: str, attempts: Sequence[Attempt], zone: ZoneInfo
+) -> dict[str, Any]:
+    return {
+        "customer_uid": customer_uid,
+        "cycle": cycle.number,
+        "due_on": cycle.due_on.isoformat(),
+        "opens_on": cycle.opens_on.isoformat(),
+        "closes_on": cycle.closes_on.isoformat(),
+        "status": cycle.status,
+        "reason": cycle.reason,
+        "held": cycle.held,
+        "amount": cycle.amount,
+        "merchant_uid": cycle.paid_merchant_uid,
+        "imp_uid": cycle.paid_imp_uid,
+        "paid_at": moment(cycle.paid_at, zone),
+        "attempts": [_attempt(attempt, zone) for attempt in attempts],
+    }
+
+
+def _attempt(attempt: Attempt, zone: ZoneInfo) -> dict[str, Any]:
+    return {
+        "number": attempt.number,
+        "merchant_uid": attempt.merchant_uid,
+        "status": attempt.status,
+        "planned_at": moment(attempt.planned_at, zone),
+        "sent_at": moment(attempt.sent_at, zone),
+        "settled_at": moment(attempt.settled_at, zone),
+        "decline_class": attempt.decline_class,
+        "message": attempt.message,
+    }
+
+
+def subscriptions(
+    session: Session,
+    zone: ZoneInfo,
+    *,
+    status: str | None = None,
+    customer_uid: str | None = None,
+    limit: int = 100,
+) -> list[dict[str, Any]]:
+    """Subscriptions, newest first; without buyer data."""
+    query = select(Subscription)
+    if status is not None:
+        query = query.where(Subscription.status == status)
+    if customer_uid is not None:
+        query = query.where(Subscription.customer_uid == customer_uid)
+    rows = session.execute(query.order_by(Subscription.id.desc()).limit(limit)).scalars()
+    return [
+        {
+            "customer_uid": row.customer_uid,
+            "status": row.status,
+            "reason": row.status_reason,
+            "amount": row.amount,
+            "order_name": row.order_name,
+            "anchor_on": row.anchor_on.isoformat(),
+            "initial_paid_at": moment(row.initial_paid_at, zone),
+            "enrolled_at": moment(row.enrolled_at, zone),
+            "next_cycle": row.next_cycle,
+            "next_due_at": moment(row.next_due_at, zone),
+            "reference": row.reference,
+        }
+        for row in rows
+    ]
+
+
+def moment(value: datetime | None, zone: ZoneInfo) -> str | None:
+    """ISO 8601 with the offset of billing days."""
+    return None if value is None else value.astimezone(zone).isoformat(timespec="seconds")

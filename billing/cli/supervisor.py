@@ -118,7 +118,7 @@ class Supervisor:
             # Under the lock that `stop` takes: nothing is started behind its back.
             if self._stopping.is_set():
                 return
-            child = subprocess.Popen(  # noqa: S603 - the commands are ours
+            child = subprocess.Popen(
                 list(program.command),
                 env={**self._env, **(program.env or {})},
                 cwd=self._cwd,

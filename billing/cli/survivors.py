@@ -23,7 +23,7 @@ class Survivors:
     """The supervisor's side: a will that is read out only if nobody dismisses it."""
 
     def __init__(self, grace_seconds: float) -> None:
-        self._process = subprocess.Popen(  # noqa: S603 - this very file
+        self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", __file__, str(grace_seconds)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

@@ -121,7 +121,7 @@ def _check(settings: Settings, workers: int, flower_port: int | None) -> None:
             )
     if flower_port is not None and _is_taken(flower_port):
         raise InvalidInput(
-            "--flower-port", flower_port, "in use already", "Choose another, or --no-flower"
+            "--flower-port", flower_port, "in use already", "Choose another, or 0 for none"
         )
 
 

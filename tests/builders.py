@@ -1,0 +1,82 @@
+"""What tests are told in: a CSV of subscribers, a foreign gateway, a world to charge in."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text
+
+from billing.domain.policy import BillingPolicy
+from billing.services.import_subscriptions import ImportReport, import_subscriptions
+from billing.store.session import Book
+
+KEY = b"a key of this test only, 32 byte"
+HEADER = "customer_uid,amount,order_name,initial_paid_at,buyer_name,buyer_tel"
+
+
+def a_row(number: int, paid_at: str = "2026-10-20T14:30:00+09:00") -> str:
+    """One subscriber; amount, name and number tell them apart."""
+    return f"customer-{number},{1000 + number},plan {number},{paid_at},홍길동,010-1234-{number:04d}"
+
+
+def a_file(*rows: str, header: str = HEADER) -> io.BytesIO:
+    return io.BytesIO("\n".join([header, *rows, ""]).encode())
+
+
+def enrolled(book: Book, policy: BillingPolicy, *rows: str, **options: Any) -> ImportReport:
+    """Import rows into a book."""
+    return import_subscriptions(book, policy, lambda: KEY, a_file(*rows), **options)
+
+
+def query(book: Book, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
+    with book.transaction() as tx:
+        return [tuple(row) for row in tx.session.execute(text(statement), parameters)]
+
+
+def execute(book: Book, statement: str, **parameters: Any) -> None:
+    with book.transaction() as tx:
+        tx.session.execute(text(statement), parameters)
+
+
+@dataclass(frozen=True)
+class ForeignGateway:
+    url: str
+
+    def ledger(self) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{self.url}/ledger", timeout=10) as answer:
+            found: dict[str, Any] = json.load(answer)
+            return found
+
+    def paid(self) -> dict[str, int]:
+        """Every payment it really made, by merchant_uid."""
+        rows = [row for row in self.ledger()["rows"] if row["status"] == "paid"]
+        paid = {row["merchant_uid"]: row["amount"] for row in rows}
+        assert len(paid) == len(rows), "two payments under one merchant_uid"
+        return paid
+
+
+@contextmanager
+def a_foreign_gateway(seed: int = 1, fault_share: float = 0.0) -> Iterator[ForeignGateway]:
+    """A gateway process of its own, written apart from ours."""
+    script = Path(__file__).with_name("foreign_gateway.py")
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(seed), str(fault_share)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        yield ForeignGateway(f"http://127.0.0.1:{int(process.stdout.readline())}")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()

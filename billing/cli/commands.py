@@ -19,7 +19,7 @@ from billing.cli.output import err, show
 from billing.domain.calendar import CalendarPolicy
 from billing.domain.calendar import cycles as cycles_of
 from billing.domain.errors import NotFound
-from billing.services import change_status, doctor, forecast
+from billing.services import change_status, doctor, explain, forecast, invariants
 from billing.services.enrol import enrol
 from billing.settings import Settings, effective
 from billing.store import events, health, schema, views
@@ -203,6 +203,29 @@ def status(as_json: Json = False) -> None:
     with _open_house() as opened, opened.book.transaction() as tx:
         policy = opened.policy
         found = views.status(tx.session, tx.now, policy.closing_soon, policy.plan.zone)
+        broken = invariants.broken(opened.book, policy)
+    show({**found, "invariants_broken": len(broken)}, as_json=as_json)
+
+
+@app.command("invariants")
+def invariants_(as_json: Json = False) -> None:
+    """Every fact that must hold, and the rows that break it."""
+    with _open_house() as opened:
+        broken = invariants.broken(opened.book, opened.policy)
+    show([asdict(one) for one in broken], as_json=as_json)
+    if broken:
+        raise typer.Exit(1)
+
+
+@app.command()
+def why(
+    customer_uid: str,
+    cycle: Annotated[int | None, typer.Option(min=1)] = None,
+    as_json: Json = False,
+) -> None:
+    """One answer: the rule, the attempts, what happens next, and what a person can do."""
+    with _open_house() as opened:
+        found = explain.why(opened.book, opened.policy, customer_uid, cycle)
     show(found, as_json=as_json)
 
 
@@ -262,3 +285,13 @@ def up(
     from billing.cli import up as daemons
 
     raise typer.Exit(daemons.run(workers=workers, flower_port=flower_port or None))
+
+
+@app.command()
+def demo(
+    seconds: Annotated[float | None, typer.Option(envvar="DEMO_SECONDS", min=1)] = None,
+) -> None:
+    """The whole system on this machine, with subscribers of all kinds and a small gateway."""
+    from billing.cli import demo as story
+
+    raise typer.Exit(story.run(seconds))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -145,6 +145,12 @@ def subscriptions(
         }
         for row in rows
     ]
+
+
+def anchor_on(session: Session, customer_uid: str) -> date:
+    """The anchor of a subscription that is there."""
+    query = select(Subscription.anchor_on).where(Subscription.customer_uid == customer_uid)
+    return session.execute(query).scalar_one()
 
 
 def moment(value: datetime | None, zone: ZoneInfo) -> str | None:

@@ -24,6 +24,7 @@ from billing.cli.supervisor import stop_signals
 PATIENCE_SECONDS = 60.0
 # Below this there is no time to wait for a killed worker's leases.
 SECONDS_FOR_A_DEATH = 60.0
+_LOG_LINES = 20
 
 
 def run(seconds: float | None) -> int:
@@ -36,7 +37,8 @@ def run(seconds: float | None) -> int:
     cast = list(members())
     with stop_signals() as asked, View() as view, stages.set_up(cast, view.tell) as stage:
         if not stages.raise_curtain(stage, asked):
-            view.tell("The workers did not start.")
+            log = (stage.folder / "log").read_text(encoding="utf-8").splitlines()
+            view.tell("\n".join(["Not started; the last lines of the log:", *log[-_LOG_LINES:]]))
             return 1
         view.tell(f"Ready after {clock.monotonic() - began:.0f} s")
         until = None if seconds is None else began + seconds + PATIENCE_SECONDS

@@ -1,8 +1,8 @@
 """A small PortOne for the demo: a process of its own, with its own clock, rules and ledger.
 
 It imports nothing of ours, so that it can judge us. It refuses what the carrier would refuse: a
-second payment in a calendar month, a day outside the window, another amount, name or number, a month
-without a payment before it. What it had to refuse for such a reason it keeps as a complaint. It
+second payment in a calendar month, a day outside the window, another amount, name or number, no
+payment in the month before. What it had to refuse for such a reason it keeps as a complaint. It
 causes the troubles it is told to, each customer's own. Run as `python gateway.py`; it prints its
 address. `GET /demo/ledger` is everything it knows.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import calendar
 import json
-import sys
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -180,9 +179,8 @@ class Gateway:
 
 
 def _is_paid(row: dict[str, Any], customer_uid: str = "", *, merchant_uid: str = "") -> bool:
-    return row["status"] == "paid" and (
-        row["customer_uid"] == customer_uid or row["merchant_uid"] == merchant_uid
-    )
+    ids = (row["customer_uid"], row["merchant_uid"])
+    return bool(row["status"] == "paid") and (customer_uid == ids[0] or merchant_uid == ids[1])
 
 
 def _month(row: dict[str, Any]) -> int:
@@ -214,7 +212,6 @@ async def main() -> None:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     print(json.dumps({"url": f"http://127.0.0.1:{runner.addresses[0][1]}"}), flush=True)
-    sys.stdout.flush()
     await asyncio.Event().wait()
 
 

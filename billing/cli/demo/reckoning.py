@@ -58,7 +58,7 @@ def reckon(
 def by_kind(cast: Sequence[Member], reckoning: Reckoning) -> Table:
     """One row for each kind of subscriber."""
     table = Table(title="How the month ended", min_width=72)
-    table.add_column("kind")
+    table.add_column("kind", no_wrap=True)
     for name in ("who", "due", "paid", "retrying", "suspended", "missed", "requests", ""):
         table.add_column(name, justify="right")
     for kind in KINDS:

@@ -1,4 +1,4 @@
-"""Sets the stage: private servers, the demo's gateway, the book with its subscribers, the daemons."""
+"""Sets the stage: private servers, the demo's gateway, the book and its people, the daemons."""
 
 from __future__ import annotations
 

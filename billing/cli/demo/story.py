@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 
 from billing import clock
 from billing.cli.demo import watch
@@ -13,6 +14,10 @@ from billing.cli.demo.watch import Snapshot
 from billing.domain.cycle import CycleStatus
 
 _LOOK_SECONDS = 0.4
+# What waits so long for a message, with nobody at work, has lost it. The book sends it again when
+# it is a minute old; nobody need watch that minute pass.
+_STRANDED_LOOKS = 10
+_A_MINUTE = timedelta(seconds=61)
 # Requests are going out all over the place: a good moment for a death.
 _BUSY_ENOUGH = 10
 
@@ -22,7 +27,7 @@ def play(
 ) -> bool:
     """Play to the end; False when asked to stop, held, or out of time (`until`, monotonic)."""
     seen = 0
-    calm = 0
+    calm = stranded = 0
     while not asked.wait(_LOOK_SECONDS):
         snapshot = watch.look(stage.book)
         events = watch.lines_after(stage.book, seen)
@@ -34,6 +39,11 @@ def play(
             with_a_death = False
             pid = stage.kill_a_worker()
             view.tell(f"{moment(snapshot.at)}  charging worker 1 (process {pid}) is killed at work")
+        stranded = stranded + 1 if snapshot.stranded else 0
+        if stranded >= _STRANDED_LOOKS:
+            stranded = 0
+            stage.move_clock(snapshot.at + _A_MINUTE)
+            view.tell(f"{moment(snapshot.at)}  messages were lost with the worker: a minute passes")
         # Twice in a row: a message may be on its way between two looks.
         calm = 0 if snapshot.busy else calm + 1
         if calm >= 2:

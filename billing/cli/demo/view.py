@@ -19,6 +19,7 @@ from billing.domain.calendar import SEOUL
 
 # As many lines of the past as fit beside the figures on a small terminal.
 _REMEMBERED = 14
+_PIPE_WIDTH = 110
 
 _TELLING: Mapping[str, str] = {
     "attempt.declined": "declined",
@@ -37,7 +38,9 @@ class View:
     """What the audience sees. A context manager: the live screen ends with it."""
 
     def __init__(self) -> None:
-        self.console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        # A pipe has no width of its own; the tables want this much.
+        width = None if sys.stdout.isatty() else _PIPE_WIDTH
+        self.console = Console(file=sys.stdout, highlight=False, soft_wrap=True, width=width)
         self._lines: deque[str] = deque(maxlen=_REMEMBERED)
         self._snapshot: Snapshot | None = None
         self._shown: tuple[object, ...] = ()
@@ -112,7 +115,7 @@ def moment(at: datetime) -> str:
 def _detail(event: Line) -> str:
     for key in ("message", "why", "reason"):
         if value := event.data.get(key):
-            return f" [{value}]"
+            return f": {value}"
     return ""
 
 

@@ -34,7 +34,8 @@ class Month:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The book at one moment. `next_at` is when something is planned next, if anything is."""
+    """The book at one moment. `busy` says that something is being done, or should be;
+    `stranded` that it is only waiting for messages; `next_at` is when something is planned next."""
 
     at: datetime
     cycles: Mapping[str, int]
@@ -42,6 +43,7 @@ class Snapshot:
     suspended: int
     hold: str | None
     busy: bool
+    stranded: bool
     next_at: datetime | None
 
     @property
@@ -130,6 +132,7 @@ def _look(tx: Transaction) -> Snapshot:
         attempts=attempts,
         suspended=_count(session, Subscription)[SubscriptionStatus.SUSPENDED],
         hold=session.execute(select(Installation.hold_reason)).scalar_one(),
+        stranded=live == 0 and planned_at is not None and planned_at <= tx.now,
         busy=live > 0 or any(moment <= soon for moment in waiting),
         next_at=min(waiting, default=None),
     )

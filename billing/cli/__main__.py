@@ -1,0 +1,5 @@
+"""`python -m billing.cli` is `maewol`."""
+
+from billing.cli import main
+
+main()

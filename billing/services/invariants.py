@@ -1,0 +1,141 @@
+"""Facts that must hold, as queries that must return no rows (docs: faults.md I1-I9).
+
+Each names the rows that break it by their ids. What needs the gateway's ledger (I8) is the
+business of reconciliation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select, text
+
+from billing.domain.policy import BillingPolicy
+from billing.domain.seal import is_intact
+from billing.store import installation
+from billing.store.attempts import facts_of
+from billing.store.session import Book, Transaction
+from billing.store.tables import BuyerData, Subscription
+
+# Enough to see what is wrong; the count may be larger.
+MOST_ROWS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """One fact that does not hold, and the ids of rows that break it."""
+
+    name: str
+    statement: str
+    rows: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Fact:
+    name: str
+    statement: str
+    breaking: str
+
+
+_FACTS = (
+    _Fact(
+        "I1 paid once",
+        "No calendar month of a subscription has two paid cycles or two approved attempts.",
+        "SELECT min(c.id) FROM cycles c JOIN attempts a ON a.cycle_id = c.id"
+        " WHERE a.status = 'approved' GROUP BY c.subscription_id, c.month HAVING count(*) > 1",
+    ),
+    _Fact(
+        "I1 approved is paid",
+        "The cycle of every approved attempt is paid (or refunded) by that very payment.",
+        "SELECT a.id FROM attempts a JOIN cycles c ON c.id = a.cycle_id"
+        " WHERE a.status = 'approved' AND (c.status NOT IN ('paid', 'refunded')"
+        " OR c.paid_merchant_uid <> a.merchant_uid OR c.paid_imp_uid <> a.imp_uid)",
+    ),
+    _Fact(
+        "I2 inside the band",
+        "Every attempt was sent inside its cycle's band, less the closing margin.",
+        "SELECT a.id FROM attempts a JOIN cycles c ON c.id = a.cycle_id"
+        " WHERE a.sent_at < c.band_opens_at OR a.sent_at > c.last_start_at",
+    ),
+    _Fact(
+        "I4 nothing forgotten",
+        "No cycle is open 48 hours after its window closed, and none ended without a reason.",
+        "SELECT id FROM cycles WHERE (status = 'open' AND closes_at < :now - interval '49 hours')"
+        " OR (status IN ('missed', 'skipped') AND reason IS NULL)",
+    ),
+    _Fact(
+        "I4 opened in time",
+        "No active subscription's window passed without a cycle.",
+        "SELECT s.id FROM subscriptions s WHERE s.status = 'active'"
+        " AND s.next_closes_at < :now - interval '1 hour' AND NOT EXISTS"
+        " (SELECT FROM cycles c WHERE c.subscription_id = s.id AND c.status = 'open')",
+    ),
+    _Fact(
+        "I5 nothing guessed",
+        "Every unknown attempt has a moment at which it is asked about again.",
+        "SELECT id FROM attempts WHERE status = 'unknown'"
+        " AND (ask_at IS NULL OR provable_at IS NULL)",
+    ),
+    _Fact(
+        "I6 one at a time",
+        "A cycle that ended has no attempt that may still be sent.",
+        "SELECT a.id FROM attempts a JOIN cycles c ON c.id = a.cycle_id"
+        " WHERE c.status <> 'open' AND a.status IN ('due', 'sending')",
+    ),
+    _Fact(
+        "I7 all is written",
+        "Every settled attempt and every ended cycle has the event line that tells of it.",
+        "SELECT a.id FROM attempts a WHERE a.status IN ('approved', 'declined', 'withdrawn')"
+        " AND NOT EXISTS (SELECT FROM events e WHERE e.attempt_id = a.id"
+        " AND e.kind = 'attempt.' || a.status)"
+        " UNION ALL SELECT c.id FROM cycles c WHERE c.status <> 'open' AND NOT EXISTS"
+        " (SELECT FROM events e WHERE e.cycle_id = c.id AND e.kind = 'cycle.' || c.status)",
+    ),
+    _Fact(
+        "I9 bounded retries",
+        "No cycle has more declines than MAX_ATTEMPTS, none more on a day than ATTEMPTS_PER_DAY.",
+        "SELECT cycle_id FROM attempts WHERE status = 'declined' GROUP BY cycle_id"
+        " HAVING count(*) > :most UNION SELECT cycle_id FROM attempts WHERE status = 'declined'"
+        " GROUP BY cycle_id, (sent_at AT TIME ZONE :zone)::date HAVING count(*) > :most_a_day",
+    ),
+)
+
+
+def broken(book: Book, policy: BillingPolicy) -> list[Broken]:
+    """Every fact that does not hold; empty when all is well."""
+    with book.transaction() as tx:
+        return [*_broken_facts(tx, policy), *_broken_seals(tx)]
+
+
+def _broken_facts(tx: Transaction, policy: BillingPolicy) -> Iterator[Broken]:
+    values: dict[str, Any] = {
+        "now": tx.now,
+        "most": policy.plan.max_attempts,
+        "most_a_day": policy.plan.attempts_per_day,
+        "zone": policy.plan.zone.key,
+    }
+    for fact in _FACTS:
+        used = {name: value for name, value in values.items() if f":{name}" in fact.breaking}
+        limited = text(f"SELECT * FROM ({fact.breaking}) b LIMIT {MOST_ROWS}")  # noqa: S608 - ours
+        rows = [int(row[0]) for row in tx.session.execute(limited, used)]
+        if rows:
+            yield Broken(fact.name, fact.statement, rows)
+
+
+def _broken_seals(tx: Transaction) -> Iterator[Broken]:
+    key = installation.stored_key(tx.session)
+    rows = tx.session.execute(
+        select(Subscription, BuyerData)
+        .outerjoin(BuyerData, BuyerData.subscription_id == Subscription.id)
+        .execution_options(yield_per=1000)
+    )
+    changed = [
+        subscription.id
+        for subscription, buyer in rows
+        if not is_intact(key, facts_of(subscription, buyer), subscription.seal)
+    ]
+    if changed:
+        statement = "The facts of every subscription are those that were sealed at enrolment."
+        yield Broken("I3 never another amount", statement, changed[:MOST_ROWS])

@@ -1,4 +1,4 @@
-"""The command line as a merchant types it: documents, exit codes, and errors that say what to do."""
+"""The command line as a merchant types it: documents, exit codes, errors that say what to do."""
 
 from __future__ import annotations
 
@@ -63,8 +63,10 @@ def row(uid: str, amount: str = "9900") -> str:
 
 def test_windows_needs_no_server() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "billing.cli", "windows", "--initial-paid-on", "2024-01-31"]
-        + ["--months", "1", "--json"],
+        [
+            *(sys.executable, "-m", "billing.cli", "windows"),
+            *("--initial-paid-on", "2024-01-31", "--months", "1", "--json"),
+        ],
         capture_output=True,
         text=True,
         check=True,

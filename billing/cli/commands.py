@@ -14,7 +14,7 @@ import typer
 
 from billing import logs
 from billing.bootstrap import House, house
-from billing.cli import importing
+from billing.cli import checks, importing
 from billing.cli.output import err, show
 from billing.domain.calendar import CalendarPolicy
 from billing.domain.calendar import cycles as cycles_of
@@ -267,6 +267,8 @@ def doctor_(as_json: Json = False) -> None:
     """Is everything there that charging needs?"""
     with house(Settings.load(), lambda text: err.print(text)) as opened:
         found = doctor.examine(opened.book, opened.engine)
+        found["checks"] += checks.outside(opened)
+        found["ok"] = all(check["ok"] for check in found["checks"])
         shown = dict(effective(opened.settings))
         found["checks"].insert(
             0, {"name": "settings", "ok": True, "detail": str(shown), "remedy": ""}

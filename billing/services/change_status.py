@@ -7,10 +7,10 @@ from datetime import datetime
 
 from sqlalchemy import select
 
-from billing.domain.attempt import LIVE, AttemptStatus
+from billing.domain.attempt import LIVE, MAX_ATTEMPT_NUMBER, AttemptStatus
 from billing.domain.calendar import cycle_dates
 from billing.domain.cycle import CycleReason, CycleStatus
-from billing.domain.errors import NotFound
+from billing.domain.errors import Conflict, NotFound, TransitionRefused
 from billing.domain.plan import last_start, resume_at
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SUBSCRIPTION_TRANSITIONS, SubscriptionStatus
@@ -50,13 +50,16 @@ def pause(book: Book, policy: BillingPolicy, customer_uid: str) -> Changed:
 def resume(book: Book, policy: BillingPolicy, customer_uid: str) -> Changed:
     """Charge again; an open cycle gets an attempt at the next retry slot of its band.
 
-    Raises `NotFound`, `TransitionRefused` (a suspended customer must register again)."""
+    Raises `NotFound`, `TransitionRefused` (a suspended customer must register again), `Conflict`
+    (paused and resumed so often that the month has no attempt left)."""
 
     def step(tx: Transaction) -> Changed:
         subscription = _find(tx, customer_uid)
         if subscription.status == SubscriptionStatus.SUSPENDED:
             # Only proof of a payment lifts a suspension (house.md), never a command.
-            SUBSCRIPTION_TRANSITIONS.check(SubscriptionStatus.SUSPENDED, SubscriptionStatus.PAUSED)
+            raise TransitionRefused(
+                "subscription: a suspended one cannot be resumed; the customer must register again"
+            )
         if _moves(tx, subscription, SubscriptionStatus.ACTIVE):
             _attempt_again(tx, subscription, policy)
         return Changed(subscription.status)
@@ -126,8 +129,7 @@ def _live(tx: Transaction, cycle: Cycle) -> Attempt | None:
 
 def _withdraw(tx: Transaction, cycle: Cycle | None) -> bool:
     """Withdraw a due attempt; False when one may have been sent and has to end first."""
-    live = _live(tx, cycle) if cycle is not None else None
-    if live is None:
+    if cycle is None or (live := _live(tx, cycle)) is None:
         return True
     if live.status != AttemptStatus.DUE:
         return False
@@ -135,7 +137,12 @@ def _withdraw(tx: Transaction, cycle: Cycle | None) -> bool:
     live.settled_at = tx.now
     live.dispatched_at = None
     events.add(
-        tx.session, at=tx.now, kind="attempt.withdrawn", cycle_id=live.cycle_id, attempt_id=live.id
+        tx.session,
+        at=tx.now,
+        kind="attempt.withdrawn",
+        subscription_id=cycle.subscription_id,
+        cycle_id=cycle.id,
+        attempt_id=live.id,
     )
     return True
 
@@ -163,7 +170,10 @@ def _attempt_again(tx: Transaction, subscription: Subscription, policy: BillingP
     if at is None:
         return
     numbers = tx.session.execute(select(Attempt.number).where(Attempt.cycle_id == cycle.id))
-    attempt = new_attempt(subscription, cycle, max(numbers.scalars(), default=0) + 1, at, policy)
+    number = max(numbers.scalars(), default=0) + 1
+    if number > MAX_ATTEMPT_NUMBER:
+        raise Conflict(f"this month has had {MAX_ATTEMPT_NUMBER} attempts; there is no number left")
+    attempt = new_attempt(subscription, cycle, number, at, policy)
     tx.session.add(attempt)
     tx.session.flush()
     events.add(

@@ -6,9 +6,10 @@ import asyncio
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 
 from billing.domain.calendar import SEOUL, day_of
-from billing.domain.enrolment import COLUMNS
+from billing.domain.enrolment import COLUMNS, new_subscription
 from billing.domain.errors import Conflict, InvalidInput
 from billing.domain.payment import Payment
 from billing.domain.policy import BillingPolicy
@@ -19,6 +20,8 @@ from billing.store.session import Book
 
 # Look-ups of a verification that are open at the gateway at once.
 _WIDTH = 10
+# The gateway tells at most three months of its schedule at once (gateway.md §5).
+_SCHEDULE_SPAN = timedelta(days=89)
 
 
 def enrol(
@@ -31,37 +34,55 @@ def enrol(
 
     Raises `InvalidInput` for a field that is wrong, `Conflict` for other facts of a known customer.
     """
-    table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, [name for name in COLUMNS if name in fields])
-    writer.writeheader()
-    writer.writerow(fields)
-    file = io.BytesIO(table.getvalue().encode())
-    report = import_subscriptions(book, policy, derive_key, file)
+    for name in fields:
+        if name not in COLUMNS:
+            raise InvalidInput(name, "", "is no field of a subscription", "Leave it out")
+    row = {name: fields.get(name, "") for name in COLUMNS}
+    with book.transaction() as tx:
+        new_subscription(row, tx.now, policy.plan.zone)
+    report = import_subscriptions(book, policy, derive_key, _as_file(row))
+    # The row itself is good, so it is the book that it contradicts.
     for rejection in report.rejected:
-        if "differs from the book" in rejection.problem:
-            raise Conflict(f"{rejection.field}: {rejection.problem}")
-        raise InvalidInput(rejection.field, rejection.value, rejection.problem)
+        raise Conflict(f"{rejection.field}: {rejection.problem}")
     return report.added == 1
+
+
+def _as_file(row: Mapping[str, str]) -> io.BytesIO:
+    table = io.StringIO(newline="")
+    csv.writer(table).writerows([row.keys(), row.values()])
+    return io.BytesIO(table.getvalue().encode())
 
 
 async def verify_at_gateway(
     gateway: PaymentGateway, incoming: Sequence[NewSubscription]
 ) -> list[str | None]:
-    """What is wrong with each at the gateway, or None: does the billing key exist, and is the
-    initial payment the one that is claimed? Raises `GatewayError`."""
+    """What is wrong with each at the gateway, or None: does the billing key exist, is the initial
+    payment the one that is claimed, and does the gateway charge the key by itself already?
+
+    Raises `GatewayError`."""
     door = asyncio.Semaphore(_WIDTH)
+    now = await gateway.moment()
 
     async def one(new: NewSubscription) -> str | None:
         async with door:
-            if await gateway.billing_key(new.facts.customer_uid) is None:
-                return "no such billing key at the gateway"
-            for payment in await _initial_payments(gateway, new):
-                problem = _misfit(new, payment)
-                if problem is not None:
-                    return problem
-            return None
+            return await _problem(gateway, new, now)
 
     return list(await asyncio.gather(*(one(new) for new in incoming)))
+
+
+async def _problem(gateway: PaymentGateway, new: NewSubscription, now: datetime) -> str | None:
+    if await gateway.billing_key(new.facts.customer_uid) is None:
+        return "no such billing key at the gateway"
+    for payment in await _initial_payments(gateway, new):
+        problem = _misfit(new, payment)
+        if problem is not None:
+            return problem
+    held = await gateway.scheduled_payments(new.facts.customer_uid, now, now + _SCHEDULE_SPAN)
+    for scheduled in held:
+        if scheduled.status == "scheduled":
+            day = day_of(scheduled.scheduled_at, SEOUL)
+            return f"the gateway itself will charge this key on {day}; unschedule that first"
+    return None
 
 
 async def _initial_payments(gateway: PaymentGateway, new: NewSubscription) -> list[Payment | None]:
@@ -81,6 +102,8 @@ def _misfit(new: NewSubscription, payment: Payment | None) -> str | None:
         return "the initial payment is not at the gateway"
     if payment.status != "paid":
         return f"the initial payment is {payment.status}"
+    if new.initial_merchant_uid not in (None, payment.merchant_uid):
+        return "the initial payment has another merchant_uid"
     if payment.amount != facts.amount:
         return f"the initial payment was {payment.amount}"
     if payment.customer_uid not in (None, facts.customer_uid):

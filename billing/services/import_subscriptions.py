@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -16,6 +14,7 @@ from billing.domain.plan import closes_at, first_attempt_at
 from billing.domain.policy import BillingPolicy
 from billing.domain.seal import seal
 from billing.domain.subscription import NewSubscription
+from billing.services.csv_lines import Record, records
 from billing.store import installation, subscriptions
 from billing.store.session import Book, Transaction
 
@@ -81,6 +80,7 @@ def import_subscriptions(
     report = ImportReport()
     try:
         with book.transaction() as tx:
+            subscriptions.take_time(tx.session)
             importing = _Import(tx, policy, derive_key, report, verify, progress)
             importing.run(file)
             if dry_run or (report.bad and not skip_bad):
@@ -110,30 +110,49 @@ class _Import:
         self.progress = progress
 
     def run(self, file: BinaryIO) -> None:
-        subscriptions.stage(self.tx.session, self._staged(file))
-        good = self.report.read - self.report.bad
-        self._reject_changed()
-        self.report.added = subscriptions.insert_staged(self.tx.session, self.tx.now)
-        self.report.unchanged = good - self._changed - self.report.added
+        found = records(file)
+        names = _columns(next(found, None), self.report)
+        if not names:
+            return
+        session = self.tx.session
+        subscriptions.stage(session, self._staged(names, found))
+        self._reject_changed(subscriptions.drop_changed_in_book(session, MOST_REJECTIONS))
+        self._reject_contradicting(subscriptions.drop_changed_in_file(session, MOST_REJECTIONS))
+        self.report.added = subscriptions.insert_staged(session, self.tx.now)
+        # What another import brought in meanwhile was left alone by the insert; it must agree too.
+        self._reject_changed(subscriptions.drop_changed_in_book(session, MOST_REJECTIONS))
+        self.report.unchanged = self.report.read - self.report.bad - self.report.added
 
-    def _staged(self, file: BinaryIO) -> Iterator[Sequence[Any]]:
+    def _staged(self, names: Sequence[str], found: Iterable[Record]) -> Iterator[Sequence[Any]]:
+        """Rows to stage. With `verify` the gateway is asked about many at once."""
         group: list[tuple[int, NewSubscription]] = []
-        for line, row in _rows(file, self.report):
+        for record in found:
             self.report.read += 1
             if self.report.read % _PROGRESS_EVERY == 0:
                 self.progress(self.report.read)
-            try:
-                found = new_subscription(row, self.tx.now, self.policy.plan.zone)
-            except InvalidInput as error:
-                value = shown(error.field, str(error.value))
-                self.report.reject(line, error.field, value, error.problem)
-                continue
-            group.append((line, found))
+            new = self._read(names, record)
+            if new is not None:
+                group.append((record.line, new))
             if self.verify is None or len(group) == _VERIFY_TOGETHER:
                 yield from self._verified(group)
                 group = []
         yield from self._verified(group)
         self.progress(self.report.read)
+
+    def _read(self, names: Sequence[str], record: Record) -> NewSubscription | None:
+        problem = record.problem
+        if problem is None and len(record.cells) != len(names):
+            problem = f"has {len(record.cells)} cells where the header has {len(names)}"
+        if problem is not None:
+            self.report.reject(record.line, "line", "", problem)
+            return None
+        row = dict(zip(names, record.cells, strict=True))
+        try:
+            return new_subscription(row, self.tx.now, self.policy.plan.zone)
+        except InvalidInput as error:
+            value = shown(error.field, str(error.value))
+            self.report.reject(record.line, error.field, value, error.problem)
+            return None
 
     def _verified(self, group: list[tuple[int, NewSubscription]]) -> Iterator[Sequence[Any]]:
         problems: Sequence[str | None] = [None] * len(group)
@@ -171,94 +190,40 @@ class _Import:
             facts.buyer_tel,
         )
 
-    def _reject_changed(self) -> None:
-        """Lines that contradict the book, or an earlier line of the file."""
-        lines = []
-        for row in subscriptions.changed_in_book(self.tx.session):
-            name, now = (
-                ("amount", row.amount)
-                if row.amount_differs
-                else ("initial_paid_at", row.anchor_on)
-                if row.anchor_differs
-                else ("customer_uid", "other facts")
-            )
-            problem = f"differs from the book ({now}); other facts need a new registration"
-            self.report.reject(row.line, name, row.customer_uid, problem)
-            lines.append(row.line)
-        subscriptions.drop_staged(self.tx.session, lines)
-        for row in subscriptions.changed_in_file(self.tx.session):
+    def _reject_changed(self, changed: subscriptions.Dropped) -> None:
+        """Lines that contradict the book."""
+        for row in changed.rows:
+            if row.amount_differs:
+                name, value, known = "amount", str(row.amount), str(row.known_amount)
+            elif row.anchor_differs:
+                name, value, known = "initial_paid_at", str(row.anchor_on), str(row.known_anchor_on)
+            else:
+                name, value, known = "customer_uid", row.customer_uid, "other facts"
+            problem = f"differs from the book ({known}); other facts need a new registration"
+            self.report.reject(row.line, name, value, problem)
+        self.report.rejected_beyond += changed.total - len(changed.rows)
+
+    def _reject_contradicting(self, changed: subscriptions.Dropped) -> None:
+        """Lines that contradict an earlier line of the file."""
+        for row in changed.rows:
             problem = f"differs from line {row.first_line} of the same customer"
             self.report.reject(row.line, "customer_uid", row.customer_uid, problem)
-            lines.append(row.line)
-        subscriptions.drop_staged(self.tx.session, lines)
-        self._changed = len(lines)
+        self.report.rejected_beyond += changed.total - len(changed.rows)
 
 
-def _rows(file: BinaryIO, report: ImportReport) -> Iterator[tuple[int, dict[str, str]]]:
-    """Lines of the file with their numbers; what is no line at all is rejected here."""
-    reader = csv.reader(_decoded(file, report), strict=True)
-    header: list[str] | None = None
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            report.reject(line, "line", "", f"is not CSV ({error})")
-            report.read += header is not None
-            continue
-        if header is None:
-            header = cells
-            if not _good_header(header, report):
-                return
-        elif not cells:
-            continue
-        elif len(cells) != len(header):
-            report.read += 1
-            problem = f"has {len(cells)} cells where the header has {len(header)}"
-            report.reject(line, "line", "", problem)
-        else:
-            yield line, dict(zip(header, cells, strict=True))
-    if header is None:
-        report.reject(1, "header", "", "the file is empty")
-
-
-def _good_header(header: Sequence[str], report: ImportReport) -> bool:
-    before = report.bad
-    for name in header:
+def _columns(header: Record | None, report: ImportReport) -> Sequence[str]:
+    """The columns, if they are ours; otherwise none, and the report says what is wrong."""
+    if header is None or header.problem is not None:
+        problem = header.problem if header is not None else None
+        report.reject(1, "header", "", problem or "the file is empty")
+        return ()
+    names = header.cells
+    for name in names:
         if name not in COLUMNS:
             report.reject(1, "header", shown("header", name), "is no column of this file")
-    for name in dict.fromkeys(name for name in header if header.count(name) > 1):
+    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
         report.reject(1, "header", shown("header", name), "stands there more than once")
     for name in REQUIRED:
-        if name not in header:
+        if name not in names:
             report.reject(1, "header", name, "is missing")
-    return report.bad == before
-
-
-def _decoded(file: BinaryIO, report: ImportReport) -> Iterator[str]:
-    """Lines as text: UTF-8, with or without a byte order mark. A line that is not is rejected."""
-    for number, raw in enumerate(_bounded(file), start=1):
-        try:
-            text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError:
-            report.reject(number, "line", "", "is not UTF-8")
-            report.read += number > 1
-            # An empty line keeps the count of lines right.
-            yield "\n" if number > 1 else ""
-            continue
-        yield text.replace("\x00", "\ufffd") if "\x00" in text else text
-
-
-# The longest line a file may have; our columns together need a few hundred bytes.
-_LONGEST_LINE = 64 * 1024
-
-
-def _bounded(file: BinaryIO) -> Iterable[bytes]:
-    buffered = file if isinstance(file, io.BufferedIOBase) else io.BufferedReader(file)  # type: ignore[type-var]
-    while True:
-        raw = buffered.readline(_LONGEST_LINE)
-        if not raw:
-            return
-        yield raw
+    return () if report.bad else names

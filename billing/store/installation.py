@@ -11,7 +11,12 @@ from billing.store.tables import Installation
 
 
 def key(session: Session, derive: Callable[[], bytes]) -> bytes:
-    """The key, made by `derive` when this book has none yet. Written once, then never changed."""
+    """The key, made by `derive` when this book has none yet. Written once, then never changed.
+
+    The row is locked only to write: a long import must not keep `hold` from stopping all charging.
+    """
+    if known := stored_key(session):
+        return known
     row = session.execute(select(Installation).with_for_update()).scalar_one()
     if row.key is None:
         row.key = derive()

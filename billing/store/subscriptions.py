@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -45,25 +46,42 @@ _STAGE = text(
     """
 )
 _COPY = f"COPY staged ({', '.join(STAGED_COLUMNS)}) FROM STDIN"
+# A million lines, or the gateway asked about each, take longer than any other transaction may.
+_TAKE_TIME = text(
+    """
+    SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true),
+        set_config('idle_in_transaction_session_timeout', '0', true)
+    """
+)
 # The seal covers amount, anchor, order name and buyer data: the same seal, the same facts.
-_CHANGED_IN_BOOK = text(
+_DROP_CHANGED_IN_BOOK = text(
     """
-    SELECT s.line, s.customer_uid, s.amount <> b.amount AS amount_differs, b.anchor_on,
-        s.anchor_on <> b.anchor_on AS anchor_differs, b.amount
-    FROM staged s JOIN subscriptions b USING (customer_uid)
-    WHERE s.seal <> b.seal ORDER BY s.line
-    """
-)
-_CHANGED_IN_FILE = text(
-    """
-    SELECT line, customer_uid, first_line FROM (
-        SELECT line, customer_uid, seal,
-            first_value(seal) OVER w AS first_seal, first_value(line) OVER w AS first_line
-        FROM staged WINDOW w AS (PARTITION BY customer_uid ORDER BY line)
-    ) f WHERE seal <> first_seal ORDER BY line
+    WITH dropped AS (
+        DELETE FROM staged s USING subscriptions b
+        WHERE s.customer_uid = b.customer_uid AND s.seal <> b.seal
+        RETURNING s.line, s.customer_uid, s.amount, b.amount AS known_amount,
+            s.amount <> b.amount AS amount_differs, s.anchor_on, b.anchor_on AS known_anchor_on,
+            s.anchor_on <> b.anchor_on AS anchor_differs
+    )
+    SELECT *, count(*) OVER () AS total FROM dropped ORDER BY line LIMIT :most
     """
 )
-_DROP_LINES = text("DELETE FROM staged WHERE line = ANY(:lines)")
+# Two lines of one file must agree in everything: nobody could say which of them is meant.
+_DROP_CHANGED_IN_FILE = text(
+    """
+    WITH dropped AS (
+        DELETE FROM staged s USING (
+            SELECT DISTINCT ON (customer_uid) * FROM staged ORDER BY customer_uid, line
+        ) f
+        WHERE s.customer_uid = f.customer_uid AND s.line <> f.line
+            AND (s.seal, s.initial_merchant_uid, s.initial_imp_uid, s.last_paid_on, s.reference)
+            IS DISTINCT FROM
+            (f.seal, f.initial_merchant_uid, f.initial_imp_uid, f.last_paid_on, f.reference)
+        RETURNING s.line, s.customer_uid, f.line AS first_line
+    )
+    SELECT *, count(*) OVER () AS total FROM dropped ORDER BY line LIMIT :most
+    """
+)
 _INSERT = text(
     """
     WITH fresh AS (
@@ -90,6 +108,19 @@ _INSERT = text(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Staged lines that were dropped: the first of them in order, and how many in all."""
+
+    rows: Sequence[Any]
+    total: int
+
+
+def take_time(session: Session) -> None:
+    """Lift the time limits that `create_book_engine` sets, for this transaction alone."""
+    session.execute(_TAKE_TIME)
+
+
 def stage(session: Session, rows: Iterable[Sequence[Any]]) -> None:
     """Stream rows into a table of this transaction's own."""
     session.execute(_STAGE)
@@ -100,18 +131,18 @@ def stage(session: Session, rows: Iterable[Sequence[Any]]) -> None:
     session.execute(text("ANALYZE staged"))
 
 
-def changed_in_book(session: Session) -> Sequence[Any]:
-    """Staged lines whose facts contradict a subscription that is there already."""
-    return session.execute(_CHANGED_IN_BOOK).all()
+def drop_changed_in_book(session: Session, most: int) -> Dropped:
+    """Drop staged lines whose facts contradict a subscription that is there already."""
+    return _dropped(session.execute(_DROP_CHANGED_IN_BOOK, {"most": most}).all())
 
 
-def changed_in_file(session: Session) -> Sequence[Any]:
-    """Staged lines whose facts contradict an earlier line of the same customer."""
-    return session.execute(_CHANGED_IN_FILE).all()
+def drop_changed_in_file(session: Session, most: int) -> Dropped:
+    """Drop staged lines that contradict the first line of the same customer."""
+    return _dropped(session.execute(_DROP_CHANGED_IN_FILE, {"most": most}).all())
 
 
-def drop_staged(session: Session, lines: Sequence[int]) -> None:
-    session.execute(_DROP_LINES, {"lines": list(lines)})
+def _dropped(rows: Sequence[Any]) -> Dropped:
+    return Dropped(rows, int(rows[0].total) if rows else 0)
 
 
 def insert_staged(session: Session, now: datetime) -> int:

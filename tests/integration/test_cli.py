@@ -135,7 +135,7 @@ def test_hold_and_release(shell: Shell) -> None:
 def test_doctor_names_what_is_not_running(shell: Shell) -> None:
     found = shell.document("doctor", code=1)
     failing = {check["name"] for check in found["checks"] if not check["ok"]}
-    assert failing == {"workers seen", "last tick"}
+    assert failing == {"workers seen", "last tick", "credentials"}
     assert all(check["remedy"] for check in found["checks"] if not check["ok"])
 
 

@@ -75,6 +75,15 @@ def _end(tx: Transaction, cycle: Cycle, subscription: Subscription) -> None:
             attempt.status = AttemptStatus.WITHDRAWN
             attempt.settled_at = tx.now
             attempt.dispatched_at = None
+            events.add(
+                tx.session,
+                at=tx.now,
+                kind="attempt.withdrawn",
+                subscription_id=subscription.id,
+                cycle_id=cycle.id,
+                attempt_id=attempt.id,
+                data={"why": "the window closed"},
+            )
     cycle.status, cycle.reason = _verdict(cycle, subscription, found)
     cycle.settled_at = tx.now
     events.add(

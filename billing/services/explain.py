@@ -51,7 +51,7 @@ def why(
         "attempts": cycle["attempts"] if cycle else [],
         "next": message,
         "what_a_person_can_do": people[0],
-        "할_수_있는_일": people[1],
+        "what_a_person_can_do_ko": people[1],
     }
 
 

@@ -1,0 +1,88 @@
+"""Each invariant is a check that can fail: a violation is planted, and it is named."""
+
+from __future__ import annotations
+
+import pytest
+
+from billing.domain.policy import BillingPolicy
+from billing.services.close_cycles import close_cycles
+from billing.services.invariants import broken
+from billing.services.open_cycles import open_cycles
+from billing.store.session import Book
+from tests.builders import a_row, enrolled, execute, query
+from tests.conftest import MovedClock
+
+# The name of the fact, and what somebody with too many rights did to the book.
+PLANTED = [
+    ("I2 inside the band", "UPDATE attempts SET sent_at = '2026-11-01T00:00:00Z'"),
+    (
+        "I4 nothing forgotten",
+        "UPDATE cycles SET closes_at = '2026-11-10T00:00:00Z'",
+    ),
+    (
+        "I4 opened in time",
+        "UPDATE subscriptions SET next_closes_at = '2026-11-10T00:00:00Z' WHERE id NOT IN"
+        " (SELECT subscription_id FROM cycles)",
+    ),
+    (
+        "I5 nothing guessed",
+        "UPDATE attempts SET status = 'unknown'",
+    ),
+    (
+        "I6 one at a time",
+        "UPDATE cycles SET status = 'skipped', reason = 'paused', settled_at = now()",
+    ),
+    (
+        "I7 all is written",
+        "UPDATE attempts SET status = 'withdrawn', settled_at = now()",
+    ),
+    (
+        "I1 approved is paid",
+        "UPDATE attempts SET status = 'approved', settled_at = now(), imp_uid = 'imp_1'",
+    ),
+    (
+        "I9 bounded retries",
+        "INSERT INTO attempts (cycle_id, number, merchant_uid, status, closes_at, planned_at,"
+        " ready_at, sent_at, settled_at, decline_class) SELECT c.id, n, 'mw-planted-' || n,"
+        " 'declined', c.closes_at, now(), now(), now(), now(), 'not_today'"
+        " FROM cycles c, generate_series(2, 4) n",
+    ),
+    (
+        "I3 never another amount",
+        "ALTER TABLE buyers DISABLE TRIGGER buyer_data_is_fixed;"
+        " UPDATE buyers SET tel = '010-9999-9999'",
+    ),
+]
+
+
+@pytest.fixture
+def _a_month(book: Book, policy: BillingPolicy, clock: MovedClock) -> None:
+    """Two subscribers; one has an open cycle, the other is due tomorrow."""
+    tomorrow = a_row(2, "2026-10-21T14:30:00+09:00")
+    enrolled(book, policy, a_row(1), tomorrow)
+    assert open_cycles(book, policy) == 1
+
+
+@pytest.mark.usefixtures("_a_month")
+def test_an_ordinary_book_breaks_nothing(
+    book: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    assert broken(book, policy) == []
+    clock.move(days=30)
+    close_cycles(book, policy)
+    open_cycles(book, policy)
+    close_cycles(book, policy)
+    assert query(book, "SELECT DISTINCT status FROM cycles") == [("missed",)]
+    assert broken(book, policy) == []
+
+
+@pytest.mark.usefixtures("_a_month")
+@pytest.mark.parametrize(("name", "statement"), PLANTED, ids=[name for name, _ in PLANTED])
+def test_a_planted_violation_is_named(
+    book: Book, policy: BillingPolicy, name: str, statement: str
+) -> None:
+    for part in statement.split(";"):
+        execute(book, part)
+    found = {one.name: one for one in broken(book, policy)}
+    assert name in found
+    assert found[name].rows

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import sys
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from billing.cli.commands import app
 from billing.domain.errors import BillingError, InvalidSetting
 
@@ -22,12 +20,14 @@ def main() -> None:
         _fail(str(error), 2)
     except BillingError as error:
         _fail(str(error), 1)
-    except SQLAlchemyError as error:
+    except Exception as error:
+        if not type(error).__module__.startswith("sqlalchemy."):
+            raise
         # Never the error's own text: it may hold rows of people's data.
         _fail(_database_problem(error), 1)
 
 
-def _database_problem(error: SQLAlchemyError) -> str:
+def _database_problem(error: Exception) -> str:
     origin = type(getattr(error, "orig", None) or error).__name__
     if origin == "UndefinedTable":
         return "the database has no schema yet. Run: maewol db upgrade"

@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from billing.bootstrap import House, gateway
 from billing.domain.errors import GatewayError, InvalidSetting
@@ -23,10 +24,15 @@ def _broker(house: House) -> dict[str, Any]:
     try:
         with house.celery.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=_SECONDS)
-    except (OperationalError, OSError) as error:
+            # INFO, not CONFIG: hosted servers often forbid the latter.
+            eviction = connection.default_channel.client.info("memory")["maxmemory_policy"]
+    except (OperationalError, OSError, RedisError) as error:
         remedy = "Start the server, or correct MAEWOL_BROKER_URL"
         return _check("broker", False, f"does not answer ({type(error).__name__})", remedy)
-    return _check("broker", True, "answers", "")
+    if eviction != "noeviction":
+        remedy = "Set maxmemory-policy to noeviction: the server may drop messages otherwise"
+        return _check("broker", False, f"answers, but evicts by {eviction}", remedy)
+    return _check("broker", True, "answers, and evicts nothing", "")
 
 
 async def _gateway(house: House) -> dict[str, Any]:

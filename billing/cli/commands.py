@@ -1,4 +1,8 @@
-"""The commands. Each unwraps its arguments, calls one use case, prints."""
+"""The commands. Each unwraps its arguments, calls one use case, prints.
+
+What a command needs is imported inside it: `maewol windows` must not wait for Celery and
+SQLAlchemy, which take seconds to load on a small machine.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,18 @@ from dataclasses import asdict
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from billing import logs
-from billing.bootstrap import House, house
-from billing.cli import checks, importing
 from billing.cli.output import err, show
 from billing.domain.calendar import CalendarPolicy
 from billing.domain.calendar import cycles as cycles_of
 from billing.domain.errors import NotFound
-from billing.services import change_status, doctor, explain, forecast, invariants
-from billing.services.enrol import enrol
 from billing.settings import Settings, effective
-from billing.store import events, health, schema, views
+
+if TYPE_CHECKING:
+    from billing.bootstrap import House
 
 app = typer.Typer(
     name="maewol",
@@ -43,6 +44,10 @@ Limit = Annotated[int, typer.Option(min=1, max=100_000)]
 @contextlib.contextmanager
 def _open_house() -> Iterator[House]:
     """The house with a schema that fits; an embedded book is created and migrated by itself."""
+    from billing import logs
+    from billing.bootstrap import house
+    from billing.store import schema
+
     settings = Settings.load()
     logs.configure("console", "WARNING")
     with house(settings, lambda text: err.print(text)) as opened:
@@ -79,6 +84,9 @@ def windows(
 @database.command("upgrade")
 def db_upgrade(as_json: Json = False) -> None:
     """Create or migrate the schema; safe to run again."""
+    from billing.bootstrap import house
+    from billing.store import schema
+
     with house(Settings.load(), lambda text: err.print(text)) as opened:
         show({"revision": schema.upgrade(opened.engine)}, as_json=as_json)
 
@@ -92,6 +100,8 @@ def import_(
     as_json: Json = False,
 ) -> None:
     """Enrol every line of a CSV file, whole or not at all."""
+    from billing.cli import importing
+
     with _open_house() as opened:
         report = importing.run(opened, file, dry_run=dry_run, skip_bad=skip_bad, verify=verify)
     document: dict[str, Any] = {
@@ -124,6 +134,8 @@ def add(
 ) -> None:
     """Enrol one subscription, by the same rules as a line of a file."""
     fields = {name: value for name, value in locals().items() if isinstance(value, str)}
+    from billing.services.enrol import enrol
+
     with _open_house() as opened:
         enrol(opened.book, opened.policy, opened.installation_key, fields)
         show(_one(opened, customer_uid), as_json=as_json)
@@ -132,6 +144,8 @@ def add(
 @subscription.command("list")
 def list_(status: str | None = None, limit: Limit = 100, as_json: Json = False) -> None:
     """Subscriptions, newest first."""
+    from billing.store import views
+
     with _open_house() as opened, opened.book.transaction() as tx:
         found = views.subscriptions(tx.session, opened.settings.zone, status=status, limit=limit)
     show(found, as_json=as_json)
@@ -144,9 +158,16 @@ def show_(customer_uid: str, as_json: Json = False) -> None:
         show(_one(opened, customer_uid), as_json=as_json)
 
 
-def _change(use_case: Any, customer_uid: str, as_json: bool) -> None:
+def _change(name: str, customer_uid: str, as_json: bool) -> None:
+    from billing.services import change_status
+
+    use_cases = {
+        "pause": change_status.pause,
+        "resume": change_status.resume,
+        "cancel": change_status.cancel,
+    }
     with _open_house() as opened:
-        changed = use_case(opened.book, opened.policy, customer_uid)
+        changed = use_cases[name](opened.book, opened.policy, customer_uid)
         for warning in filter(None, (changed.warning_en, changed.warning_ko)):
             err.print(warning, markup=False)
         show(_one(opened, customer_uid), as_json=as_json)
@@ -155,22 +176,24 @@ def _change(use_case: Any, customer_uid: str, as_json: bool) -> None:
 @subscription.command()
 def pause(customer_uid: str, as_json: Json = False) -> None:
     """Stop charging until it is resumed; a month without a payment ends the billing key."""
-    _change(change_status.pause, customer_uid, as_json)
+    _change("pause", customer_uid, as_json)
 
 
 @subscription.command()
 def resume(customer_uid: str, as_json: Json = False) -> None:
     """Charge again."""
-    _change(change_status.resume, customer_uid, as_json)
+    _change("resume", customer_uid, as_json)
 
 
 @subscription.command()
 def cancel(customer_uid: str, as_json: Json = False) -> None:
     """End the subscription for good."""
-    _change(change_status.cancel, customer_uid, as_json)
+    _change("cancel", customer_uid, as_json)
 
 
 def _one(opened: House, customer_uid: str) -> dict[str, Any]:
+    from billing.store import views
+
     with opened.book.transaction() as tx:
         found = views.subscriptions(tx.session, opened.settings.zone, customer_uid=customer_uid)
     if not found:
@@ -186,6 +209,8 @@ def cycles(
     as_json: Json = False,
 ) -> None:
     """Cycles with their attempts, newest first."""
+    from billing.store import views
+
     with _open_house() as opened, opened.book.transaction() as tx:
         found = views.cycles(
             tx.session,
@@ -200,6 +225,9 @@ def cycles(
 @app.command()
 def status(as_json: Json = False) -> None:
     """Counts, money collected, and what needs a person."""
+    from billing.services import invariants
+    from billing.store import views
+
     with _open_house() as opened, opened.book.transaction() as tx:
         policy = opened.policy
         found = views.status(tx.session, tx.now, policy.closing_soon, policy.plan.zone)
@@ -210,6 +238,8 @@ def status(as_json: Json = False) -> None:
 @app.command("invariants")
 def invariants_(as_json: Json = False) -> None:
     """Every fact that must hold, and the rows that break it."""
+    from billing.services import invariants
+
     with _open_house() as opened:
         broken = invariants.broken(opened.book, opened.policy)
     show([asdict(one) for one in broken], as_json=as_json)
@@ -224,6 +254,8 @@ def why(
     as_json: Json = False,
 ) -> None:
     """One answer: the rule, the attempts, what happens next, and what a person can do."""
+    from billing.services import explain
+
     with _open_house() as opened:
         found = explain.why(opened.book, opened.policy, customer_uid, cycle)
     show(found, as_json=as_json)
@@ -237,6 +269,8 @@ def due(
     as_json: Json = False,
 ) -> None:
     """What would be charged when, and how much."""
+    from billing.services import forecast
+
     with _open_house() as opened:
         since = forecast.moment_of(at)
         found = forecast.due(opened.book, opened.policy, since, days, limit)
@@ -246,6 +280,8 @@ def due(
 @app.command()
 def hold(why: Annotated[str, typer.Option()] = "held by hand", as_json: Json = False) -> None:
     """Stop all charging."""
+    from billing.store import events, health
+
     with _open_house() as opened, opened.book.transaction() as tx:
         if health.hold(tx.session, tx.now, why):
             events.add(tx.session, at=tx.now, kind="charging.held", data={"why": why}, alarm=True)
@@ -256,6 +292,8 @@ def hold(why: Annotated[str, typer.Option()] = "held by hand", as_json: Json = F
 @app.command()
 def release(as_json: Json = False) -> None:
     """Start charging again."""
+    from billing.store import events, health
+
     with _open_house() as opened, opened.book.transaction() as tx:
         if health.release(tx.session):
             events.add(tx.session, at=tx.now, kind="charging.released")
@@ -265,6 +303,10 @@ def release(as_json: Json = False) -> None:
 @app.command("doctor")
 def doctor_(as_json: Json = False) -> None:
     """Is everything there that charging needs?"""
+    from billing.bootstrap import house
+    from billing.cli import checks
+    from billing.services import doctor
+
     with house(Settings.load(), lambda text: err.print(text)) as opened:
         found = doctor.examine(opened.book, opened.engine)
         found["checks"] += checks.outside(opened)

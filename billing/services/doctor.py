@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from billing.store import health, heartbeats, schema
 from billing.store.session import Book
@@ -16,14 +17,23 @@ OLDEST_POSTGRESQL = 140_000
 
 def examine(book: Book, engine: Engine) -> dict[str, Any]:
     """Every check; `ok` only when all are. Raises nothing for a part that is away."""
-    checks = [_database(engine), _schema(engine)]
-    if all(check["ok"] for check in checks):
-        checks += _in_the_book(book)
+    try:
+        checks = [_database(engine), _schema(engine)]
+        if all(check["ok"] for check in checks):
+            checks += _in_the_book(book)
+    except DBAPIError as error:
+        checks = [_away(error)]
     return {"ok": all(check["ok"] for check in checks), "checks": checks}
 
 
 def _check(name: str, ok: bool, detail: str, remedy: str) -> dict[str, Any]:
     return {"name": name, "ok": ok, "detail": detail, "remedy": "" if ok else remedy}
+
+
+def _away(error: DBAPIError) -> dict[str, Any]:
+    # Never the error's own text: it may hold the address with its password.
+    detail = f"could not be used ({type(error.orig or error).__name__})"
+    return _check("database", False, detail, "Start the server, or correct MAEWOL_DATABASE_URL")
 
 
 def _database(engine: Engine) -> dict[str, Any]:

@@ -16,6 +16,10 @@ from billing.embedded import Servers
 from tests.builders import HEADER
 
 
+# Every command is a process that loads Celery and SQLAlchemy: seconds each on a busy machine.
+pytestmark = pytest.mark.timeout(600)
+
+
 class Shell:
     """Runs `maewol` as a process of its own against this test's database."""
 
@@ -37,7 +41,7 @@ class Shell:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=120,
         )
 
     def document(self, *words: str, code: int = 0) -> Any:
@@ -170,3 +174,14 @@ def test_a_database_that_is_away_is_one_clear_line(shell: Shell) -> None:
     assert "MAEWOL_DATABASE_URL" in done.stderr
     assert "Traceback" not in done.stderr
     assert "hunter2" not in done.stderr
+
+
+def test_doctor_reports_a_database_that_is_away(shell: Shell) -> None:
+    done = shell.run(
+        "doctor", "--json", MAEWOL_DATABASE_URL="postgresql+psycopg://user:hunter2@127.0.0.1:9/none"
+    )
+    assert done.returncode == 1
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert not checks["database"]["ok"]
+    assert "MAEWOL_DATABASE_URL" in checks["database"]["remedy"]
+    assert "hunter2" not in done.stdout + done.stderr

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import io
 import threading
+import time
+import tracemalloc
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from billing.domain.policy import BillingPolicy
+from billing.domain.subscription import NewSubscription
 from billing.services.import_subscriptions import ImportReport, import_subscriptions
 from billing.store.session import Book
-from tests.builders import HEADER, KEY, a_file, a_row, enrolled, query
+from tests.builders import HEADER, KEY, a_file, a_row, enrolled, execute, query
+from tests.conftest import MovedClock
 
 GOOD = a_row(1)
 
@@ -155,16 +161,211 @@ def test_lines_count_the_files_lines(book: Book, policy: BillingPolicy) -> None:
     assert [(one.line, one.field) for one in report.rejected] == [(3, "customer_uid"), (5, "line")]
 
 
-def test_two_imports_of_one_file_at_once_enrol_each_once(book: Book, policy: BillingPolicy) -> None:
+@pytest.mark.parametrize("known", [0, 1], ids=["an empty book", "a book with a key"])
+def test_two_imports_of_one_file_at_once_enrol_each_once(
+    book: Book, policy: BillingPolicy, known: int
+) -> None:
+    """In an empty book the key serializes them, afterwards the unique `customer_uid`."""
+    if known:
+        enrolled(book, policy, a_row(1000))
     rows = [a_row(number) for number in range(200)]
     added: list[int] = []
     threads = [
         threading.Thread(target=lambda: added.append(enrolled(book, policy, *rows).added))
-        for _ in range(2)
+        for _ in range(4)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sum(added) == 200
-    assert count(book) == 200
+    assert (len(added), sum(added)) == (4, 200)
+    assert count(book) == 200 + known
+
+
+def test_a_nul_never_becomes_another_name(book: Book, policy: BillingPolicy) -> None:
+    report = enrolled(book, policy, GOOD.replace("plan 1", "plan\x001"))
+    assert [(one.field, one.problem) for one in report.rejected] == [
+        ("order_name", "holds a control character")
+    ]
+    assert count(book) == 0
+
+
+def test_a_huge_cell_costs_one_line(book: Book, policy: BillingPolicy) -> None:
+    huge = GOOD.replace("plan 1", "가" * 70_000)
+    report = enrolled(book, policy, huge, a_row(2), "broken", skip_bad=True)
+    assert (report.read, report.added) == (3, 1)
+    assert [one.line for one in report.rejected] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"customer_uid\n", HEADER.encode("utf-16"), f"{HEADER},x,x\n{GOOD}".encode()]
+)
+def test_a_refused_header_counts_no_lines(book: Book, policy: BillingPolicy, raw: bytes) -> None:
+    report = imported(book, policy, raw)
+    assert (report.read, report.added, report.unchanged) == (0, 0, 0)
+    assert {(one.line, one.field) for one in report.rejected} == {(1, "header")}
+
+
+def test_the_same_moment_written_otherwise_is_unchanged(book: Book, policy: BillingPolicy) -> None:
+    enrolled(book, policy, GOOD)
+    again = GOOD.replace("2026-10-20T14:30:00+09:00", "2026-10-20T05:30:00Z")
+    assert enrolled(book, policy, again).unchanged == 1
+
+
+def test_a_change_is_told_with_the_value_given_and_the_one_known(
+    book: Book, policy: BillingPolicy
+) -> None:
+    enrolled(book, policy, GOOD)
+    (one,) = enrolled(book, policy, GOOD.replace("1001", "1002")).rejected
+    assert (one.field, one.value) == ("amount", "1002")
+    assert "1001" in one.problem
+
+
+def test_lines_of_one_file_must_agree_in_everything(book: Book, policy: BillingPolicy) -> None:
+    """Which month is charged first hangs on `last_paid_on`: the first line must not just win."""
+    header = "customer_uid,amount,order_name,initial_paid_at,last_paid_on"
+    rows = [f"customer-1,9900,plan,2026-09-20T14:30:00+09:00,{day}" for day in ("", "2026-11-20")]
+    report = import_subscriptions(book, policy, lambda: KEY, a_file(*rows, header=header))
+    assert [(one.line, one.field) for one in report.rejected] == [(3, "customer_uid")]
+
+
+def test_last_paid_on_decides_the_first_cycle(book: Book, policy: BillingPolicy) -> None:
+    header = "customer_uid,amount,order_name,initial_paid_at,last_paid_on"
+    rows = [
+        "open,9900,plan,2026-09-20T14:30:00+09:00,",
+        "covered,9900,plan,2026-09-20T14:30:00+09:00,2026-11-20",
+        "closed,9900,plan,2026-09-05T14:30:00+09:00,2026-10-05",
+    ]
+    import_subscriptions(book, policy, lambda: KEY, a_file(*rows, header=header))
+    found = query(book, "SELECT customer_uid, next_cycle FROM subscriptions ORDER BY 1")
+    assert found == [("closed", 3), ("covered", 3), ("open", 2)]
+
+
+def test_the_report_is_bounded_and_counts_the_rest(
+    book: Book, policy: BillingPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("billing.services.import_subscriptions.MOST_REJECTIONS", 3)
+    rows = [a_row(number) for number in range(5)]
+    report = enrolled(book, policy, *["broken"] * 5)
+    assert (len(report.rejected), report.rejected_beyond, report.bad) == (3, 2, 5)
+    enrolled(book, policy, *rows)
+    changed = enrolled(book, policy, *(row.replace("plan", "other") for row in rows))
+    assert (len(changed.rejected), changed.bad, changed.unchanged) == (3, 5, 0)
+
+
+def test_what_the_gateway_refuses_is_rejected_by_line(book: Book, policy: BillingPolicy) -> None:
+    asked: list[int] = []
+
+    def verify(incoming: Sequence[NewSubscription]) -> Sequence[str | None]:
+        asked.append(len(incoming))
+        return [
+            "no such billing key" if new.facts.customer_uid == "customer-3" else None
+            for new in incoming
+        ]
+
+    rows = [a_row(number) for number in range(201)]
+    report = enrolled(book, policy, *rows, verify=verify, skip_bad=True)
+    assert [(one.line, one.problem) for one in report.rejected] == [(5, "no such billing key")]
+    assert (report.added, asked) == (200, [200, 1])
+
+
+def test_an_exception_on_the_way_writes_nothing(book: Book, policy: BillingPolicy) -> None:
+    def verify(_: Sequence[NewSubscription]) -> Sequence[str | None]:
+        raise ConnectionError("the gateway is away")
+
+    with pytest.raises(ConnectionError):
+        enrolled(book, policy, GOOD, verify=verify)
+    assert count(book) == 0
+    assert query(book, "SELECT key FROM installation") == [(None,)]
+
+
+def test_charging_can_be_held_while_an_import_runs(book: Book, policy: BillingPolicy) -> None:
+    """The row that says "hold" also keeps the key; an import of minutes must not lock it."""
+    enrolled(book, policy, a_row(1))
+
+    def verify(incoming: Sequence[NewSubscription]) -> Sequence[str | None]:
+        execute(book, "SET LOCAL lock_timeout = '1s'; UPDATE installation SET hold_reason = 'why'")
+        return [None] * len(incoming)
+
+    assert enrolled(book, policy, a_row(2), verify=verify).added == 1
+    assert query(book, "SELECT hold_reason FROM installation") == [("why",)]
+
+
+def test_an_import_may_take_longer_than_a_statement(
+    database_url: str, clock: MovedClock, policy: BillingPolicy
+) -> None:
+    options = "-c statement_timeout=200 -c idle_in_transaction_session_timeout=200"
+    engine = create_engine(database_url, connect_args={"options": options})
+    hasty = Book(engine, clock.read)
+
+    def verify(incoming: Sequence[NewSubscription]) -> Sequence[str | None]:
+        time.sleep(0.5)
+        return [None] * len(incoming)
+
+    try:
+        assert enrolled(hasty, policy, GOOD, verify=verify).added == 1
+        assert query(hasty, "SHOW statement_timeout") == [("200ms",)], "lifted for the import only"
+    finally:
+        hasty.close()
+
+
+def test_other_facts_that_come_in_meanwhile_are_rejected(book: Book, policy: BillingPolicy) -> None:
+    """The other transaction commits between the import's comparison and its insert."""
+    enrolled(book, policy, a_row(9))
+    reports: list[ImportReport] = []
+    importing = threading.Thread(target=lambda: reports.append(enrolled(book, policy, GOOD)))
+    with book.transaction() as tx:
+        copied = (
+            "INSERT INTO subscriptions (customer_uid, status, amount, order_name, anchor_on,"
+            " initial_paid_at, seal, tag, enrolled_at, next_cycle, next_due_at, next_closes_at)"
+            " SELECT 'customer-1', status, amount, order_name, anchor_on, initial_paid_at, seal,"
+            " tag, enrolled_at, next_cycle, next_due_at, next_closes_at FROM subscriptions"
+        )
+        tx.session.execute(text(copied))
+        importing.start()
+        _until_somebody_waits(book)
+    importing.join(timeout=20)
+    assert [(one.line, one.field) for one in reports[0].rejected] == [(2, "amount")]
+    assert (reports[0].added, reports[0].unchanged) == (0, 0)
+    assert count(book) == 2
+
+
+def _until_somebody_waits(book: Book) -> None:
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    for _ in range(500):
+        if query(book, waiting)[0][0]:
+            return
+        time.sleep(0.01)
+    raise AssertionError("the import never came to its insert")
+
+
+class Endless(io.RawIOBase):
+    """A file that is made while it is read, so that only the import itself can hold it."""
+
+    def __init__(self, rows: int) -> None:
+        self._lines = self._made(rows)
+
+    @staticmethod
+    def _made(rows: int) -> Iterator[bytes]:
+        yield f"{HEADER}\n".encode()
+        for number in range(rows):
+            yield f"{a_row(number)}\n".encode()
+
+    def readline(self, _: int | None = -1, /) -> bytes:
+        return next(self._lines, b"")
+
+
+def test_memory_does_not_grow_with_the_file(book: Book, policy: BillingPolicy) -> None:
+    rows = 10_000
+    tracemalloc.start()
+    try:
+        report = import_subscriptions(book, policy, lambda: KEY, Endless(rows))  # type: ignore[arg-type]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (report.added, count(book)) == (rows, rows)
+    # Held as objects, so many rows take several times as much.
+    assert peak < 2_000_000

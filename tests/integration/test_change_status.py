@@ -1,0 +1,212 @@
+"""Pause, resume, cancel: what happens to the open cycle, to its attempt, and to a race."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from billing.domain.attempt import MAX_ATTEMPT_NUMBER
+from billing.domain.errors import Conflict, NotFound, TransitionRefused
+from billing.domain.policy import BillingPolicy
+from billing.services.change_status import Changed, cancel, pause, resume
+from billing.services.open_cycles import open_cycles
+from billing.store import attempts
+from billing.store.session import Book
+from tests.builders import a_row, enrolled, execute, query
+from tests.conftest import MovedClock
+
+WHO = "customer-1"
+Change = Callable[[Book, BillingPolicy, str], Changed]
+
+
+@pytest.fixture
+def opened(book: Book, policy: BillingPolicy) -> Book:
+    """One subscriber with an open cycle and its first attempt due now."""
+    enrolled(book, policy, a_row(1))
+    assert open_cycles(book, policy) == 1
+    return book
+
+
+def attempt_rows(book: Book) -> list[tuple[object, ...]]:
+    return query(book, "SELECT number, status FROM attempts ORDER BY number")
+
+
+def status_of(book: Book) -> object:
+    return query(book, "SELECT status FROM subscriptions")[0][0]
+
+
+def kinds(book: Book) -> list[object]:
+    found = query(book, "SELECT kind FROM events WHERE subscription_id IS NOT NULL ORDER BY id")
+    return [kind for (kind,) in found][2:]
+
+
+def sent(book: Book) -> None:
+    execute(
+        book,
+        "UPDATE attempts SET status = 'sending', fence = 1, sent_at = '2026-11-20T01:00Z',"
+        " lease_until = '2026-11-20T01:02Z' WHERE status = 'due'",
+    )
+
+
+@pytest.mark.parametrize("change", [pause, resume, cancel])
+def test_an_unknown_customer_is_not_found(
+    book: Book, policy: BillingPolicy, change: Change
+) -> None:
+    with pytest.raises(NotFound):
+        change(book, policy, "nobody")
+
+
+def test_pause_withdraws_what_is_due_and_tells_until_when(
+    opened: Book, policy: BillingPolicy
+) -> None:
+    changed = pause(opened, policy, WHO)
+    assert changed.status == "paused"
+    assert "2026-11-25 23:30" in changed.warning_en
+    assert "2026-11-25 23:30" in changed.warning_ko
+    assert attempt_rows(opened) == [(1, "withdrawn")]
+    assert query(opened, "SELECT status FROM cycles") == [("open",)]
+    assert kinds(opened) == ["subscription.paused", "attempt.withdrawn"]
+    assert query(opened, "SELECT kind FROM notices") == [("paused",)]
+
+
+def test_pause_before_the_month_names_the_end_of_the_next_band(
+    book: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    clock.move(days=-10)
+    enrolled(book, policy, a_row(1))
+    assert "2026-11-25 23:30" in pause(book, policy, WHO).warning_en
+
+
+@pytest.mark.parametrize(("change", "status"), [(pause, "paused"), (cancel, "cancelled")])
+def test_the_same_again_changes_nothing(
+    opened: Book, policy: BillingPolicy, change: Change, status: str
+) -> None:
+    first = change(opened, policy, WHO)
+    before = kinds(opened)
+    assert change(opened, policy, WHO) == first
+    assert (status_of(opened), kinds(opened)) == (status, before)
+    assert query(opened, "SELECT count(*) FROM notices") == [(1,)]
+
+
+def test_resuming_an_active_one_changes_nothing(opened: Book, policy: BillingPolicy) -> None:
+    assert resume(opened, policy, WHO).status == "active"
+    assert (attempt_rows(opened), kinds(opened)) == ([(1, "due")], [])
+
+
+def test_resume_plans_a_new_attempt_under_a_name_of_its_own(
+    opened: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    pause(opened, policy, WHO)
+    clock.move(hours=2)
+    resume(opened, policy, WHO)
+    assert attempt_rows(opened) == [(1, "withdrawn"), (2, "due")]
+    names = query(opened, "SELECT right(merchant_uid, 10) FROM attempts ORDER BY number")
+    assert names == [("-202611-01",), ("-202611-02",)]
+    # The retry slot at 18:00 in Seoul
+    slot = clock.now.replace(hour=9)
+    assert query(opened, "SELECT planned_at, ready_at FROM attempts WHERE number = 2") == [
+        (slot, slot)
+    ]
+    assert kinds(opened)[-2:] == ["subscription.resumed", "attempt.planned"]
+
+
+def test_resume_after_the_band_plans_nothing(
+    opened: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    pause(opened, policy, WHO)
+    ((last,),) = query(opened, "SELECT last_start_at FROM cycles")
+    clock.move_to(last + timedelta(seconds=1))
+    assert resume(opened, policy, WHO).status == "active"
+    assert attempt_rows(opened) == [(1, "withdrawn")]
+
+
+def test_an_attempt_on_its_way_ends_by_itself(opened: Book, policy: BillingPolicy) -> None:
+    sent(opened)
+    pause(opened, policy, WHO)
+    assert attempt_rows(opened) == [(1, "sending")]
+    resume(opened, policy, WHO)
+    assert attempt_rows(opened) == [(1, "sending")], "no second one beside it"
+    cancel(opened, policy, WHO)
+    assert attempt_rows(opened) == [(1, "sending")]
+    assert query(opened, "SELECT status FROM cycles") == [("open",)]
+
+
+def test_cancel_skips_the_open_cycle(opened: Book, policy: BillingPolicy) -> None:
+    changed = cancel(opened, policy, WHO)
+    assert changed.status == "cancelled"
+    assert changed.warning_en
+    assert changed.warning_ko
+    assert attempt_rows(opened) == [(1, "withdrawn")]
+    assert query(opened, "SELECT status, reason FROM cycles") == [("skipped", "cancelled")]
+    assert kinds(opened) == ["subscription.cancelled", "attempt.withdrawn", "cycle.skipped"]
+
+
+def test_cancel_needs_no_open_cycle(book: Book, policy: BillingPolicy) -> None:
+    enrolled(book, policy, a_row(1))
+    assert cancel(book, policy, WHO).status == "cancelled"
+    assert open_cycles(book, policy) == 0
+
+
+@pytest.mark.parametrize("change", [pause, resume])
+def test_cancelled_is_final(opened: Book, policy: BillingPolicy, change: Change) -> None:
+    cancel(opened, policy, WHO)
+    with pytest.raises(TransitionRefused):
+        change(opened, policy, WHO)
+    assert status_of(opened) == "cancelled"
+
+
+def test_no_command_lifts_a_suspension(opened: Book, policy: BillingPolicy) -> None:
+    execute(opened, "UPDATE subscriptions SET status = 'suspended', status_reason = 'key_invalid'")
+    with pytest.raises(TransitionRefused, match="register again"):
+        resume(opened, policy, WHO)
+    with pytest.raises(TransitionRefused):
+        pause(opened, policy, WHO)
+    assert status_of(opened) == "suspended"
+    assert cancel(opened, policy, WHO).status == "cancelled"
+
+
+def test_a_month_whose_attempt_numbers_are_used_up_stays_paused(
+    opened: Book, policy: BillingPolicy
+) -> None:
+    execute(opened, "UPDATE attempts SET number = :n", n=MAX_ATTEMPT_NUMBER)
+    pause(opened, policy, WHO)
+    with pytest.raises(Conflict):
+        resume(opened, policy, WHO)
+    assert status_of(opened) == "paused"
+
+
+@pytest.mark.parametrize("_round", range(3))
+@pytest.mark.parametrize("change", [pause, cancel])
+def test_no_claim_commits_after_the_change(
+    opened: Book, policy: BillingPolicy, clock: MovedClock, change: Change, _round: int
+) -> None:
+    """Both at once, in either order: either the claim was first, or there is nothing to claim."""
+    ((attempt_id,),) = query(opened, "SELECT id FROM attempts")
+    barrier, won = threading.Barrier(2), list[bool]()
+
+    def claim() -> None:
+        barrier.wait()
+        with opened.transaction() as tx:
+            until = clock.now + timedelta(minutes=2)
+            won.append(bool(attempts.claim(tx.session, [attempt_id], clock.now, until)))
+
+    claiming = threading.Thread(target=claim)
+    claiming.start()
+    barrier.wait()
+    change(opened, policy, WHO)
+    claiming.join(timeout=20)
+    expected = "sending" if won == [True] else "withdrawn"
+    assert attempt_rows(opened) == [(1, expected)]
+
+
+def test_two_operators_at_once_make_one_change(opened: Book, policy: BillingPolicy) -> None:
+    threads = [threading.Thread(target=pause, args=(opened, policy, WHO)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=20)
+    assert kinds(opened) == ["subscription.paused", "attempt.withdrawn"]
+    assert query(opened, "SELECT count(*) FROM notices") == [(1,)]

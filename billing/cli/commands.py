@@ -332,6 +332,24 @@ def up(
 
 
 @app.command()
+def sandbox(
+    port: Annotated[int, typer.Option(min=0, max=65_535)] = 0,
+    seed: Annotated[int, typer.Option()] = 0,
+    faults: Annotated[Path | None, typer.Option(exists=True, dir_okay=False)] = None,
+    data: Annotated[Path | None, typer.Option(help="Ledger file; default in memory.")] = None,
+    latency_ms: Annotated[float | None, typer.Option(min=0)] = None,
+) -> None:
+    """A PortOne for phone billing on this machine, with its own ledger, rules and faults."""
+    from billing import sandbox as gateway
+
+    try:
+        gateway.serve(port=port, seed=seed, faults=faults, data=data, latency_ms=latency_ms)
+    except (gateway.FaultsError, gateway.LedgerFileError, OSError) as error:
+        err.print(f"maewol: {error}", markup=False)
+        raise typer.Exit(2) from None
+
+
+@app.command()
 def demo(
     seconds: Annotated[float | None, typer.Option(envvar="DEMO_SECONDS", min=1)] = None,
 ) -> None:

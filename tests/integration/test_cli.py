@@ -15,7 +15,6 @@ import pytest
 from billing.embedded import Servers
 from tests.builders import HEADER
 
-
 # Every command is a process that loads Celery and SQLAlchemy: seconds each on a busy machine.
 pytestmark = pytest.mark.timeout(600)
 

@@ -1,0 +1,160 @@
+"""What goes wrong: by script, by seeded chance, and between two moments for everybody.
+
+A faults file is TOML or JSON (by its ending); the control endpoint takes the same document.
+Everything is optional:
+
+    failed_merchant_uid = "loose"    # may a failed merchant_uid be used again? loose | strict
+    test_mode = false                # new payments are flagged `sandbox`, hidden by default
+    racy = false                     # "is it paid already?" is checked before the wait, not after
+    lookup_lag_seconds = 0           # a new payment stays hidden from look-ups for 0 to so many s
+    code_style = "bracket"           # fail_reason as "[0031] text", or "plain": the text alone
+
+    [carrier]                        # see carrier.CarrierRules
+    window = "both"                  # both | anchor | previous | off
+    margin_days = 5
+    once_a_month = true
+    failures_per_day = 3
+
+    [latency]                        # milliseconds, drawn evenly for each request
+    charge = [20, 80]
+    lookup = 5
+
+    [chances.charge]                 # shares of the requests; together at most 1
+    timeout_after_charge = 0.01
+    "declined:0098" = 0.02
+    [chances.lookup]
+    "http:503" = 0.01
+
+    [[scripts]]                      # the n-th `again` of each of these customers; then as usual
+    customers = "limit-*"
+    does = ["declined:0031", "timeout_after_charge", "ok"]
+
+    [[spells]]                       # between two moments of the sandbox's clock, for all
+    from = 2027-02-25T10:00:00+09:00
+    until = 2027-02-25T11:00:00+09:00
+    does = "http:503"                # or slow:3000, timeout, reset, ...
+
+What a charge can meet (`BEFORE_OR_AFTER` is written `timeout_before_charge` and so on; "after"
+means that the money moved and only the answer is lost):
+
+    ok                               as the carrier decides
+    declined:CODE | :CODE/NAME | :CLASS   a refusal of texts.toml
+    timeout, reset, http:STATUS, html, cut_json, cut_body     each with _before_charge/_after_charge
+    unauthorized                     401: the token is refused
+    too_many:SECONDS                 429 with Retry-After, nothing charged
+    wrong_amount, wrong_merchant_uid, wrong_customer_uid      charged rightly, answered wrongly
+    ready                            charged, yet answered as `ready`
+    late_paid:SECONDS                answered as failed, and paid after all so much later
+    slow:MILLISECONDS                late, else as usual
+
+A look-up can meet: timeout, reset, http:STATUS, html, cut_json, cut_body, unauthorized,
+too_many:SECONDS, slow:MILLISECONDS, hidden (nothing is found). A spell names one of these: it
+strikes charges before they are made.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from billing.sandbox.texts import matching
+
+# The transport's and server's faults, with what their argument is.
+BROKEN = {
+    "timeout": "",
+    "reset": "",
+    "http": "status",
+    "html": "",
+    "cut_json": "",
+    "cut_body": "",
+}
+_DOOR = {"unauthorized": "", "too_many": "number", "slow": "number"}
+_ANSWER = {
+    "ok": "",
+    "declined": "decline",
+    "wrong_amount": "",
+    "wrong_merchant_uid": "",
+    "wrong_customer_uid": "",
+    "ready": "",
+    "late_paid": "number",
+}
+_CHARGE = {
+    **_DOOR,
+    **_ANSWER,
+    **{
+        f"{name}_{when}_charge": kind
+        for name, kind in BROKEN.items()
+        for when in ("before", "after")
+    },
+}
+_LOOKUP = {**BROKEN, **_DOOR, "ok": "", "hidden": ""}
+_SPELL = {**BROKEN, **_DOOR}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that goes wrong: `kind` without its ending, its argument, and for a charge whether
+    the money has moved when it strikes (None where that does not depend on it)."""
+
+    kind: str
+    argument: str = ""
+    charged: bool | None = None
+
+    @property
+    def number(self) -> int:
+        """The argument as a number: seconds, milliseconds or an HTTP status."""
+        return int(self.argument)
+
+    @property
+    def breaks(self) -> bool:
+        """Whether there is no usable answer at all."""
+        return self.kind in BROKEN
+
+    def __str__(self) -> str:
+        when = {None: "", True: "_after_charge", False: "_before_charge"}[self.charged]
+        return f"{self.kind}{when}{':' if self.argument else ''}{self.argument}"
+
+
+OK = Fault("ok")
+
+
+def charge_fault(text: str) -> Fault:
+    """What a charge meets. Raises `ValueError` that names the word and the remedy."""
+    found = _parsed(text, _CHARGE, "charge")
+    for ending, charged in (("_before_charge", False), ("_after_charge", True)):
+        if found.kind.endswith(ending):
+            return Fault(found.kind.removesuffix(ending), found.argument, charged)
+    return found
+
+
+def lookup_fault(text: str) -> Fault:
+    """What a look-up meets. Raises `ValueError`."""
+    return _parsed(text, _LOOKUP, "look-up")
+
+
+def spell_fault(text: str) -> Fault:
+    """What everybody meets for a while; charges meet it before they are made. Raises
+    `ValueError`."""
+    found = _parsed(text, _SPELL, "spell")
+    return Fault(found.kind, found.argument, False) if found.breaks else found
+
+
+def script(text: str) -> list[Fault]:
+    """A comma-separated script. Raises `ValueError`."""
+    return [charge_fault(part.strip()) for part in text.split(",") if part.strip()]
+
+
+def _parsed(text: str, known: dict[str, str], what: str) -> Fault:
+    kind, _, argument = text.partition(":")
+    if kind not in known:
+        raise ValueError(f"{text!r} is nothing that a {what} can meet; known: {', '.join(known)}")
+    match known[kind]:
+        case "" if argument:
+            raise ValueError(f"{text!r}: {kind} takes no argument")
+        case "number" if not re.fullmatch("[0-9]{1,7}", argument):
+            raise ValueError(f"{text!r}: write {kind}:NUMBER")
+        case "status" if not re.fullmatch("[45][0-9][0-9]", argument):
+            raise ValueError(f"{text!r}: write {kind}:STATUS, 400 to 599")
+        case "decline":
+            matching(argument)
+    return Fault(kind, argument)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import select
 
 from billing.domain.attempt import AttemptStatus
+from billing.domain.calendar import cycles
 from billing.domain.errors import InvalidInput
+from billing.domain.plan import first_attempt_at
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SubscriptionStatus
 from billing.store.session import Book
@@ -35,12 +38,7 @@ def due(
             .limit(limit)
         )
         to_open = (
-            select(
-                Subscription.next_due_at,
-                Subscription.customer_uid,
-                Subscription.next_cycle,
-                Subscription.amount,
-            )
+            select(Subscription)
             .where(
                 Subscription.status == SubscriptionStatus.ACTIVE,
                 Subscription.next_due_at < until,
@@ -48,7 +46,9 @@ def due(
             .order_by(Subscription.next_due_at)
             .limit(limit)
         )
-        rows = [*tx.session.execute(planned), *tx.session.execute(to_open)]
+        rows = [(row[0], row[1], row[2], row[3]) for row in tx.session.execute(planned)]
+        for subscription in tx.session.execute(to_open).scalars():
+            rows.extend(_months(subscription, until, policy))
     rows.sort(key=lambda row: (max(row[0], start), row[1]))
     return [
         {
@@ -59,6 +59,18 @@ def due(
         }
         for at, customer_uid, number, amount in rows[:limit]
     ]
+
+
+def _months(
+    subscription: Subscription, until: datetime, policy: BillingPolicy
+) -> Iterator[tuple[datetime, str, int, int]]:
+    """Every month of a subscription whose first attempt would go out before `until`."""
+    plan = policy.plan
+    for dates in cycles(subscription.anchor_on, plan.calendar, subscription.next_cycle):
+        at = first_attempt_at(dates, plan)
+        if at >= until:
+            return
+        yield at, subscription.customer_uid, dates.number, subscription.amount
 
 
 def moment_of(value: str | None) -> datetime | None:

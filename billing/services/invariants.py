@@ -61,7 +61,7 @@ _FACTS = (
     ),
     _Fact(
         "I4 nothing forgotten",
-        "No cycle is open 48 hours after its window closed, and none ended without a reason.",
+        "No cycle is open 49 hours (48, and a tick) after its close; none ended without a reason.",
         "SELECT id FROM cycles WHERE (status = 'open' AND closes_at < :now - interval '49 hours')"
         " OR (status IN ('missed', 'skipped') AND reason IS NULL)",
     ),

@@ -8,6 +8,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from typing import BinaryIO, cast
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -22,8 +23,8 @@ from tests.conftest import MovedClock
 GOOD = a_row(1)
 
 
-def imported(book: Book, policy: BillingPolicy, raw: bytes, **options: bool) -> ImportReport:
-    return import_subscriptions(book, policy, lambda: KEY, io.BytesIO(raw), **options)
+def imported(book: Book, policy: BillingPolicy, raw: bytes) -> ImportReport:
+    return import_subscriptions(book, policy, lambda: KEY, io.BytesIO(raw))
 
 
 def count(book: Book) -> int:
@@ -362,7 +363,7 @@ def test_memory_does_not_grow_with_the_file(book: Book, policy: BillingPolicy) -
     rows = 10_000
     tracemalloc.start()
     try:
-        report = import_subscriptions(book, policy, lambda: KEY, Endless(rows))  # type: ignore[arg-type]
+        report = import_subscriptions(book, policy, lambda: KEY, cast(BinaryIO, Endless(rows)))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -64,6 +64,8 @@ class BookSide:
     cycle_id: int | None = None
     cycle_number: int | None = None
     cycle_status: str | None = None
+    # Whether another payment keeps the month, should this one be given back.
+    month_stands: bool = False
     # Whether a charge of this month is on its way: the inquiry settles that, not we.
     in_flight: bool = False
     # Whether this very payment is the one that the cycle counts, and under which name.
@@ -98,11 +100,15 @@ class Difference:
     cycle_number: int | None = None
     cycle_status: str | None = None
     month: date | None = None
+    paid_at: datetime | None = None
     ledger_amount: Won | None = None
     book_amount: Won | None = None
     keep: str | None = None
     # Until when the money can be given back through the gateway; None where that is no question.
     refund_by: datetime | None = None
+    month_stands: bool = False
+    # Whether a look-up by name said the same as the list. Nothing else is ever applied.
+    confirmed: bool = True
 
     @property
     def key(self) -> str:
@@ -113,12 +119,13 @@ class Difference:
     def countable(self) -> bool:
         """Whether the book can take the payment as its cycle's, by the design's own rules."""
         live = self.cycle_status in (CycleStatus.OPEN, CycleStatus.MISSED)
-        return self.kind in _FOUND_PAID and live
+        return self.confirmed and self.kind in _FOUND_PAID and live
 
     @property
     def takes_back(self) -> bool:
         """Whether the book can follow a cancellation: paid → refunded."""
-        return self.kind is DifferenceKind.CANCELLED and self.cycle_status == CycleStatus.PAID
+        paid = self.cycle_status == CycleStatus.PAID
+        return self.confirmed and self.kind is DifferenceKind.CANCELLED and paid
 
 
 def judge(case: Case, *, sandbox: bool, zone: ZoneInfo) -> Difference | None:
@@ -143,10 +150,12 @@ def judge(case: Case, *, sandbox: bool, zone: ZoneInfo) -> Difference | None:
         cycle_number=book.cycle_number if book else None,
         cycle_status=book.cycle_status if book else None,
         month=month_of(paid_at, zone) if paid_at else None,
+        paid_at=paid_at,
         ledger_amount=payment.amount,
         book_amount=book.amount if book else None,
         keep=case.double_of if kind is DifferenceKind.DOUBLE else None,
         refund_by=refundable_until(paid_at, zone) if kind in _REFUNDABLE and paid_at else None,
+        month_stands=book.month_stands if book else False,
     )
 
 

@@ -34,6 +34,13 @@ _LOOK = Remedy(
     "콘솔의 결제 내역과 `maewol cycles`를 비교하십시오. 자동으로 바뀌는 것은 없습니다.",
 )
 
+_FIRST_CANCELLED = Remedy(
+    "The payment that registered this billing key was given back: next month's payment will"
+    " probably be refused. Ask the customer to register again.",
+    "빌링키를 등록한 최초 결제가 취소되었습니다. 다음 달 결제는 거절될 가능성이 큽니다."
+    " 고객에게 재등록을 안내하십시오.",
+)
+
 _REMEDIES = {
     DifferenceKind.NOT_ENROLLED: Remedy(
         "The customer registered, but nobody enrolled the key: without a payment next month it is"
@@ -124,6 +131,8 @@ def remedy(found: Difference, now: datetime, zone: ZoneInfo) -> Remedy:
         return _give_back(found, now, zone)
     if found.countable:
         return _COUNT_IT
+    if found.kind is DifferenceKind.CANCELLED and not found.takes_back:
+        return _FIRST_CANCELLED
     if found.kind in _REMEDIES:
         return _REMEDIES[found.kind]
     if found.cycle_status is None and found.subscription_id is not None:

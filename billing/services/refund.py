@@ -223,7 +223,7 @@ def payment_of_month(book: Book, policy: BillingPolicy, customer_uid: str) -> tu
                 Cycle.paid_imp_uid.is_not(None),
             )
         ).first()
-        if found is None:
+        if found is None or found[0] is None or found[1] is None:
             raise NotFound("there is no payment of this calendar month that could be given back")
         return found[0], found[1]
 

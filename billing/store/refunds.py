@@ -87,6 +87,7 @@ def claim(session: Session, refund_id: int, now: datetime, lease: timedelta) -> 
             ask_at=None,
         )
         .returning(Refund)
+        .execution_options(populate_existing=True)
     ).scalar_one_or_none()
     return None if won is None else as_claim(won)
 

@@ -27,8 +27,9 @@ from billing.domain.policy import BillingPolicy
 from billing.domain.reconciliation import Case, Difference, DifferenceKind, judge
 from billing.domain.refund import month_after, month_of
 from billing.ports import PaymentGateway
-from billing.services import prove, settle_difference
+from billing.services import prove
 from billing.services.prove import Proofs
+from billing.services.settle_difference import Settled, settle, tell
 from billing.store import ledger
 from billing.store.ledger import Compared, Key, PaidInBook, Scope
 from billing.store.session import Book
@@ -294,11 +295,8 @@ def _order(found: Difference, now: datetime) -> tuple[bool, datetime, str, datet
 def _apply(
     book: Book, policy: BillingPolicy, scope: Scope, report: Report, keys: Sequence[Key]
 ) -> None:
-    left: list[Difference] = []
-    for found in report.differences:
-        done = settle_difference.settle(book, policy, found)
-        (report.applied if done else left).append(found)
-    report.differences = left
+    ends = [(settle(book, policy, found), found) for found in report.differences]
+    report.applied = [found for end, found in ends if end is Settled.APPLIED]
+    report.differences = [found for end, found in ends if end is Settled.LEFT]
     asked = [key.subscription_id for key in keys]
-    whole = not report.beyond
-    report.news = settle_difference.tell(book, scope, left, asked, whole=whole)
+    report.news = tell(book, scope, report.differences, asked, whole=not report.beyond)

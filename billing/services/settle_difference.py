@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 
 from sqlalchemy import select
 
@@ -24,17 +25,28 @@ MOST_ALARMS = 20
 _WHY_CANCELLED = "found cancelled by reconciliation"
 
 
-def settle(book: Book, policy: BillingPolicy, found: Difference) -> bool:
-    """Make the book follow the ledger where the design names how; False when it did not.
+class Settled(StrEnum):
+    """What became of one difference."""
+
+    APPLIED = "applied"
+    # The book moved on meanwhile, or a request of ours is on its way: that is settled first.
+    GONE = "gone"
+    # Nothing that may be changed by itself: a person must look.
+    LEFT = "left"
+
+
+def settle(book: Book, policy: BillingPolicy, found: Difference) -> Settled:
+    """Make the book follow the ledger where the design names how.
 
     A payment that is found counts as its month's (also late: that mends the chain); a payment that
     was given back makes its month refunded. Each in the one place where that is applied."""
     if found.countable:
         result = book.run(lambda tx: _count(tx, policy, found))
-        return result is Result.ELSEWHERE
+        return Settled.APPLIED if result is Result.ELSEWHERE else Settled.GONE
     if found.takes_back:
-        return book.run(lambda tx: _follow_cancellation(tx, policy, found))
-    return False
+        followed = book.run(lambda tx: _follow_cancellation(tx, policy, found))
+        return Settled.APPLIED if followed else Settled.GONE
+    return Settled.LEFT
 
 
 def _count(tx: Transaction, policy: BillingPolicy, found: Difference) -> Result:

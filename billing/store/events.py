@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from billing.store.tables import Event, Notice
@@ -34,6 +35,11 @@ def add(
             alarm=alarm,
         )
     )
+
+
+def newest(session: Session) -> int:
+    """The highest event number in the book; 0 in an empty one."""
+    return session.execute(select(func.coalesce(func.max(Event.id), 0))).scalar_one()
 
 
 def notify(

@@ -32,6 +32,8 @@ TICK_OPEN = "maewol.tick.open"
 TICK_DISPATCH = "maewol.tick.dispatch"
 TICK_INQUIRE = "maewol.tick.inquire"
 TICK_CLOSE = "maewol.tick.close"
+TICK_SEAL = "maewol.tick.seal"
+TICK_CHECK = "maewol.tick.check"
 
 # A tick that nobody ran is worth nothing when the next one is there.
 _TICK_EXPIRES_SECONDS = 300

@@ -42,6 +42,12 @@ def newest(session: Session) -> int:
     return session.execute(select(func.coalesce(func.max(Event.id), 0))).scalar_one()
 
 
+def told_since(session: Session, kind: str, since: datetime) -> list[dict[str, Any]]:
+    """The data of every alarm of a kind since a moment."""
+    query = select(Event.data).where(Event.alarm, Event.kind == kind, Event.at >= since)
+    return list(session.execute(query).scalars())
+
+
 def notify(
     session: Session,
     *,

@@ -25,6 +25,8 @@ FAILURES_TO_OPEN = 5
 PROBE_EVERY = timedelta(seconds=15)
 # Without an approval for so long, only a few charges go out until there is one.
 TRUSTED_FOR = timedelta(hours=1)
+# A canary whose answer was lost is waited for so long; look-ups settle nearly all sooner.
+UNDECIDED_FOR = timedelta(minutes=10)
 # Faults.md: "a skew against the gateway's clock beyond a minute stops charging".
 MAX_SKEW = timedelta(seconds=60)
 SKEW_GOOD_FOR = timedelta(minutes=5)
@@ -145,8 +147,15 @@ def _canaries_left(
     approved_at = health.last_approved_at
     if not canaries or (approved_at is not None and abs(now - approved_at) <= TRUSTED_FOR):
         return wanted
-    sending = select(Attempt.id).where(Attempt.status == AttemptStatus.SENDING).limit(canaries)
-    out = session.execute(select(func.count()).select_from(sending.subquery())).scalar_one()
+    undecided = (
+        select(Attempt.id)
+        .where(
+            Attempt.status.in_([AttemptStatus.SENDING, AttemptStatus.UNKNOWN]),
+            Attempt.sent_at > now - UNDECIDED_FOR,
+        )
+        .limit(canaries)
+    )
+    out = session.execute(select(func.count()).select_from(undecided.subquery())).scalar_one()
     return int(canaries - out)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from billing.domain.errors import GatewayError, GatewayRefused
@@ -29,6 +30,8 @@ from billing.store import attempts, events, health, installation
 from billing.store.attempts import Claim
 from billing.store.health import Permit
 from billing.store.session import Book, Transaction
+
+_log = structlog.get_logger(__name__)
 
 # Between tries to write a record while the database is away.
 _RECORD_AGAIN_SECONDS = 0.5
@@ -214,6 +217,8 @@ async def _record_group(
                 parts = [await _record_group(book, policy, lease_ends, [one]) for one in group]
                 return [result for part in parts for result in part]
             if not isinstance(error, SQLAlchemyError) or loop.time() >= lease_ends:
+                # Never the error's own text: it may hold a row of somebody's data.
+                _log.error("unrecorded", attempt=group[0].attempt_id, error=type(error).__name__)
                 return [Result.UNRECORDED]
             await asyncio.sleep(_RECORD_AGAIN_SECONDS)
 

@@ -26,7 +26,7 @@ PROBE_EVERY = timedelta(seconds=15)
 # Without an approval for so long, only a few charges go out until there is one.
 TRUSTED_FOR = timedelta(hours=1)
 # A canary whose answer was lost is waited for so long; look-ups settle nearly all sooner.
-UNDECIDED_FOR = timedelta(minutes=10)
+UNDECIDED_FOR = timedelta(minutes=4)
 # Faults.md: "a skew against the gateway's clock beyond a minute stops charging".
 MAX_SKEW = timedelta(seconds=60)
 SKEW_GOOD_FOR = timedelta(minutes=5)
@@ -122,7 +122,8 @@ def reserve(
         if health.open_until is not None and health.open_until > now:
             return _NONE
         wanted, health.open_until = min(wanted, 1), now + PROBE_EVERY
-    wanted = min(wanted, _canaries_left(session, health, now, ceiling.canaries, wanted))
+    else:
+        wanted = min(wanted, _canaries_left(session, health, now, ceiling.canaries, wanted))
     rate = pace.rate_at(ceiling.rate, pace.pace_at(health.pace, health.slowed_at, now))
     if not rate:
         return Permit(wanted, timedelta(0))

@@ -102,7 +102,7 @@ def test_an_event_that_commits_late_is_waited_for(
     def slowly() -> None:
         with book.transaction() as tx:
             events.add(tx.session, at=tx.now, kind="charging.released")
-            tx.session.flush()
+            events.write(tx.session)
             first_is_in.set()
             assert may_commit.wait(30)
 

@@ -16,7 +16,7 @@ from billing.domain.declines import DeclineClass
 KEPT = 50
 # Declines that name our own configuration, since the last approval.
 OPERATOR_RUN = 3
-# Declines that would end subscriptions or that nobody can read, since the last approval.
+# Declines that would end subscriptions, since the last approval.
 SUSPICIOUS_RUN = 5
 # Of the newest 50; in an ordinary month a few of a hundred numbers have moved.
 SUSPICIOUS_SHARE = 0.2
@@ -31,6 +31,8 @@ class Verdict(StrEnum):
     ORDINARY = "d"
     SUSPICIOUS = "s"
     OPERATOR = "o"
+    # A text that is in no table: harms nobody, and many of them are no accident.
+    UNREAD = "u"
 
 
 _SUSPICIOUS_CLASSES = frozenset(
@@ -38,21 +40,20 @@ _SUSPICIOUS_CLASSES = frozenset(
         DeclineClass.REGISTER_ANEW,
         DeclineClass.CHAIN_BROKEN,
         DeclineClass.MISMATCH,
-        DeclineClass.UNRECOGNIZED,
     }
 )
-_SUSPICIOUS = frozenset({Verdict.SUSPICIOUS, Verdict.OPERATOR})
+_AGAINST_US = frozenset({Verdict.SUSPICIOUS, Verdict.OPERATOR})
 
 
 def verdict_of(decline_class: DeclineClass, *, first: bool) -> Verdict:
     """What a decline says about us; `first` when it is the first attempt of its month.
 
-    A text that nobody can read is suspicious once: its retries are the same customer again.
+    A text that nobody can read counts once: its retries are the same customer again.
     """
     if decline_class is DeclineClass.OPERATOR:
         return Verdict.OPERATOR
-    if decline_class is DeclineClass.UNRECOGNIZED and not first:
-        return Verdict.ORDINARY
+    if decline_class is DeclineClass.UNRECOGNIZED:
+        return Verdict.UNREAD if first else Verdict.ORDINARY
     return Verdict.SUSPICIOUS if decline_class in _SUSPICIOUS_CLASSES else Verdict.ORDINARY
 
 
@@ -66,11 +67,11 @@ def why_brake(verdicts: str) -> str | None:
     run = verdicts.rpartition(Verdict.APPROVED)[2]
     if run.count(Verdict.OPERATOR) >= OPERATOR_RUN:
         return f"{OPERATOR_RUN} declines without an approval point at our own configuration"
-    if sum(run.count(letter) for letter in _SUSPICIOUS) >= SUSPICIOUS_RUN:
+    if sum(run.count(letter) for letter in _AGAINST_US) >= SUSPICIOUS_RUN:
         return f"{SUSPICIOUS_RUN} customers without an approval are unknown to the gateway"
-    suspicious = sum(verdicts.count(letter) for letter in _SUSPICIOUS)
-    if len(verdicts) == KEPT and suspicious >= SUSPICIOUS_SHARE * KEPT:
-        return f"{suspicious} of the last {KEPT} charges were declined as by our own fault"
+    odd = sum(verdicts.count(letter) for letter in _AGAINST_US | {Verdict.UNREAD})
+    if len(verdicts) == KEPT and odd >= SUSPICIOUS_SHARE * KEPT:
+        return f"{odd} of the last {KEPT} charges were declined as by our own fault"
     return None
 
 
@@ -79,4 +80,4 @@ def are_believed(verdicts: str) -> bool:
     there are so few that no pattern can be seen."""
     if Verdict.APPROVED in verdicts:
         return True
-    return sum(verdicts.count(letter) for letter in _SUSPICIOUS) <= BELIEVED_ALONE
+    return sum(verdicts.count(letter) for letter in _AGAINST_US) <= BELIEVED_ALONE

@@ -212,7 +212,7 @@ def note_verdicts(session: Session, now: datetime, verdicts: Sequence[Verdict]) 
     for verdict in verdicts:
         if verdict is Verdict.APPROVED:
             health.suspicious, health.last_approved_at = 0, now
-        elif verdict is not Verdict.ORDINARY:
+        elif verdict in (Verdict.SUSPICIOUS, Verdict.OPERATOR):
             health.suspicious += 1
     return brake.why_brake(health.verdicts)
 

@@ -145,8 +145,18 @@ def billing_policy(settings: Settings) -> BillingPolicy:
         max_outstanding=settings.max_outstanding,
         charge_batch=settings.charge_batch,
         charges_per_second=settings.charges_per_second,
+        canaries=settings.canary_charges,
+        store=store_fingerprint(settings),
         sandbox=settings.include_sandbox,
     )
+
+
+def store_fingerprint(settings: Settings) -> str | None:
+    """Tells stores apart without telling which; None without credentials."""
+    if settings.portone_imp_key is None:
+        return None
+    imp_key = settings.portone_imp_key.get_secret_value()
+    return hmac.new(b"maewol store", imp_key.encode(), hashlib.sha256).hexdigest()[:16]
 
 
 def decline_table(path: Path | None) -> DeclineTable:

@@ -23,6 +23,7 @@ __all__ = [
     "PaymentGateway",
     "ScheduledPayment",
     "TokenStore",
+    "Watermark",
     "WorkQueue",
 ]
 
@@ -131,6 +132,19 @@ class TokenStore(Protocol):
 
     def single_flight(self) -> AbstractAsyncContextManager[None]:
         """Held by the one worker that fetches a token; others wait for it, at most seconds."""
+        ...
+
+
+class Watermark(Protocol):
+    """The highest event number ever seen of a database, kept outside of it: a database that shows
+    a lower one has forgotten something. A hint; where it is lost, nothing is concluded."""
+
+    async def seen(self, database: str) -> int | None:
+        """The highest number seen, or None. Never raises."""
+        ...
+
+    async def raise_to(self, database: str, number: int) -> None:
+        """Remember a number, if it is the highest. Never raises."""
         ...
 
 

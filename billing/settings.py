@@ -74,6 +74,7 @@ class Settings(BaseSettings):
     charge_cron: str = "0 10 * * *"
     retry_cron: str = "0 10,18 * * *"
     scan_cron: str = "* * * * *"
+    check_cron: str = "17 * * * *"
     retry_soon_minutes: float = Field(30, ge=0, le=1440)
     attempts_per_day: int = Field(2, ge=1, le=100)
     max_attempts: int = Field(8, ge=1, le=50)
@@ -82,6 +83,7 @@ class Settings(BaseSettings):
     declines_file: Path | None = None
 
     charges_per_second: float = Field(50, ge=0, le=10_000)
+    canary_charges: int = Field(5, ge=0, le=1000)
     max_outstanding: int = Field(2000, ge=1, le=100_000)
     charge_batch: int = Field(50, ge=1, le=500)
     lease_seconds: float = Field(120, gt=0, le=3600)
@@ -145,7 +147,7 @@ class Settings(BaseSettings):
             )
         return value
 
-    @field_validator("charge_cron", "retry_cron", "scan_cron")
+    @field_validator("charge_cron", "retry_cron", "scan_cron", "check_cron")
     @classmethod
     def _cron(cls, value: str, info: Any) -> str:
         name = str(info.field_name).upper()

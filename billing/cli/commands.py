@@ -280,24 +280,21 @@ def due(
 @app.command()
 def hold(why: Annotated[str, typer.Option()] = "held by hand", as_json: Json = False) -> None:
     """Stop all charging."""
-    from billing.store import events, health
+    from billing.services import hold as use_case
 
-    with _open_house() as opened, opened.book.transaction() as tx:
-        if health.hold(tx.session, tx.now, why):
-            events.add(tx.session, at=tx.now, kind="charging.held", data={"why": why}, alarm=True)
-        found = {"hold": health.hold_reason(tx.session)}
-    show(found, as_json=as_json)
+    with _open_house() as opened:
+        reason = use_case.hold(opened.book, why)
+    show({"hold": reason}, as_json=as_json)
 
 
 @app.command()
 def release(as_json: Json = False) -> None:
     """Start charging again."""
-    from billing.store import events, health
+    from billing.services import hold as use_case
 
-    with _open_house() as opened, opened.book.transaction() as tx:
-        if health.release(tx.session):
-            events.add(tx.session, at=tx.now, kind="charging.released")
-    show({"hold": None}, as_json=as_json)
+    with _open_house() as opened:
+        again = use_case.release(opened.book, opened.policy)
+    show({"hold": None, "tried_again": again}, as_json=as_json)
 
 
 @app.command("doctor")

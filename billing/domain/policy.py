@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from billing.domain.declines import DeclineTable
+from billing.domain.pace import Ceiling
 from billing.domain.plan import PlanPolicy
 
 # After an answer there must be time left in the lease to write it down (reliability.md §1.3).
@@ -27,8 +28,17 @@ class BillingPolicy:
     max_outstanding: int = 2000
     charge_batch: int = 50
     charges_per_second: float = 50
+    # How many charges go out at once while none was approved lately (`brake`); 0 is all.
+    canaries: int = 5
+    # A fingerprint of the store that is charged for; None without credentials.
+    store: str | None = None
     # Whether payments are made in the gateway's test mode; one of the other kind is refused.
     sandbox: bool = False
+
+    @property
+    def ceiling(self) -> Ceiling:
+        """How many charges may go out, over all workers."""
+        return Ceiling(self.charges_per_second, self.canaries)
 
     @property
     def dispatch_again_after(self) -> timedelta:

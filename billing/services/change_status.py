@@ -61,7 +61,7 @@ def resume(book: Book, policy: BillingPolicy, customer_uid: str) -> Changed:
                 "subscription: a suspended one cannot be resumed; the customer must register again"
             )
         if _moves(tx, subscription, SubscriptionStatus.ACTIVE):
-            _attempt_again(tx, subscription, policy)
+            attempt_again(tx, subscription, policy)
         return Changed(subscription.status)
 
     return book.run(step)
@@ -161,7 +161,8 @@ def _skip(tx: Transaction, subscription: Subscription, cycle: Cycle) -> None:
     )
 
 
-def _attempt_again(tx: Transaction, subscription: Subscription, policy: BillingPolicy) -> None:
+def attempt_again(tx: Transaction, subscription: Subscription, policy: BillingPolicy) -> None:
+    """Plan an attempt at the next retry slot of the open cycle, where there is room for one."""
     cycle = _open_cycle(tx, subscription)
     if cycle is None or _live(tx, cycle) is not None:
         return

@@ -42,7 +42,7 @@ def _give_up_on_expired(tx: Transaction, policy: BillingPolicy) -> None:
     "No such payment" proves something only after `settle`, counted from the end of the lease: the
     last moment at which its worker could have sent.
     """
-    for attempt in attempts.expired(tx.session, tx.now, BATCH):
+    for attempt, subscription_id in attempts.expired(tx.session, tx.now, BATCH):
         assert attempt.lease_until is not None  # noqa: S101 - a CHECK constraint says the same
         attempt.status = AttemptStatus.UNKNOWN
         attempt.provable_at = attempt.lease_until + policy.settle
@@ -52,6 +52,7 @@ def _give_up_on_expired(tx: Transaction, policy: BillingPolicy) -> None:
             tx.session,
             at=tx.now,
             kind="attempt.unknown",
+            subscription_id=subscription_id,
             cycle_id=attempt.cycle_id,
             attempt_id=attempt.id,
             data={"why": "the lease ran out"},

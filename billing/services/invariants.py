@@ -14,7 +14,7 @@ from sqlalchemy import select, text
 
 from billing.domain.policy import BillingPolicy
 from billing.domain.seal import is_intact
-from billing.store import installation
+from billing.store import installation, seals
 from billing.store.attempts import facts_of
 from billing.store.session import Book, Transaction
 from billing.store.tables import BuyerData, Subscription
@@ -99,6 +99,42 @@ _FACTS = (
         "SELECT cycle_id FROM attempts WHERE status = 'declined' GROUP BY cycle_id"
         " HAVING count(*) > :most UNION SELECT cycle_id FROM attempts WHERE status = 'declined'"
         " GROUP BY cycle_id, (sent_at AT TIME ZONE :zone)::date HAVING count(*) > :most_a_day",
+    ),
+    _Fact(
+        "I7 the events rebuild the attempts",
+        "The newest event line of every attempt tells the status it has.",
+        "SELECT a.id FROM attempts a LEFT JOIN (SELECT DISTINCT ON (attempt_id) attempt_id,"
+        " CASE WHEN kind IN ('cycle.opened', 'attempt.planned', 'attempt.not_sent') THEN 'due'"
+        " ELSE substr(kind, 9) END AS status FROM events WHERE kind IN ('cycle.opened',"
+        " 'attempt.planned', 'attempt.not_sent', 'attempt.sending', 'attempt.unknown',"
+        " 'attempt.approved', 'attempt.declined', 'attempt.withdrawn')"
+        " ORDER BY attempt_id, id DESC) told ON told.attempt_id = a.id"
+        " WHERE told.status IS DISTINCT FROM a.status",
+    ),
+    _Fact(
+        "I7 the events rebuild the cycles",
+        "The newest event line of every cycle tells the status it has.",
+        "SELECT c.id FROM cycles c LEFT JOIN (SELECT DISTINCT ON (cycle_id) cycle_id,"
+        " CASE WHEN kind = 'cycle.opened' THEN 'open' ELSE substr(kind, 7) END AS status"
+        " FROM events WHERE kind IN ('cycle.opened', 'cycle.paid', 'cycle.missed',"
+        " 'cycle.skipped', 'cycle.refunded') ORDER BY cycle_id, id DESC) told"
+        " ON told.cycle_id = c.id WHERE coalesce(told.status, 'open') <> c.status",
+    ),
+    _Fact(
+        "I7 the events rebuild the subscriptions",
+        "The newest event line of every subscription tells the status it has.",
+        "SELECT s.id FROM subscriptions s LEFT JOIN (SELECT DISTINCT ON (subscription_id)"
+        " subscription_id, CASE WHEN kind IN ('subscription.enrolled', 'subscription.resumed',"
+        " 'subscription.mended') THEN 'active' ELSE substr(kind, 14) END AS status FROM events"
+        " WHERE kind IN ('subscription.enrolled', 'subscription.resumed', 'subscription.mended',"
+        " 'subscription.paused', 'subscription.suspended', 'subscription.cancelled')"
+        " ORDER BY subscription_id, id DESC) told ON told.subscription_id = s.id"
+        " WHERE told.status IS DISTINCT FROM s.status",
+    ),
+    _Fact(
+        "I7 nothing was edited",
+        "The events are those that were sealed, none more, none less, none other.",
+        seals.BROKEN,
     ),
 )
 

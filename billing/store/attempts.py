@@ -203,19 +203,18 @@ def _as_claim(
     )
 
 
-def expired(session: Session, now: datetime, limit: int) -> Sequence[Attempt]:
-    """Attempts in `sending` whose lease has run out: their worker is gone, or too slow."""
-    return (
-        session.execute(
-            select(Attempt)
-            .where(Attempt.status == AttemptStatus.SENDING, Attempt.lease_until < now)
-            .order_by(Attempt.lease_until)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
-        .scalars()
-        .all()
+def expired(session: Session, now: datetime, limit: int) -> Sequence[tuple[Attempt, int]]:
+    """Attempts in `sending` whose lease has run out, each with its subscription's id: their worker
+    is gone, or too slow."""
+    rows = session.execute(
+        select(Attempt, Cycle.subscription_id)
+        .join(Cycle, Cycle.id == Attempt.cycle_id)
+        .where(Attempt.status == AttemptStatus.SENDING, Attempt.lease_until < now)
+        .order_by(Attempt.lease_until)
+        .limit(limit)
+        .with_for_update(of=Attempt, skip_locked=True)
     )
+    return [(row[0], row[1]) for row in rows]
 
 
 def take_to_ask(session: Session, now: datetime, again_at: datetime, limit: int) -> Sequence[int]:

@@ -16,6 +16,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from billing.store import events
+
 T = TypeVar("T")
 
 # A transaction that lost against another is simply made again: nothing of it happened.
@@ -47,6 +49,7 @@ class Book:
         """Commits at the end of the block, rolls back on any exception."""
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
             yield Transaction(session, self._moment(session))
+            events.write(session)
 
     def run(self, step: Callable[[Transaction], T]) -> T:
         """Run `step` in a transaction of its own, again when it lost to a concurrent one.

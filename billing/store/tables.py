@@ -67,26 +67,38 @@ class Installation(Base):
     key: Mapped[bytes | None]
     # Which PostgreSQL cluster and which store at the gateway this book was last used with.
     system_identifier: Mapped[str | None]
+    timeline: Mapped[str | None]
     imp_key_fingerprint: Mapped[str | None]
     hold_reason: Mapped[str | None]
     held_at: Mapped[datetime | None]
     # Zero in production (see billing/clock.py).
     clock_offset: Mapped[timedelta] = mapped_column(Interval, server_default=text("interval '0'"))
+    # Events up to `seal_up_to` are sealed once every transaction below `seal_once_past` has ended.
+    seal_up_to: Mapped[int | None]
+    seal_once_past: Mapped[int | None]
 
 
 class GatewayHealth(Base):
-    """The one row that all workers share about the gateway: ceiling, circuit, clock skew."""
+    """The one row that all workers share about the gateway: ceiling, pace, circuit, brake, skew."""
 
     __tablename__ = "gateway_health"
-    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+    __table_args__ = (
+        CheckConstraint("id = 1", name="one_row"),
+        CheckConstraint("pace > 0 AND pace <= 1", name="pace"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True, default=1, autoincrement=False)
     # The rate ceiling: the next charge may start no earlier than this.
     next_start_at: Mapped[datetime | None]
-    # Consecutive requests without a usable answer; the circuit is open until `closed_until`.
+    # The share of the ceiling that is used, as of `slowed_at`; nothing starts before `pause_until`.
+    pace: Mapped[float] = mapped_column(server_default=text("1"))
+    slowed_at: Mapped[datetime | None]
+    pause_until: Mapped[datetime | None]
+    # Consecutive requests without a usable answer; the circuit is open until `open_until`.
     failures: Mapped[int] = mapped_column(server_default=text("0"))
     open_until: Mapped[datetime | None]
-    # Consecutive declines that point at our own configuration.
+    # The brake: the newest 50 verdicts, a letter each, and the suspicious ones since an approval.
+    verdicts: Mapped[str] = mapped_column(String(50), server_default=text("''"))
     suspicious: Mapped[int] = mapped_column(server_default=text("0"))
     last_answer_at: Mapped[datetime | None]
     last_approved_at: Mapped[datetime | None]
@@ -187,6 +199,11 @@ class Cycle(Base):
         ),
         Index("ix_cycles_open_closes", "closes_at", postgresql_where=text("status = 'open'")),
         Index("ix_cycles_paid_at", "paid_at", postgresql_where=text("paid_at IS NOT NULL")),
+        Index(
+            "ix_cycles_held",
+            "held",
+            postgresql_where=text("status = 'open' AND held IS NOT NULL"),
+        ),
         # One payment of the gateway pays one cycle.
         Index(
             "uq_cycles_paid_imp_uid",
@@ -312,6 +329,27 @@ class Event(Base):
     attempt_id: Mapped[int | None]
     data: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     alarm: Mapped[bool] = mapped_column(server_default=text("false"))
+
+
+class EventSeal(Base):
+    """A digest over a run of events, chained to the one before: a later edit shows."""
+
+    __tablename__ = "event_seals"
+    __table_args__ = (
+        CheckConstraint("number >= 1", name="number"),
+        CheckConstraint("after_id < up_to_id", name="range"),
+        CheckConstraint("octet_length(digest) = 32", name="digest"),
+        UniqueConstraint("after_id"),
+        UniqueConstraint("up_to_id"),
+    )
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    # Covers the events with after_id < id <= up_to_id.
+    after_id: Mapped[int]
+    up_to_id: Mapped[int]
+    events: Mapped[int]
+    digest: Mapped[bytes]
+    sealed_at: Mapped[datetime]
 
 
 class Notice(Base):

@@ -40,6 +40,15 @@ PLANTED = [
         "I1 approved is paid",
         "UPDATE attempts SET status = 'approved', settled_at = now(), imp_uid = 'imp_1'",
     ),
+    ("I7 the events rebuild the attempts", "UPDATE attempts SET status = 'unknown'"),
+    (
+        "I7 the events rebuild the cycles",
+        "UPDATE cycles SET status = 'skipped', reason = 'paused', settled_at = now()",
+    ),
+    (
+        "I7 the events rebuild the subscriptions",
+        "UPDATE subscriptions SET status = 'paused'",
+    ),
     (
         "I9 bounded retries",
         "INSERT INTO attempts (cycle_id, number, merchant_uid, status, closes_at, planned_at,"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from billing.cli import reconciling
 from billing.cli.output import err, show
 from billing.domain.calendar import CalendarPolicy
 from billing.domain.calendar import cycles as cycles_of
@@ -36,6 +37,7 @@ database = typer.Typer(help="The book's schema.", no_args_is_help=True)
 subscription = typer.Typer(help="Standing agreements to be charged.", no_args_is_help=True)
 app.add_typer(database, name="db")
 app.add_typer(subscription, name="subscription")
+app.add_typer(reconciling.app)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Limit = Annotated[int, typer.Option(min=1, max=100_000)]
@@ -186,9 +188,17 @@ def resume(customer_uid: str, as_json: Json = False) -> None:
 
 
 @subscription.command()
-def cancel(customer_uid: str, as_json: Json = False) -> None:
+def cancel(
+    customer_uid: str,
+    refund: Annotated[bool, typer.Option("--refund", help="Give this month back.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
     """End the subscription for good."""
-    _change("cancel", customer_uid, as_json)
+    if refund:
+        reconciling.cancel_with_refund(customer_uid, yes, as_json)
+    else:
+        _change("cancel", customer_uid, as_json)
 
 
 def _one(opened: House, customer_uid: str) -> dict[str, Any]:

@@ -94,6 +94,13 @@ _FACTS = (
         " (SELECT FROM events e WHERE e.cycle_id = c.id AND e.kind = 'cycle.' || c.status)",
     ),
     _Fact(
+        "I7 refunds are written",
+        "A cycle is refunded exactly when the refund of its payment is done.",
+        "SELECT c.id FROM cycles c LEFT JOIN refunds r ON r.imp_uid = c.paid_imp_uid"
+        " AND r.status = 'done' WHERE c.status IN ('paid', 'refunded')"
+        " AND (c.status = 'refunded') <> (r.id IS NOT NULL)",
+    ),
+    _Fact(
         "I9 bounded retries",
         "No cycle has more declines than MAX_ATTEMPTS, none more on a day than ATTEMPTS_PER_DAY.",
         "SELECT cycle_id FROM attempts WHERE status = 'declined' GROUP BY cycle_id"

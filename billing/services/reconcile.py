@@ -120,6 +120,21 @@ async def reconcile(
     return report
 
 
+async def reconcile_today(
+    book: Book,
+    gateway: PaymentGateway,
+    policy: BillingPolicy,
+    last_run: datetime | None,
+    proofs: Path | None,
+) -> Report:
+    """The daily run: applies what the design names, tells of the rest. Raises `GatewayError`; the
+    next run looks back to the last one that succeeded, `last_run`."""
+    now = await asyncio.to_thread(book.run, lambda tx: tx.now)
+    proved_to = prove.first_missing(proofs) if proofs is not None else None
+    span = span_of_today(now, policy, last_run, proved_to)
+    return await reconcile(book, gateway, policy, span, apply=True, proofs=proofs)
+
+
 def _scope(span: Span, now: datetime, policy: BillingPolicy) -> Scope:
     zone = policy.plan.zone
     if span.first > span.last:

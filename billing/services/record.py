@@ -241,7 +241,7 @@ class _Recorder:
         if self.subscription.status_reason == CHAIN_AT_RISK:
             # The carrier went along: the refund of last month did no harm.
             self.subscription.status_reason = None
-            self._event("subscription.mended", {})
+            self._event("subscription.chain_whole", {})
 
     def _mend_chain(self) -> None:
         """Proof of payment came after the close: the chain was never broken."""

@@ -50,6 +50,12 @@ PLANTED = [
         "UPDATE subscriptions SET status = 'paused'",
     ),
     (
+        "I7 refunds are written",
+        "UPDATE cycles SET status = 'paid', settled_at = now(), paid_imp_uid = 'imp_1',"
+        " paid_merchant_uid = 'mw-1', paid_at = now();"
+        " UPDATE cycles SET status = 'refunded'",
+    ),
+    (
         "I9 bounded retries",
         "INSERT INTO attempts (cycle_id, number, merchant_uid, status, closes_at, planned_at,"
         " ready_at, sent_at, settled_at, decline_class) SELECT c.id, n, 'mw-planted-' || n,"

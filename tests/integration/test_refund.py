@@ -115,9 +115,11 @@ def test_the_request_carries_the_checksum_and_no_amount(town: Town) -> None:
 
 def test_next_month_tells_and_a_decline_suspends(town: Town) -> None:
     step(town, requested(town))
+    town.subscribe(9, first=2)
+    assert town.charge() == {"approved": 9}
     town.at("2026-12-20 10:00")
-    assert town.charge() == {"declined": 1}
-    assert query(town.book, "SELECT status, status_reason FROM subscriptions") == [
+    assert town.charge() == {"approved": 9, "declined": 1}
+    assert query(town.book, "SELECT status, status_reason FROM subscriptions WHERE id = 1") == [
         ("suspended", "chain_broken")
     ]
 

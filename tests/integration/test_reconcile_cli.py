@@ -84,6 +84,24 @@ class Shell:
         assert done.returncode == code, done.stderr
         return done
 
+    def tick(self) -> Any:
+        """The daily run and the refunds' tick, as the scheduler's worker runs them."""
+        code = (
+            "import json; from scheduler.ticks import reconcile_, refund_;"
+            "print(json.dumps([reconcile_(), refund_()]))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=self.env,
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
     def document(self, *words: str, code: int = 0) -> Any:
         return json.loads(self.run(*words, "--json", code=code).stdout)
 
@@ -162,6 +180,9 @@ def test_compare_give_back_and_prove(
     assert (double["difference"], double["merchant_uid"]) == ("double", "by-hand")
     assert "maewol refund by-hand" in double["remedy"]
     assert "환불" in double["remedy_ko"]
+    for _ in range(2):
+        assert shell.tick() == [{"differences": 1, "applied": 0}, {"worked_on": 0}]
+    assert query(book, "SELECT count(*) FROM events WHERE kind = 'reconcile.difference'") == [(1,)]
     assert shell.document("status")["differences"] == 1
 
     file = tmp_path / "proofs" / f"maewol-proof-{today - timedelta(days=2)}.txt"

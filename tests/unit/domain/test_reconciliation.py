@@ -94,6 +94,12 @@ def test_what_the_book_counts(changes: dict[str, object], expected: str) -> None
             {},
             "paid_not_due",
         ),
+        (
+            {"cycle_status": None, "cycle_id": None, "subscription_status": "suspended"},
+            {},
+            "paid_not_due",
+        ),
+        ({"cycle_status": "missed", "subscription_status": "suspended"}, {}, "paid_elsewhere"),
         ({"amount": Won(1)}, {}, "amount_differs"),
         ({"customer_uid": "bob"}, {}, "customer_differs"),
     ],
@@ -102,6 +108,15 @@ def test_paid_and_not_counted(
     changes: dict[str, object], more: dict[str, object], expected: str | None
 ) -> None:
     assert kind(book=replace(UNCOUNTED, **changes), **more) == expected  # type: ignore[arg-type]
+
+
+def test_registered_anew_under_a_known_name() -> None:
+    issued = replace(PAYMENT, customer_uid_usage="issue")
+    assert kind(issued, UNCOUNTED) == "not_enrolled"
+    assert kind(issued, UNCOUNTED, double_of="imp_0") == "not_enrolled"
+    first = replace(UNCOUNTED, first_month=True)
+    assert kind(issued, first, double_of="imp_0") == "double"
+    assert kind(issued, replace(first, initial=True)) is None
 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled", "ready", "a new word"])

@@ -529,6 +529,19 @@ def test_a_look_up_that_fails_proves_nothing(paid: Town) -> None:
     assert open_differences(paid) == 0
 
 
+def test_what_only_the_list_shows_is_told_and_never_counted(town: Town) -> None:
+    town.subscribe()
+    open_only(town)
+    by_hand = town.pay_by_hand()
+
+    def hide() -> None:
+        town.changed(by_hand.imp_uid, visible_at=9e9)
+
+    town.wire.faults["/payments/status/cancelled"] = hide
+    assert town.kinds(apply=True) == ["paid_elsewhere"]
+    assert cycle(town)[0] == "open"
+
+
 def test_a_list_that_changes_is_read_again(town: Town) -> None:
     """A payment is cancelled between two pages: the rows behind it move up, past the next page."""
     town.subscribe(12)

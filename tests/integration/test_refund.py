@@ -113,6 +113,16 @@ def test_the_request_carries_the_checksum_and_no_amount(town: Town) -> None:
     assert b'"amount"' not in body
 
 
+def test_a_refund_does_not_hide_why_a_subscription_ended(town: Town) -> None:
+    execute(
+        town.book, "UPDATE subscriptions SET status = 'suspended', status_reason = 'key_invalid'"
+    )
+    step(town, requested(town))
+    assert query(town.book, "SELECT status, status_reason FROM subscriptions") == [
+        ("suspended", "key_invalid")
+    ]
+
+
 def test_next_month_tells_and_a_decline_suspends(town: Town) -> None:
     step(town, requested(town))
     town.subscribe(9, first=2)

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from billing import clock
 from billing.cli.demo import watch
-from billing.cli.demo.cast import ENDS_AT
+from billing.cli.demo.cast import ENDS_AT, STARTS_AT
 from billing.cli.demo.stage import Stage
 from billing.cli.demo.view import View, moment
 from billing.cli.demo.watch import Snapshot
@@ -18,7 +18,8 @@ _LOOK_SECONDS = 0.4
 # it is a minute old; nobody need watch that minute pass.
 _STRANDED_LOOKS = 10
 _A_MINUTE = timedelta(seconds=61)
-# Both workers have batches in hand: a good moment for a death.
+# On the second day, when both workers are warm and have batches in hand: a good moment for a death.
+_DEATH_FROM = STARTS_AT + timedelta(hours=12)
 _BUSY_ENOUGH = 20
 # Leases, time-outs and pauses of the demo are far shorter: who waits so long waits in vain.
 _STUCK_SECONDS = 120.0
@@ -37,9 +38,10 @@ def play(
         if events:
             seen, moved_at = events[-1].id, clock.monotonic()
         view.show(snapshot, events)
-        if given_up := _given_up(snapshot, moved_at, until):
+        if given_up := _given_up(snapshot, clock.monotonic(), moved_at, until):
             return given_up
-        if with_a_death and snapshot.in_flight >= _BUSY_ENOUGH:
+        busy = snapshot.in_flight >= _BUSY_ENOUGH and snapshot.at > _DEATH_FROM
+        if with_a_death and busy:
             with_a_death = not _a_worker_dies(stage, view, snapshot)
         stranded = stranded + 1 if snapshot.stranded else 0
         if stranded >= _STRANDED_LOOKS:
@@ -56,8 +58,7 @@ def play(
     return "it was asked to stop"
 
 
-def _given_up(snapshot: Snapshot, moved_at: float, until: float | None) -> str | None:
-    now = clock.monotonic()
+def _given_up(snapshot: Snapshot, now: float, moved_at: float, until: float | None) -> str | None:
     if snapshot.hold is not None:
         return f"all charging is held: {snapshot.hold}"
     if now - moved_at > _STUCK_SECONDS:

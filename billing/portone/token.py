@@ -86,7 +86,7 @@ class Tokens:
         self._monotonic = monotonic
         self._held: _Held | None = None
         self._refused: deque[str] = deque(maxlen=_REMEMBERED)
-        self._fetches = 0
+        self._fetched: AccessToken | None = None
         self._renewal: asyncio.Task[AccessToken] | None = None
 
     @property
@@ -112,16 +112,17 @@ class Tokens:
         A 401 did nothing, so the same request may go again (gateway.md §2); but not after a token
         fetched for its sake was refused, too. Raises `GatewayError`, and what `send` raises.
         """
-        fetches: int | None = None
-        for _ in range(TOKENS_TO_TRY):
+        known: AccessToken | None = None
+        for number in range(1, TOKENS_TO_TRY + 1):
             token = await self.current()
             answer = await send(token)
             if answer.status != 401:
                 break
             await self.refused(token)
-            if fetches is not None and fetches != self._fetches:
+            if number == 1:
+                known = self._fetched
+            elif token is self._fetched and token is not known:
                 break
-            fetches = self._fetches
         return answer
 
     async def refused(self, token: AccessToken) -> None:
@@ -141,8 +142,7 @@ class Tokens:
         async with self._store.single_flight():
             token = await self._store.get()
             if token is None or not self._better(token):
-                token = await self._fetch()
-                self._fetches += 1
+                token = self._fetched = await self._fetch()
                 await self._store.put(token)
         self._held = self._holding(token)
         return token

@@ -154,6 +154,25 @@ async def test_what_another_worker_left_may_be_as_old_as_ours(kit: Any, act: str
     assert kit.gateway.token_fetches == 3
 
 
+async def test_nobody_is_turned_away_while_a_neighbour_fetches(kit: Any) -> None:
+    """Many at once meet two ended tokens one after the other, at all paces."""
+    store = MemoryTokenStore()
+    ours, others = kit.client(tokens=store), kit.client(tokens=store)
+    await ours.charge(kit.request(1))
+    kit.gateway.scene = accepting("token-2")
+    await others.charge(kit.request(2))
+    turned_away = accepting("token-3")
+
+    async def at_all_paces(wire: Any, arrival: Any) -> None:
+        await asyncio.sleep(len(kit.gateway.arrivals) % 7 * 0.01)
+        await turned_away(wire, arrival)
+
+    kit.gateway.scene = at_all_paces
+    outcomes = await charge_many(ours, kit, 30)
+    assert all(isinstance(outcome, Approved) for outcome in outcomes)
+    assert kit.gateway.token_fetches == 3
+
+
 async def test_what_breaks_after_a_401_is_unknown(kit: Any) -> None:
     async def scene(wire: Any, arrival: Any) -> None:
         if len(kit.gateway.arrivals) == 1:

@@ -176,19 +176,14 @@ class PortOneClient:
 
     async def _charged(self, request: ChargeRequest, departure: _Departure) -> Outcome:
         body = charge_body(request)
-        answer = await self._posted(body, departure)
-        if answer.status == 401:
-            # Refused at the door: the same request may go once more (gateway.md §2).
-            answer = await self._posted(body, departure)
+        answer = await self._tokens.authorised(lambda token: self._posted(body, token, departure))
         return outcome_of_answer(answer, request, sandbox=self._sandbox, now=self._now())
 
-    async def _posted(self, body: bytes, departure: _Departure) -> Answer:
-        token = await self._tokens.current()
+    async def _posted(self, body: bytes, token: AccessToken, departure: _Departure) -> Answer:
         departure.possible = True
         answer = await self._charges.post(AGAIN, token, body)
-        if answer.status == 401:
-            departure.possible = False
-            await self._tokens.refused(token)
+        # Refused at the door: nothing was charged.
+        departure.possible = answer.status != 401
         return answer
 
     async def _fetched_token(self) -> AccessToken:

@@ -20,7 +20,8 @@ from celery import Celery
 from billing.broker import celery_settings
 from billing.domain.errors import BrokerUnavailable
 from tests.chaos.cast import Ending, Member, members
-from tests.chaos.judge import Expected, History, Violation, judge
+from tests.chaos.history import Expected, History, Violation
+from tests.chaos.judge import judge
 from tests.chaos.nemesis import Blow, Nemesis
 from tests.chaos.world import CLOSE_MARGIN_MINUTES, DECLINES_PER_DAY, World, running_world
 

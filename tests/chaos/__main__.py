@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from tests.chaos.campaign import Size, run
@@ -23,6 +24,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="decides all chance")
     parser.add_argument("--kills", type=int, default=40, help="how many processes are killed")
+    parser.add_argument("--logs", type=Path, help="keep what the processes printed, in this folder")
     parser.add_argument("--quick", action="store_true", help="a minute, for `make test`")
     given = parser.parse_args()
     _in_a_namespace_of_our_own()
@@ -31,10 +33,10 @@ def main() -> int:
     size = (
         Size(given.kills, 80, 8, (0.6, 1.6), charging=2, long_blows=False)
         if given.quick
-        else Size(given.kills, 20 * given.kills, 8, (2.0, 5.0), charging=3, long_blows=True)
+        else Size(given.kills, 30 * given.kills, 8, (2.0, 5.0), charging=3, long_blows=True)
     )
     try:
-        return 0 if run(given.seed, size) else 1
+        return 0 if run(given.seed, size, given.logs) else 1
     except NotToday as reason:
         print(f"chaos: {reason}", file=sys.stderr)
         return 2

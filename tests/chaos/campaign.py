@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import tempfile
 import threading
@@ -56,14 +57,15 @@ class Finish:
     settled_after: float | None
 
 
-def run(seed: int, size: Size) -> bool:
-    """Run one campaign and print it; whether all was as it must be."""
+def run(seed: int, size: Size, logs: Path | None = None) -> bool:
+    """Run one campaign and print it; whether all was as it must be. `logs` is where to keep what
+    the processes printed."""
     began = time.time()
     with tempfile.TemporaryDirectory(prefix="mw-chaos-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o755)  # root's servers run as another user
         cast = members(size.subscribers, seed, datetime.now(UTC))
-        _say(began, f"seed {seed}: {size.kills} kills, {len(cast)} subscribers")
+        _say(began, f"seed {seed}: {size.kills} kills, {len(cast)} subscribers, in {folder}")
         with running_world(folder, seed, size.rate, size.charging) as world:
             _wait_until_at_work(world)
             world.enrol(cast)
@@ -72,6 +74,8 @@ def run(seed: int, size: Size) -> bool:
                 finish = _campaign(world, cast, seed, size, began)
             _tell(world, finish)
             late = world.programs.stop()
+            if logs is not None:
+                shutil.copytree(folder, logs, ignore=shutil.ignore_patterns("data"))
             violations = [*finish.violations, *(_late(name) for name in late)]
             _tell_verdict(finish, violations, seed, began)
             return not violations

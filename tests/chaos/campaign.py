@@ -70,7 +70,7 @@ def run(seed: int, size: Size, logs: Path | None = None) -> bool:
             _wait_until_at_work(world)
             world.enrol(cast)
             _say(began, "all processes at work, subscribers imported")
-            with _probing(world):
+            with probing(world):
                 finish = _campaign(world, cast, seed, size, began)
             _tell(world, finish)
             late = world.programs.stop()
@@ -110,7 +110,7 @@ def _campaign(world: World, cast: Sequence[Member], seed: int, size: Size, began
 
 def _wait_until_at_work(world: World) -> None:
     """Every process has been seen to work once; an empty inquiry is work, too."""
-    with _probing(world):
+    with probing(world):
         deadline = time.time() + BACK_WITHIN_SECONDS
         while any(not world.programs.work[name] for name in world.programs.names()):
             if time.time() > deadline:
@@ -124,7 +124,7 @@ def _idle(world: World) -> str:
 
 
 @contextmanager
-def _probing(world: World) -> Iterator[None]:
+def probing(world: World) -> Iterator[None]:
     """Sends empty inquiries: a worker is seen to work by what it does, even with nothing to do."""
     app = Celery("chaos")
     app.conf.update(celery_settings(world.servers.broker_url))

@@ -125,7 +125,7 @@ class Nemesis:
             yield from pack
 
     def _do(self, blow: Blow) -> None:
-        daemons = [name for name in self._programs.names() if name != "gateway"]
+        daemons = self._programs.daemons()
         charging = self._programs.names("charges")
         match blow.kind.split():
             case ["kill", "postmaster"]:

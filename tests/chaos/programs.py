@@ -80,6 +80,15 @@ class Programs:
         """Every program, or those of a role."""
         return [one.name for one in self._programs.values() if role in (None, one.role)]
 
+    def daemons(self) -> list[str]:
+        """Every program of ours under test: all but the gateway."""
+        return [name for name in self._programs if name != "gateway"]
+
+    def pids(self) -> dict[str, int]:
+        """The process ids of what runs now, by program."""
+        with self._lock:
+            return {name: child.pid for name, child in self._running.items()}
+
     def signal(self, name: str, number: signal.Signals) -> int | None:
         """Send a signal to what runs under this name now; its process id, None if nothing runs."""
         with self._lock:
@@ -176,9 +185,7 @@ class Programs:
             self.work[program.name].append(now)
 
     def _measure(self) -> None:
-        with self._lock:
-            running = {name: child.pid for name, child in self._running.items()}
-        for name, pid in running.items():
+        for name, pid in self.pids().items():
             with contextlib.suppress(psutil.Error):
                 process, role = psutil.Process(pid), self._programs[name].role
                 self.most_memory[role] = max(self.most_memory[role], process.memory_info().rss)

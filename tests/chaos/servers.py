@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import psycopg
 import redis
 from redis.backoff import NoBackoff
@@ -37,7 +38,8 @@ class Servers:
         self._folder = folder / "data"
         self._exits = ExitStack()
         self._stopping = threading.Event()
-        self._quiet = threading.Lock()
+        # Who holds it keeps a server from being started again.
+        self._quiet = threading.RLock()
         self._keeper = threading.Thread(target=self._keep, name="servers", daemon=True)
         self.small_disk: str | None = None
         self.database_url = self.broker_url = ""
@@ -99,6 +101,31 @@ class Servers:
                     time.sleep(0.01)
             if empty:
                 shutil.rmtree(folder / "appendonlydir", ignore_errors=True)
+
+    @contextmanager
+    def valkey_away(self) -> Iterator[None]:
+        """Nobody listens on the broker's port."""
+        with self._quiet:
+            self.kill_valkey()
+            yield
+
+    @contextmanager
+    def postgres_away(self) -> Iterator[None]:
+        """Nobody listens on the database's socket."""
+        with self._quiet:
+            self.restart_postgres("immediate")
+            yield
+
+    @contextmanager
+    def frozen(self, server: str) -> Iterator[None]:
+        """`postgres` or `valkey` stands still: connections are open, nothing is answered."""
+        pids = self._server_pids(server)
+        with self._quiet:
+            try:
+                _signal(pids, signal.SIGSTOP)
+                yield
+            finally:
+                _signal(pids, signal.SIGCONT)
 
     def flush(self) -> None:
         with self.broker() as client:
@@ -171,6 +198,16 @@ class Servers:
     def _postmaster(self) -> int | None:
         return runs(self._data / "postmaster.pid", str(self._data))
 
+    def _server_pids(self, server: str) -> list[int]:
+        if server == "valkey":
+            folder = self._home.folder / "valkey"
+            pid = runs(folder / "valkey.pid", str(folder / "valkey.conf"))
+            return [pid] if pid else []
+        pid = self._postmaster()
+        if pid is None:
+            return []
+        return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+
     def _keep(self) -> None:
         while not self._stopping.wait(PAUSE_SECONDS):
             with self._quiet, contextlib.suppress(EmbeddedServerError, psycopg.Error, OSError):
@@ -190,6 +227,12 @@ class Servers:
         command = ["mount", "-t", "tmpfs", "-o", options, "maewol-chaos", self._disk]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            shutil.rmtree(self._disk)
+            Path(self._disk).rmdir()
             return f"no disk could be mounted: {done.stderr.strip()}"
         return None
+
+
+def _signal(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)

@@ -76,7 +76,7 @@ def folder_of(told: str) -> str:
 
 
 def left_running(mark: str, folder: str) -> list[str]:
-    """Processes of a campaign: by the mark, and the servers, which do not have it, by the folder."""
+    """Processes of a campaign: by the mark; its servers, which do not have it, by the folder."""
     found = []
     for process in psutil.process_iter(["cmdline", "environ"]):
         line = " ".join(process.info["cmdline"] or [])

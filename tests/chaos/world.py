@@ -69,6 +69,7 @@ class World:
     """A run's processes and the ways to ask them. Made by `running_world`."""
 
     def __init__(self, folder: Path, seed: int, rate: float, servers: Servers) -> None:
+        self.began = time.time()
         self.folder = folder
         self.servers = servers
         self.url = f"http://127.0.0.1:{_free_port()}"

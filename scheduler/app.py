@@ -15,7 +15,8 @@ app = this_process.app
 
 _scan = Cron.parse(this_process.settings.scan_cron, field="SCAN_CRON", for_each_day=True)
 app.conf.update(
-    include=["scheduler.ticks"],
+    # "leaving" is for beat, which loads what is included, too.
+    include=["scheduler.ticks", "scheduler.leaving"],
     task_default_queue=TICKS_QUEUE,
     beat_schedule={
         tick: {

@@ -108,15 +108,17 @@ class Rig:
         assert open_cycles(self.book, self.policy) == count
         return uids
 
-    def attempts(self, uids: Sequence[str]) -> list[tuple[int, str]]:
+    def attempts(self, uids: Sequence[str]) -> dict[str, tuple[int, str]]:
+        """The attempt of each, and its status."""
         rows = query(
             self.book,
-            "SELECT a.id, a.status FROM attempts a JOIN cycles c ON c.id = a.cycle_id"
-            " JOIN subscriptions s ON s.id = c.subscription_id WHERE s.customer_uid = ANY(:uids)"
-            " ORDER BY a.id",
+            "SELECT s.customer_uid, a.id, a.status FROM attempts a"
+            " JOIN cycles c ON c.id = a.cycle_id JOIN subscriptions s ON s.id = c.subscription_id"
+            " WHERE s.customer_uid = ANY(:uids)",
             uids=list(uids),
         )
-        return [(row[0], row[1]) for row in rows]
+        assert len(rows) == len(uids)
+        return {uid: (attempt_id, status) for uid, attempt_id, status in rows}
 
     def paid(self, uids: Sequence[str]) -> Counter[str]:
         """How often each was charged by us, by the gateway's ledger."""
@@ -133,7 +135,7 @@ class Rig:
         """Run the charge in a victim that dies at its `call`-th network call; whether it did."""
         assert self.zygote.stdin is not None
         assert self.zygote.stdout is not None
-        ids = " ".join(str(one) for one, _ in self.attempts(uids))
+        ids = " ".join(str(one) for one, _ in self.attempts(uids).values())
         self.zygote.stdin.write(f"{self.moved.total_seconds()} {ids}\n")
         self.zygote.stdin.flush()
         pid = int(self.zygote.stdout.readline())
@@ -147,7 +149,7 @@ class Rig:
     def recover(self, uids: Sequence[str]) -> None:
         """What ticks and workers do, with time going on, until nothing is open."""
         for _ in range(RECOVERY_ROUNDS):
-            if {status for _, status in self.attempts(uids)} == {"approved"}:
+            if {status for _, status in self.attempts(uids).values()} == {"approved"}:
                 return
             self.move(20)
             asyncio.run(self._round())
@@ -236,8 +238,8 @@ def killed_at_every_call(rig: Rig, customers: int, calls: Sequence[int]) -> Coun
         uids = rig.newcomers(customers)
         died = rig.charge_killed_at(call, uids)
         paid = rig.paid(uids)
-        by_id = zip(uids, rig.attempts(uids), strict=True)
-        left.update(f"{status}, {paid[uid]} charged" for uid, (_, status) in by_id)
+        states = rig.attempts(uids).items()
+        left.update(f"{status}, {paid[uid]} charged" for uid, (_, status) in states)
         rig.recover(uids)
         assert rig.paid(uids) == Counter(uids), f"killed at call {call}"
         if not died:

@@ -28,7 +28,8 @@ _schedule = {
     TICK_CHECK: _check,
 }
 app.conf.update(
-    include=["scheduler.ticks"],
+    # "leaving" is for beat, which loads what is included, too.
+    include=["scheduler.ticks", "scheduler.leaving"],
     task_default_queue=TICKS_QUEUE,
     beat_schedule={
         tick: {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -11,6 +11,7 @@ from typing import Protocol
 from billing.domain.money import Won
 from billing.domain.outcome import Outcome
 from billing.domain.payment import Buyer, ChargeRequest, Payment
+from billing.domain.refund import CancelOutcome, CancelRequest
 
 __all__ = [
     "AccessToken",
@@ -53,6 +54,19 @@ class PaymentGateway(Protocol):
     async def charge(self, request: ChargeRequest) -> Outcome:
         """Request one payment. Never raises for anything the gateway or the network does, and
         never for cancellation after bytes may have left: that is `Unknown`."""
+        ...
+
+    async def cancel(self, request: CancelRequest) -> CancelOutcome:
+        """Request that one payment is taken back whole. Never raises, as `charge`."""
+        ...
+
+    def payments_between(
+        self, status: str, since: datetime, until: datetime
+    ) -> AsyncIterator[Sequence[Payment]]:
+        """Every payment of the store in a status between two moments, in portions.
+
+        Each portion is whole; one payment may come twice. Raises `GatewayError` when a portion
+        could not be read whole: what came before is true, what is missing is not known."""
         ...
 
     async def payments_of_order(self, merchant_uid: str) -> Sequence[Payment]:

@@ -28,7 +28,8 @@ from billing.domain.outcome import Approved, Declined, NotSent, Outcome, Unknown
 from billing.domain.payment import Payment
 from billing.domain.plan import Declines, NoRetry, NoRetryReason, RetryAt, next_attempt
 from billing.domain.policy import BillingPolicy
-from billing.domain.subscription import SubscriptionStatus, SuspensionReason
+from billing.domain.refund import month_of
+from billing.domain.subscription import CHAIN_AT_RISK, SubscriptionStatus, SuspensionReason
 from billing.services.hold import stop
 from billing.services.open_cycles import new_attempt
 from billing.store import attempts, events, health
@@ -90,6 +91,22 @@ def record(tx: Transaction, policy: BillingPolicy, answers: Sequence[Answer]) ->
     results = [_Recorder(tx, policy, *rows[answer.attempt_id]).apply(answer) for answer in answers]
     _note_gateway(tx, answers, results)
     return results
+
+
+def adopt(
+    tx: Transaction, policy: BillingPolicy, cycle_id: int, payment: Payment, reason: CycleReason
+) -> Result:
+    """Count a payment that nobody waited for as its cycle's: the ledger shows it, a look-up by name
+    confirmed it, and the month is its own.
+
+    `ELSEWHERE` when it counts now. Nothing is changed when the cycle is settled otherwise by now
+    (`TOO_LATE`), or when a charge of its own is on its way (`UNKNOWN`): that is settled first.
+    """
+    newest = attempts.newest_of(tx.session, cycle_id)
+    rows = attempts.lock_with_cycle(tx.session, [] if newest is None else [newest])
+    if newest is None or newest not in rows:
+        return Result.TOO_LATE
+    return _Recorder(tx, policy, *rows[newest]).adopt(payment, reason)
 
 
 class _Recorder:
@@ -172,6 +189,32 @@ class _Recorder:
         )
         return Result.ELSEWHERE
 
+    def adopt(self, payment: Payment, reason: CycleReason) -> Result:
+        if self.attempt.status in (AttemptStatus.SENDING, AttemptStatus.UNKNOWN):
+            return Result.UNKNOWN
+        if self.cycle.status not in (CycleStatus.OPEN, CycleStatus.MISSED):
+            return Result.TOO_LATE
+        paid_at = _moment(payment)
+        fits = payment.amount.amount == self.cycle.amount
+        if not fits or month_of(paid_at, self.policy.plan.zone) != self.cycle.month:
+            raise AssertionError("only a payment of the right amount and month is adopted")
+        if self.attempt.status == AttemptStatus.DUE:
+            self._end_due(payment)
+        self._settle_cycle_paid(payment.imp_uid, payment.merchant_uid[:40], paid_at, reason)
+        self._event(
+            "payment.found_elsewhere", {"imp_uid": payment.imp_uid, "reason": reason}, alarm=True
+        )
+        return Result.ELSEWHERE
+
+    def _end_due(self, payment: Payment) -> None:
+        """The live attempt is not sent (again): it is itself the one that was paid, or too late."""
+        if self.attempt.merchant_uid != payment.merchant_uid:
+            self._settle_attempt(AttemptStatus.WITHDRAWN, {"why": "the month is paid already"})
+            return
+        self._move_attempt(AttemptStatus.SENDING)
+        self._settle_attempt(AttemptStatus.APPROVED)
+        self.attempt.imp_uid = payment.imp_uid
+
     def _warn_of_more(self, payment: Payment, also: Sequence[Payment]) -> None:
         """The customer paid more than once this month: never hidden, never refunded by itself."""
         for other in also:
@@ -195,6 +238,10 @@ class _Recorder:
         self._notice("paid", {"imp_uid": imp_uid, "merchant_uid": merchant_uid})
         if late:
             self._mend_chain()
+        if self.subscription.status_reason == CHAIN_AT_RISK:
+            # The carrier went along: the refund of last month did no harm.
+            self.subscription.status_reason = None
+            self._event("subscription.mended", {})
 
     def _mend_chain(self) -> None:
         """Proof of payment came after the close: the chain was never broken."""

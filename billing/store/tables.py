@@ -29,6 +29,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from billing.domain.attempt import AttemptStatus
 from billing.domain.cycle import CycleStatus
 from billing.domain.money import MINIMUM_CHARGE
+from billing.domain.reconciliation import DifferenceKind
+from billing.domain.refund import RefundStatus
 from billing.domain.subscription import SubscriptionStatus
 
 
@@ -196,6 +198,7 @@ class Cycle(Base):
             postgresql_where=text("status = 'open'"),
         ),
         Index("ix_cycles_open_closes", "closes_at", postgresql_where=text("status = 'open'")),
+        Index("ix_cycles_paid_at", "paid_at", postgresql_where=text("paid_at IS NOT NULL")),
         Index(
             "ix_cycles_held",
             "held",
@@ -374,3 +377,91 @@ class Heartbeat(Base):
 
     name: Mapped[str] = mapped_column(String(120), primary_key=True)
     at: Mapped[datetime]
+
+
+class Refund(Base):
+    """One payment to be given back through the gateway, with the life of an attempt."""
+
+    __tablename__ = "refunds"
+    __table_args__ = (
+        CheckConstraint(_one_of("status", RefundStatus), name="status"),
+        CheckConstraint("amount >= 1", name="amount"),
+        CheckConstraint(
+            "(status = 'sending') <= (lease_until IS NOT NULL AND sent_at IS NOT NULL)",
+            name="claimed_with_lease",
+        ),
+        CheckConstraint(
+            "(status = 'unknown') <= (provable_at IS NOT NULL AND ask_at IS NOT NULL)",
+            name="asked_about",
+        ),
+        CheckConstraint(
+            "(status IN ('done', 'refused')) = (settled_at IS NOT NULL)", name="settled"
+        ),
+        CheckConstraint("(status = 'done') = (cancelled_at IS NOT NULL)", name="done_proof"),
+        # A payment is given back at most once, and one at a time tries to.
+        Index(
+            "uq_refunds_one_standing",
+            "imp_uid",
+            unique=True,
+            postgresql_where=text("status <> 'refused'"),
+        ),
+        Index(
+            "ix_refunds_open",
+            "id",
+            postgresql_where=text("status IN ('requested', 'sending', 'unknown')"),
+        ),
+        Index(
+            "ix_refunds_cancelled",
+            "cancelled_at",
+            postgresql_where=text("cancelled_at IS NOT NULL"),
+        ),
+        Index("ix_refunds_subscription", "subscription_id"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    subscription_id: Mapped[int] = mapped_column(ForeignKey("subscriptions.id"))
+    # The cycle that this payment pays; none for a second payment, or one made elsewhere.
+    cycle_id: Mapped[int | None] = mapped_column(ForeignKey("cycles.id"))
+    imp_uid: Mapped[str] = mapped_column(String(64))
+    merchant_uid: Mapped[str] = mapped_column(String(100))
+    amount: Mapped[int]
+    # Whether its calendar month is left without a payment, so that the chain is at risk.
+    breaks_chain: Mapped[bool]
+    # From here on the gateway takes nothing back any more.
+    refund_by: Mapped[datetime]
+    reason: Mapped[str] = mapped_column(String(200))
+    status: Mapped[str] = mapped_column(String(16))
+    requested_at: Mapped[datetime]
+    fence: Mapped[int] = mapped_column(server_default=text("0"))
+    sent_at: Mapped[datetime | None]
+    lease_until: Mapped[datetime | None]
+    # As for attempts: when "still paid" starts to prove something, how often it was seen since,
+    # when to ask (or to send) next, and the gateway's refusal that waits for proof.
+    provable_at: Mapped[datetime | None]
+    still_paid: Mapped[int] = mapped_column(server_default=text("0"))
+    ask_at: Mapped[datetime | None]
+    refusal: Mapped[str | None] = mapped_column(String(500))
+    cancelled_at: Mapped[datetime | None]
+    settled_at: Mapped[datetime | None]
+    message: Mapped[str | None] = mapped_column(String(500))
+
+
+class LedgerDifference(Base):
+    """A difference that reconciliation has told of: once, not again every day."""
+
+    __tablename__ = "ledger_differences"
+    __table_args__ = (
+        CheckConstraint(_one_of("kind", DifferenceKind), name="kind"),
+        Index("ix_ledger_differences_open", "at", postgresql_where=text("resolved_at IS NULL")),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    key: Mapped[str] = mapped_column(String(160), unique=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    # The payment's moment: a run over a span that holds it can find it resolved.
+    at: Mapped[datetime]
+    subscription_id: Mapped[int | None]
+    cycle_id: Mapped[int | None]
+    first_seen_at: Mapped[datetime]
+    last_seen_at: Mapped[datetime]
+    resolved_at: Mapped[datetime | None]

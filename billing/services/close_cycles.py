@@ -84,7 +84,7 @@ def _end(tx: Transaction, cycle: Cycle, subscription: Subscription) -> None:
                 attempt_id=attempt.id,
                 data={"why": "the window closed"},
             )
-    cycle.status, cycle.reason = _verdict(cycle, subscription, found)
+    cycle.status, cycle.reason = _verdict(tx, cycle, subscription, found)
     cycle.settled_at = tx.now
     events.add(
         tx.session,
@@ -106,14 +106,16 @@ def _end(tx: Transaction, cycle: Cycle, subscription: Subscription) -> None:
 
 
 def _verdict(
-    cycle: Cycle, subscription: Subscription, found: list[Attempt]
+    tx: Transaction, cycle: Cycle, subscription: Subscription, found: list[Attempt]
 ) -> tuple[CycleStatus, CycleReason]:
     statuses = {attempt.status for attempt in found}
     if statuses & {AttemptStatus.SENDING, AttemptStatus.UNKNOWN}:
         return CycleStatus.MISSED, CycleReason.UNPROVEN
     if subscription.status == SubscriptionStatus.CANCELLED:
         return CycleStatus.SKIPPED, CycleReason.CANCELLED
-    if subscription.status == SubscriptionStatus.PAUSED:
+    # Not what it is now: one paused or resumed between the band's end and this tick was what it was
+    # when the last charge could have started, and that is why the month has no payment.
+    if events.was_paused(tx.session, subscription.id, cycle.last_start_at):
         return CycleStatus.SKIPPED, CycleReason.PAUSED
     if cycle.held is not None:
         return CycleStatus.MISSED, CycleReason.HELD

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from billing.store.tables import Event, Notice
@@ -34,6 +35,29 @@ def add(
             alarm=alarm,
         )
     )
+
+
+_STATUS_CHANGES = (
+    "subscription.paused",
+    "subscription.resumed",
+    "subscription.suspended",
+    "subscription.cancelled",
+)
+
+
+def was_paused(session: Session, subscription_id: int, at: datetime) -> bool:
+    """Whether a subscription was paused at a moment that has passed, by what was written then."""
+    newest = (
+        select(Event.kind)
+        .where(
+            Event.subscription_id == subscription_id,
+            Event.kind.in_(_STATUS_CHANGES),
+            Event.at <= at,
+        )
+        .order_by(Event.id.desc())
+        .limit(1)
+    )
+    return session.execute(newest).scalar_one_or_none() == "subscription.paused"
 
 
 def notify(

@@ -284,11 +284,10 @@ def test_charging_can_be_held_while_an_import_runs(book: Book, policy: BillingPo
     """The row that says "hold" also keeps the key; an import of minutes must not lock it."""
     enrolled(book, policy, a_row(1))
 
-    def verify(incoming: Sequence[NewSubscription]) -> Sequence[str | None]:
+    def hold(_: int) -> None:
         execute(book, "SET LOCAL lock_timeout = '1s'; UPDATE installation SET hold_reason = 'why'")
-        return [None] * len(incoming)
 
-    assert enrolled(book, policy, a_row(2), verify=verify).added == 1
+    assert enrolled(book, policy, a_row(2), progress=hold).added == 1
     assert query(book, "SELECT hold_reason FROM installation") == [("why",)]
 
 
@@ -299,15 +298,70 @@ def test_an_import_may_take_longer_than_a_statement(
     engine = create_engine(database_url, connect_args={"options": options})
     hasty = Book(engine, clock.read)
 
-    def verify(incoming: Sequence[NewSubscription]) -> Sequence[str | None]:
+    def slowly(_: int) -> None:
         time.sleep(0.5)
-        return [None] * len(incoming)
 
     try:
-        assert enrolled(hasty, policy, GOOD, verify=verify).added == 1
+        assert enrolled(hasty, policy, GOOD, progress=slowly).added == 1
         assert query(hasty, "SHOW statement_timeout") == [("200ms",)], "lifted for the import only"
     finally:
         hasty.close()
+
+
+def test_no_transaction_is_open_while_the_gateway_is_asked(
+    book: Book, policy: BillingPolicy
+) -> None:
+    """Look-ups of a million keys take hours; a transaction of hours would keep rows from vacuum."""
+    seen: list[int] = []
+    others = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
+    )
+
+    def verify(incoming: Sequence[NewSubscription]) -> Sequence[str | None]:
+        seen.append(query(book, others)[0][0])
+        return [None] * len(incoming)
+
+    assert enrolled(book, policy, a_row(1), a_row(2), verify=verify).added == 2
+    assert seen == [0]
+    seen.clear()
+    assert enrolled(
+        book, policy, a_row(1), progress=lambda _: seen.append(query(book, others)[0][0])
+    )
+    assert 1 in seen, "the count can find an open transaction"
+
+
+def test_what_is_imported_is_what_the_gateway_was_asked_about(
+    book: Book, policy: BillingPolicy
+) -> None:
+    """A file with quotes, line ends in cells and bad lines comes through the verification whole."""
+    rows = [
+        a_row(1),
+        '"customer-2",1002,"a, ""b"" plan",2026-10-20T14:30:00+09:00,홍길동,',
+        "broken",
+        a_row(3).replace("customer-3", '"customer\n3"'),
+        a_row(4),
+    ]
+    asked: list[str] = []
+
+    def verify(incoming: Sequence[NewSubscription]) -> Sequence[str | None]:
+        asked.extend(new.facts.customer_uid for new in incoming)
+        return [
+            "is not there" if one.facts.customer_uid == "customer-4" else None for one in incoming
+        ]
+
+    report = enrolled(book, policy, *rows, verify=verify, skip_bad=True)
+    assert asked == ["customer-1", "customer-2", "customer-4"]
+    assert [(one.line, one.field) for one in report.rejected] == [
+        (4, "line"),
+        (5, "customer_uid"),
+        (7, "customer_uid"),
+    ]
+    assert (report.read, report.added, report.unchanged) == (5, 2, 0)
+    assert query(book, "SELECT order_name FROM subscriptions ORDER BY customer_uid") == [
+        ("plan 1",),
+        ('a, "b" plan',),
+    ]
 
 
 def test_other_facts_that_come_in_meanwhile_are_rejected(book: Book, policy: BillingPolicy) -> None:

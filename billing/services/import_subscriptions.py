@@ -248,16 +248,16 @@ class _Import:
 def _columns(header: Record | None, report: ImportReport) -> Sequence[str]:
     """The columns, if they are ours; otherwise none, and the report says what is wrong."""
     if header is None or header.problem is not None:
-        problem = header.problem if header is not None else None
-        report.reject(1, "header", "", problem or "the file is empty")
+        line, problem = (header.line, header.problem) if header is not None else (1, None)
+        report.reject(line, "header", "", problem or "the file is empty")
         return ()
     names = header.cells
     for name in names:
         if name not in COLUMNS:
-            report.reject(1, "header", shown("header", name), "is no column of this file")
+            report.reject(header.line, "header", shown("header", name), "is no column of this file")
     for name in dict.fromkeys(name for name in names if names.count(name) > 1):
-        report.reject(1, "header", shown("header", name), "stands there more than once")
+        report.reject(header.line, "header", shown("header", name), "stands there more than once")
     for name in REQUIRED:
         if name not in names:
-            report.reject(1, "header", name, "is missing")
+            report.reject(header.line, "header", name, "is missing")
     return () if report.bad else names

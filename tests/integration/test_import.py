@@ -424,3 +424,42 @@ def test_memory_does_not_grow_with_the_file(book: Book, policy: BillingPolicy) -
     assert (report.added, count(book)) == (rows, rows)
     # Held as objects, so many rows take several times as much.
     assert peak < 2_000_000
+
+
+NIGHTMARES = [
+    # A file, and the (line, field, problem) of each rejection.
+    (f"{HEADER}\n", []),
+    (f"{HEADER}\n{GOOD}\n\n\r\n\n", []),
+    ("\n\n\n", [(1, "header", "the file is empty")]),
+    (f"\n{HEADER},colour\n", [(2, "header", "is no column of this file")]),
+    (f"{HEADER}\n{GOOD}\n{HEADER}\n", [(3, "initial_paid_at", "is not a moment")]),
+    (f'{HEADER}\n"customer-1,1001\n{GOOD}\n', [(2, "line", "lines 2 to 3 were read as one")]),
+    (f'{HEADER}\n{GOOD}\ncustomer-2,"10"02",plan,x\n', [(3, "line", "is not CSV")]),
+    (f"{HEADER.replace(',', ';')}\n", [(1, "header", "is no column of this file")]),
+    (f"{HEADER}\r{GOOD}\r".replace("\n", "\r"), [(1, "header", "is not CSV")]),
+    (f"{HEADER.upper()}\n{GOOD}\n", [(1, "header", "is no column of this file")]),
+    (f"{HEADER}\n{GOOD},\n", [(2, "line", "7 cells")]),
+    (f"{HEADER}\n{GOOD.replace('customer-1', '@SUM(A1)')}\n", [(2, "customer_uid", "formula")]),
+    (f"{HEADER}\n{GOOD.replace('plan 1', '+plan')}\n", [(2, "order_name", "formula")]),
+    (
+        f"{HEADER}\n{GOOD.replace('T14:30:00+09:00', '')}\n",
+        [(2, "initial_paid_at", "not a moment")],
+    ),
+    ("고객,금액,상품명,최초결제\n".encode("cp949"), [(1, "header", "is not UTF-8")]),
+]
+
+
+@pytest.mark.parametrize(("raw", "wanted"), NIGHTMARES, ids=range(len(NIGHTMARES)))
+def test_a_file_of_nightmares_gets_a_clear_report(
+    book: Book, policy: BillingPolicy, raw: str | bytes, wanted: list[tuple[int, str, str]]
+) -> None:
+    report = imported(book, policy, raw.encode() if isinstance(raw, str) else raw)
+    if not wanted:
+        assert report.rejected == []
+        assert report.added == report.read == count(book)
+        return
+    found = report.rejected[0]
+    ((line, field, problem),) = wanted
+    assert (found.line, found.field) == (line, field)
+    assert problem in found.problem
+    assert (report.added, count(book)) == (0, 0)

@@ -242,7 +242,7 @@ def status(as_json: Json = False) -> None:
     with _open_house() as opened, opened.book.transaction() as tx:
         policy = opened.policy
         found = views.status(tx.session, tx.now, policy.closing_soon, policy.plan.zone)
-        broken = invariants.broken(opened.book, policy, seals=SEALS_IN_STATUS)
+        broken = invariants.broken(opened.book, policy, sample=SEALS_IN_STATUS)
     show({**found, "invariants_broken": len(broken)}, as_json=as_json)
 
 

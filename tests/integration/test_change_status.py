@@ -295,15 +295,22 @@ def test_resuming_after_the_wait_takes_the_next_slot(
     [("[0014] 해지", "suspended", "key_invalid"), (SOON, "paused", None)],
 )
 def test_a_decline_that_arrives_while_paused_is_applied(
-    opened: Book, policy: BillingPolicy, message: str, status: str, reason: str | None
+    opened: Book,
+    policy: BillingPolicy,
+    clock: MovedClock,
+    message: str,
+    status: str,
+    reason: str | None,
 ) -> None:
-    """What can never be charged again is suspended at once; what may be tried again waits."""
+    """What can never be charged again is suspended soon; what may be tried again waits."""
     sent(opened)
     pause(opened, policy, WHO)
     ((attempt_id,),) = query(opened, "SELECT id FROM attempts")
     with opened.transaction() as tx:
         record(tx, policy, [Answer(attempt_id, 1, Declined(message, "imp_1"))])
     assert attempt_rows(opened) == [(1, "declined")]
+    clock.move(seconds=31)
+    close_cycles(opened, policy)
     assert query(opened, "SELECT status, status_reason FROM subscriptions") == [(status, reason)]
     if status == "paused":
         assert resume(opened, policy, WHO).status == "active"

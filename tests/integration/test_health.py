@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from billing.domain.brake import Verdict
+from billing.domain.pace import Ceiling
 from billing.store import health
 from billing.store.health import Permit
 from billing.store.session import Book
@@ -19,7 +21,7 @@ LONG = timedelta(seconds=30)
 
 def reserve(book: Book, clock: MovedClock, wanted: int, rate: float, longest: timedelta) -> Permit:
     with book.transaction() as tx:
-        return health.reserve(tx.session, clock.now, wanted, rate, longest)
+        return health.reserve(tx.session, clock.now, wanted, Ceiling(rate, canaries=0), longest)
 
 
 def answered(book: Book, clock: MovedClock, usable: int = 0, useless: int = 0) -> bool:
@@ -27,33 +29,34 @@ def answered(book: Book, clock: MovedClock, usable: int = 0, useless: int = 0) -
         return health.note_answers(tx.session, clock.now, usable=usable, useless=useless)
 
 
-def judged(book: Book, clock: MovedClock, approved: int = 0, suspicious: int = 0) -> bool:
+def judged(book: Book, clock: MovedClock, letters: str = "") -> bool:
     with book.transaction() as tx:
-        return health.note_verdicts(tx.session, clock.now, approved=approved, suspicious=suspicious)
+        verdicts = [Verdict(letter) for letter in letters]
+        return health.note_verdicts(tx.session, clock.now, verdicts) is not None
 
 
 def room(book: Book, clock: MovedClock, wanted: int = 100) -> int:
     with book.transaction() as tx:
-        return health.room(tx.session, clock.now, wanted)
+        return health.room(tx.session, clock.now, wanted, Ceiling(0, canaries=0))
 
 
 # -- the ceiling ------------------------------------------------------------------------------
 
 
 def test_places_follow_each_other_at_the_rate(book: Book, clock: MovedClock) -> None:
-    assert reserve(book, clock, 50, 10.0, LONG) == Permit(50, NO_WAIT)
-    assert reserve(book, clock, 50, 10.0, LONG) == Permit(50, timedelta(seconds=5))
+    assert reserve(book, clock, 50, 10.0, LONG) == Permit(50, NO_WAIT, 10.0)
+    assert reserve(book, clock, 50, 10.0, LONG) == Permit(50, timedelta(seconds=5), 10.0)
     clock.move(seconds=4)
-    assert reserve(book, clock, 50, 10.0, LONG) == Permit(50, timedelta(seconds=6))
+    assert reserve(book, clock, 50, 10.0, LONG) == Permit(50, timedelta(seconds=6), 10.0)
     clock.move(seconds=60)
-    assert reserve(book, clock, 1, 10.0, LONG) == Permit(1, NO_WAIT), "no saved-up burst"
+    assert reserve(book, clock, 1, 10.0, LONG) == Permit(1, NO_WAIT, 10.0), "no saved-up burst"
 
 
 def test_nobody_is_given_a_place_beyond_the_lease(book: Book, clock: MovedClock) -> None:
     assert reserve(book, clock, 500, 10.0, LONG).count == 300
     assert reserve(book, clock, 500, 10.0, LONG).count == 0
     clock.move(seconds=1)
-    assert reserve(book, clock, 500, 10.0, LONG) == Permit(10, timedelta(seconds=29))
+    assert reserve(book, clock, 500, 10.0, LONG) == Permit(10, timedelta(seconds=29), 10.0)
 
 
 def test_no_ceiling_gives_everything_at_once(book: Book, clock: MovedClock) -> None:
@@ -154,10 +157,50 @@ def test_a_hold_stops_and_a_release_starts(book: Book, clock: MovedClock) -> Non
 
 
 def test_a_run_of_suspicious_declines_pulls_the_brake(book: Book, clock: MovedClock) -> None:
-    assert not judged(book, clock, suspicious=2)
-    assert not judged(book, clock, approved=1, suspicious=5), "an approval clears our name"
-    assert not judged(book, clock, suspicious=2)
-    assert judged(book, clock, suspicious=1)
+    assert not judged(book, clock, "oo")
+    assert not judged(book, clock, "a"), "an approval clears our name"
+    assert not judged(book, clock, "od")
+    assert not judged(book, clock, "o")
+    assert judged(book, clock, "o")
+    assert query(book, "SELECT verdicts, suspicious FROM gateway_health") == [("ooaodoo", 3)]
+
+
+def test_the_pace_falls_at_a_429_and_returns(book: Book, clock: MovedClock) -> None:
+    with book.transaction() as tx:
+        health.slow_down(tx.session, clock.now, 30)
+    assert (room(book, clock), reserve(book, clock, 5, 10.0, LONG).count) == (0, 0)
+    clock.move(seconds=30)
+    assert reserve(book, clock, 5, 10.0, LONG) == Permit(5, NO_WAIT, pytest.approx(7.0))
+    clock.move(seconds=60)
+    assert reserve(book, clock, 5, 10.0, LONG) == Permit(5, NO_WAIT, 10.0)
+
+
+def test_a_clock_that_jumped_back_does_not_pause_for_days(book: Book, clock: MovedClock) -> None:
+    with book.transaction() as tx:
+        health.slow_down(tx.session, clock.now, 9_999_999)
+    clock.move(seconds=-1)
+    assert reserve(book, clock, 5, 0, LONG).count == 0
+    clock.move(days=-3)
+    assert reserve(book, clock, 5, 0, LONG).count == 5
+
+
+def test_after_an_outage_a_tenth_of_the_ceiling(book: Book, clock: MovedClock) -> None:
+    answered(book, clock, useless=5)
+    answered(book, clock, usable=1)
+    assert reserve(book, clock, 5, 50.0, LONG).rate == pytest.approx(5.0)
+
+
+def test_canaries_go_out_a_few_at_a_time(book: Book, clock: MovedClock) -> None:
+    def places(canaries: int) -> int:
+        with book.transaction() as tx:
+            ceiling = Ceiling(0, canaries)
+            return health.reserve(tx.session, clock.now, 50, ceiling, LONG).count
+
+    assert (places(5), places(0)) == (5, 50)
+    judged(book, clock, "a")
+    assert places(5) == 50
+    clock.move(hours=1, seconds=1)
+    assert places(5) == 5
 
 
 @pytest.mark.parametrize(("seconds", "count"), [(-61, 0), (-60, 5), (0, 5), (60, 5), (61, 0)])

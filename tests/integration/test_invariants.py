@@ -109,6 +109,6 @@ def test_a_bounded_look_at_the_seals_comes_round_to_every_one(
     seen = []
     for _ in range(9):
         clock.move(minutes=1)
-        seen += [one.rows for one in broken(book, policy, seals=3) if one.name.startswith("I3")]
+        seen += [one.rows for one in broken(book, policy, sample=3) if one.name.startswith("I3")]
     assert seen == [[5]] * 3
     assert [one.rows for one in broken(book, policy)] == [[5]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import select
@@ -10,6 +10,7 @@ from sqlalchemy import select
 from billing.domain.attempt import LIVE, MAX_ATTEMPT_NUMBER, AttemptStatus
 from billing.domain.calendar import cycle_dates, day_of
 from billing.domain.cycle import CycleReason, CycleStatus
+from billing.domain.declines import DeclineClass
 from billing.domain.errors import Conflict, NotFound, TransitionRefused
 from billing.domain.plan import Declines, NoRetry, RetryAt, last_start, next_attempt, resume_at
 from billing.domain.policy import BillingPolicy
@@ -158,12 +159,18 @@ def _skip(tx: Transaction, subscription: Subscription, cycle: Cycle) -> None:
     )
 
 
-def attempt_again(tx: Transaction, subscription: Subscription, policy: BillingPolicy) -> None:
-    """Plan an attempt at the next retry slot of the open cycle, where there is room for one."""
+def attempt_again(
+    tx: Transaction, subscription: Subscription, policy: BillingPolicy, *, pardoned: bool = False
+) -> None:
+    """Plan an attempt at the next retry slot of the open cycle, where there is room for one.
+
+    `pardoned` when the newest decline was our own fault, now mended: it counts as one that may be
+    tried again soon, whatever it said.
+    """
     cycle = _open_cycle(tx, subscription)
     if cycle is None or _live(tx, cycle) is not None:
         return
-    at = _next_moment(tx, subscription, cycle, policy)
+    at = _next_moment(tx, subscription, cycle, policy, pardoned=pardoned)
     if at is None:
         return
     numbers = tx.session.execute(select(Attempt.number).where(Attempt.cycle_id == cycle.id))
@@ -185,7 +192,12 @@ def attempt_again(tx: Transaction, subscription: Subscription, policy: BillingPo
 
 
 def _next_moment(
-    tx: Transaction, subscription: Subscription, cycle: Cycle, policy: BillingPolicy
+    tx: Transaction,
+    subscription: Subscription,
+    cycle: Cycle,
+    policy: BillingPolicy,
+    *,
+    pardoned: bool,
 ) -> datetime | None:
     """When the open cycle may be tried again, or None. A pause is no way around the rules that
     follow a decline: neither its wait nor the number of tries in a day and a month."""
@@ -200,6 +212,8 @@ def _next_moment(
         total=len(sent), today=sum(day_of(moment, plan.zone) == day for moment in sent)
     )
     decline = policy.declines.classify(newest.message)
+    if pardoned:
+        decline = replace(decline, decline_class=DeclineClass.AGAIN_SOON)
     match next_attempt(decline, newest.settled_at, declines, dates, plan):
         case NoRetry(why=why):
             events.add(

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from celery import Celery
 from sqlalchemy import Engine
@@ -20,10 +21,12 @@ from billing.domain.declines import DeclineTable
 from billing.domain.errors import InvalidSetting
 from billing.domain.policy import BillingPolicy
 from billing.embedded import running
-from billing.portone.client import PortOneClient
 from billing.ports import TokenStore
 from billing.settings import Settings
 from billing.store.session import Book, create_book_engine
+
+if TYPE_CHECKING:
+    from billing.portone.client import PortOneClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,9 @@ async def gateway(
                 name, None, "not set", f"Set MAEWOL_{name} to the store's REST API credential"
             )
     assert key is not None and secret is not None  # noqa: S101, PT018 - checked just above
+    # Here, since most commands never speak to the gateway and need not wait for its libraries.
+    from billing.portone.client import PortOneClient
+
     shared = tokens or RedisTokenStore(_given(broker_url), clock.host_time)
     client = PortOneClient(
         settings.portone_api_url,

@@ -70,6 +70,7 @@ def celery_settings(broker_url: str) -> dict[str, Any]:
         "worker_prefetch_multiplier": 1,
         # Threads: one process, one event loop with one pool of connections to the gateway.
         "worker_pool": "threads",
+        "worker_consumer": "billing.consumer:SturdyConsumer",
         "worker_concurrency": 4,
         "worker_send_task_events": True,
         "task_send_sent_event": False,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -182,6 +182,7 @@ class Settings(BaseSettings):
                     "not a PostgreSQL address",
                     "Use postgresql+psycopg://user:password@host/database",
                 )
+            _readable(value, "DATABASE_URL", _read_database_url)
         return value
 
     @field_validator("broker_url")
@@ -196,6 +197,9 @@ class Settings(BaseSettings):
                     "not the address of a Redis-compatible server",
                     "Use redis://:password@host:6379/0",
                 )
+            # A list of Sentinels is separated by semicolons.
+            for address in value.get_secret_value().split(";"):
+                _readable(SecretStr(address), "BROKER_URL", lambda url: urlsplit(url).port)
         return value
 
     @model_validator(mode="after")
@@ -292,6 +296,30 @@ def effective(settings: Settings) -> Iterator[tuple[str, str]]:
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         yield name.upper(), "********" if isinstance(value, SecretStr) else str(value)
+
+
+def _readable(value: SecretStr, name: str, read: Callable[[str], object]) -> None:
+    """Raises `InvalidSetting` for an address that the library behind it could not read."""
+    try:
+        read(value.get_secret_value())
+    except ValueError:
+        raise InvalidSetting(
+            name,
+            "********",
+            "not an address (a port that is no number, an open bracket?)",
+            "Write special characters of user and password as %XX",
+        ) from None
+
+
+def _read_database_url(value: str) -> object:
+    # Here, since it takes time to load and most calls without a database never need it.
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(value)
+    except ArgumentError:
+        raise ValueError from None
 
 
 def _at_least(name: str, value: float, least: float, because: str) -> None:

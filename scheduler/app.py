@@ -39,7 +39,8 @@ _schedule = {
 }
 _expires = {TICK_RECONCILE: RECONCILE_EXPIRES_SECONDS}
 app.conf.update(
-    include=["scheduler.ticks"],
+    # "leaving" is for beat, which loads what is included, too.
+    include=["scheduler.ticks", "scheduler.leaving"],
     task_default_queue=TICKS_QUEUE,
     beat_schedule={
         tick: {

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from billing.cli import reconciling
-from billing.cli.output import err, show
+from billing.cli.output import err, say, show
 from billing.domain.calendar import CalendarPolicy
 from billing.domain.calendar import cycles as cycles_of
+from billing.domain.cycle import CycleStatus
 from billing.domain.errors import NotFound
+from billing.domain.subscription import SubscriptionStatus
 from billing.settings import Settings, effective
 
 if TYPE_CHECKING:
@@ -39,6 +41,9 @@ app.add_typer(database, name="db")
 app.add_typer(subscription, name="subscription")
 app.add_typer(reconciling.app)
 
+# A status answers at once, whatever the size of the book; `maewol invariants` looks at every seal.
+SEALS_IN_STATUS = 2000
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Limit = Annotated[int, typer.Option(min=1, max=100_000)]
 
@@ -53,7 +58,7 @@ def _open_house() -> Iterator[House]:
     settings = Settings.load()
     logs.configure("console", "WARNING")
     with house(settings, lambda text: err.print(text)) as opened:
-        if settings.database_url is None:
+        if settings.database_url is None and not schema.is_current(opened.engine):
             schema.upgrade(opened.engine)
         yield opened
 
@@ -144,13 +149,19 @@ def add(
 
 
 @subscription.command("list")
-def list_(status: str | None = None, limit: Limit = 100, as_json: Json = False) -> None:
+def list_(
+    status: SubscriptionStatus | None = None, limit: Limit = 100, as_json: Json = False
+) -> None:
     """Subscriptions, newest first."""
     from billing.store import views
 
     with _open_house() as opened, opened.book.transaction() as tx:
         found = views.subscriptions(tx.session, opened.settings.zone, status=status, limit=limit)
-    show(found, as_json=as_json)
+    show(
+        found,
+        as_json=as_json,
+        leave_out=("initial_paid_at", "enrolled_at", "next_cycle", "reference"),
+    )
 
 
 @subscription.command("show")
@@ -213,7 +224,7 @@ def _one(opened: House, customer_uid: str) -> dict[str, Any]:
 
 @app.command()
 def cycles(
-    status: str | None = None,
+    status: CycleStatus | None = None,
     customer_uid: str | None = None,
     limit: Limit = 100,
     as_json: Json = False,
@@ -229,7 +240,7 @@ def cycles(
             customer_uid=customer_uid,
             limit=limit,
         )
-    show(found, as_json=as_json)
+    show(found, as_json=as_json, leave_out=("opens_on", "merchant_uid", "imp_uid"))
 
 
 @app.command()
@@ -241,7 +252,7 @@ def status(as_json: Json = False) -> None:
     with _open_house() as opened, opened.book.transaction() as tx:
         policy = opened.policy
         found = views.status(tx.session, tx.now, policy.closing_soon, policy.plan.zone)
-        broken = invariants.broken(opened.book, policy)
+        broken = invariants.broken(opened.book, policy, sample=SEALS_IN_STATUS)
     show({**found, "invariants_broken": len(broken)}, as_json=as_json)
 
 
@@ -285,6 +296,10 @@ def due(
         since = forecast.moment_of(at)
         found = forecast.due(opened.book, opened.policy, since, days, limit)
     show(found, as_json=as_json)
+    if not as_json:
+        won = sum(one["amount"] for one in found)
+        more = f"; the first {limit} only, see --limit" if len(found) == limit else ""
+        say(f"{len(found):,} charges, {won:,} won{more}")
 
 
 @app.command()
@@ -316,12 +331,10 @@ def doctor_(as_json: Json = False) -> None:
 
     with house(Settings.load(), lambda text: err.print(text)) as opened:
         found = doctor.examine(opened.book, opened.engine)
-        found["checks"] += checks.outside(opened)
+        found["checks"] = checks.with_outside(opened, found["checks"])
         found["ok"] = all(check["ok"] for check in found["checks"])
-        shown = dict(effective(opened.settings))
-        found["checks"].insert(
-            0, {"name": "settings", "ok": True, "detail": str(shown), "remedy": ""}
-        )
+        set_to = " ".join(f"{name}={value}" for name, value in effective(opened.settings))
+        found["checks"].insert(0, {"name": "settings", "ok": True, "detail": set_to, "remedy": ""})
     show(found if as_json else found["checks"], as_json=as_json)
     if not found["ok"]:
         raise typer.Exit(1)

@@ -126,7 +126,7 @@ class PortOneClient:
         departure = _Departure()
         try:
             async with asyncio.timeout(self._charge_timeout):
-                answer = await self._twice(CANCEL, cancellation.cancel_body(request), departure)
+                answer = await self._sent(CANCEL, cancellation.cancel_body(request), departure)
                 return cancellation.outcome_of_answer(answer, request, now=self._now())
         except (Exception, asyncio.CancelledError) as error:
             return outcome_of_failure(error, may_have_left=departure.possible)
@@ -196,23 +196,21 @@ class PortOneClient:
         await self._others.aclose()
 
     async def _charged(self, request: ChargeRequest, departure: _Departure) -> Outcome:
-        answer = await self._twice(AGAIN, charge_body(request), departure)
+        answer = await self._sent(AGAIN, charge_body(request), departure)
         return outcome_of_answer(answer, request, sandbox=self._sandbox, now=self._now())
 
-    async def _twice(self, path: str, body: bytes, departure: _Departure) -> Answer:
-        answer = await self._posted(path, body, departure)
-        if answer.status == 401:
-            # Refused at the door: the same request may go once more (gateway.md §2).
-            answer = await self._posted(path, body, departure)
-        return answer
+    async def _sent(self, path: str, body: bytes, departure: _Departure) -> Answer:
+        return await self._tokens.authorised(
+            lambda token: self._posted(path, body, token, departure)
+        )
 
-    async def _posted(self, path: str, body: bytes, departure: _Departure) -> Answer:
-        token = await self._tokens.current()
+    async def _posted(
+        self, path: str, body: bytes, token: AccessToken, departure: _Departure
+    ) -> Answer:
         departure.possible = True
         answer = await self._charges.post(path, token, body)
-        if answer.status == 401:
-            departure.possible = False
-            await self._tokens.refused(token)
+        # Refused at the door: nothing was charged.
+        departure.possible = answer.status != 401
         return answer
 
     async def _fetched_token(self) -> AccessToken:

@@ -17,6 +17,7 @@ from billing.portone import fields
 from billing.portone.answer import Answer, Envelope, Unreadable, envelope
 from billing.portone.exchange import Exchange
 from billing.portone.token import Tokens
+from billing.ports import AccessToken
 
 # A page of 100 rows stays far below the limit of an answer's size (1000 are allowed).
 PAGE_LIMIT = 100
@@ -137,21 +138,15 @@ class Lookups:
         return answered
 
     async def _answer(self, path: str, query: Mapping[str, str]) -> Answer:
-        """One GET; asked again once after a 401, with a new token, and once when it breaks."""
+        """One GET; asked again after a 401, with another token, and once when it breaks."""
         try:
             async with asyncio.timeout(self._timeout):
-                token = await self._tokens.current()
-                answer = await self._asked(path, query)
-                if answer.status == 401:
-                    await self._tokens.refused(token)
-                    answer = await self._asked(path, query)
-                return answer
+                return await self._tokens.authorised(lambda token: self._asked(path, query, token))
         except (httpx.TransportError, Unreadable, TimeoutError) as error:
             why = str(error) if isinstance(error, Unreadable) else type(error).__name__
             raise GatewayUnavailable(f"look-up: {why}") from None
 
-    async def _asked(self, path: str, query: Mapping[str, str]) -> Answer:
-        token = await self._tokens.current()
+    async def _asked(self, path: str, query: Mapping[str, str], token: AccessToken) -> Answer:
         try:
             return await self._exchange.get(path, token, query)
         except httpx.TransportError:

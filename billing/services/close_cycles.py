@@ -87,7 +87,7 @@ def _end(tx: Transaction, cycle: Cycle, subscription: Subscription) -> None:
                 data={"why": "the window closed"},
             )
     held = health.hold_reason(tx.session) is not None
-    cycle.status, cycle.reason = _verdict(cycle, subscription, found, charging_is_held=held)
+    cycle.status, cycle.reason = _verdict(tx, cycle, subscription, found, charging_is_held=held)
     cycle.settled_at = tx.now
     events.add(
         tx.session,
@@ -109,14 +109,21 @@ def _end(tx: Transaction, cycle: Cycle, subscription: Subscription) -> None:
 
 
 def _verdict(
-    cycle: Cycle, subscription: Subscription, found: list[Attempt], *, charging_is_held: bool
+    tx: Transaction,
+    cycle: Cycle,
+    subscription: Subscription,
+    found: list[Attempt],
+    *,
+    charging_is_held: bool,
 ) -> tuple[CycleStatus, CycleReason]:
     statuses = {attempt.status for attempt in found}
     if statuses & {AttemptStatus.SENDING, AttemptStatus.UNKNOWN}:
         return CycleStatus.MISSED, CycleReason.UNPROVEN
     if subscription.status == SubscriptionStatus.CANCELLED:
         return CycleStatus.SKIPPED, CycleReason.CANCELLED
-    if subscription.status == SubscriptionStatus.PAUSED:
+    # Not what it is now: one paused or resumed between the band's end and this tick was what it was
+    # when the last charge could have started, and that is why the month has no payment.
+    if events.was_paused(tx.session, subscription.id, cycle.last_start_at):
         return CycleStatus.SKIPPED, CycleReason.PAUSED
     if cycle.held not in (None, HoldReason.UNCONFIRMED):
         return CycleStatus.MISSED, CycleReason.HELD

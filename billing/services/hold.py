@@ -57,5 +57,5 @@ def _try_again(tx: Transaction, policy: BillingPolicy) -> int:
     ).all()
     for cycle, subscription in rows:
         cycle.held = None
-        attempt_again(tx, subscription, policy)
+        attempt_again(tx, subscription, policy, pardoned=True)
     return len(rows)

@@ -270,8 +270,9 @@ class _Recorder:
         return Result.DECLINED
 
     def _follow_decline(self, decline: Decline) -> None:
-        if self.subscription.status != SubscriptionStatus.ACTIVE or (
-            self.cycle.status != CycleStatus.OPEN
+        paused = self.subscription.status == SubscriptionStatus.PAUSED
+        if self.cycle.status != CycleStatus.OPEN or not (
+            paused or self.subscription.status == SubscriptionStatus.ACTIVE
         ):
             return
         self.tx.session.flush()
@@ -281,7 +282,9 @@ class _Recorder:
         step = next_attempt(decline, self.tx.now, self._declines(), dates, self.policy.plan)
         match step:
             case RetryAt(at=at):
-                self._plan_retry(at)
+                # Paused while it was on its way: resuming plans what follows this decline.
+                if not paused:
+                    self._plan_retry(at)
             case NoRetry(why=NoRetryReason.PERMANENT):
                 # Not suspended yet: with wrong keys everybody is "unknown" (`confirm`).
                 self._hold_cycle(HoldReason.UNCONFIRMED)

@@ -71,6 +71,29 @@ def told_since(session: Session, kind: str, since: datetime) -> list[dict[str, A
     return list(session.execute(query).scalars())
 
 
+_STATUS_CHANGES = (
+    "subscription.paused",
+    "subscription.resumed",
+    "subscription.suspended",
+    "subscription.cancelled",
+)
+
+
+def was_paused(session: Session, subscription_id: int, at: datetime) -> bool:
+    """Whether a subscription was paused at a moment that has passed, by what was written then."""
+    newest = (
+        select(Event.kind)
+        .where(
+            Event.subscription_id == subscription_id,
+            Event.kind.in_(_STATUS_CHANGES),
+            Event.at <= at,
+        )
+        .order_by(Event.id.desc())
+        .limit(1)
+    )
+    return session.execute(newest).scalar_one_or_none() == "subscription.paused"
+
+
 def notify(
     session: Session,
     *,

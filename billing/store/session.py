@@ -86,6 +86,10 @@ def create_book_engine(url: str, *, pool_size: int = 5) -> Engine:
             "keepalives_idle": 30,
             "keepalives_interval": 10,
             "keepalives_count": 3,
+            # Keepalives wait while a statement is unacknowledged, and the kernel then tries for a
+            # quarter of an hour: a half-open connection must not leave a worker deaf for longer
+            # than a minute.
+            "tcp_user_timeout": 30_000,
             "application_name": "maewol",
             # A statement or an idle transaction that hangs must not hold rows for ever.
             "options": "-c statement_timeout=60000 -c idle_in_transaction_session_timeout=60000"

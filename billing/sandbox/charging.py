@@ -222,7 +222,8 @@ def _problem(asked: Asked) -> str:
 
 def storable(value: object) -> str:
     """A field as text that a file can hold: halves of surrogate pairs become question marks."""
-    return "" if value is None else str(value).encode("utf-8", "replace").decode("utf-8")
+    text = "" if value is None else str(value)
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _won(value: object) -> int:

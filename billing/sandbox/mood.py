@@ -19,7 +19,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
     ValidationError,
     model_validator,
@@ -60,7 +59,9 @@ class Carrier(_Strict):
     failures_per_day: NonNegativeInt = 3
 
 
-Milliseconds = NonNegativeFloat | tuple[NonNegativeFloat, NonNegativeFloat]
+# An hour: longer than any client waits.
+_Milliseconds = Annotated[float, Field(ge=0, le=3_600_000)]
+Milliseconds = _Milliseconds | tuple[_Milliseconds, _Milliseconds]
 
 
 class Latency(_Strict):
@@ -152,7 +153,9 @@ def mood_from(path: Path) -> Mood:
         text = path.read_text("utf-8")
         document = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
         return mood(document)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise FaultsError(f"{path}: {error.strerror}. Give a TOML or JSON file") from None
+    except ValueError as error:
         raise FaultsError(f"{path}: {error}") from None
 
 

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from billing.sandbox import charging, keys, lookups
+from billing.sandbox import cancelling, charging, keys, lookups
 from billing.sandbox.faults import Fault, lookup_fault
 from billing.sandbox.gateway import Sandbox
 from billing.sandbox.lookups import BadQuery, Query
@@ -31,6 +31,7 @@ from billing.sandbox.wire import respond
 Form = Mapping[str, object]
 Asker = Callable[[Request, Query], Reply]
 Doer = Callable[[Sandbox, Form], Reply]
+Striker = Callable[[Sandbox], Fault | None]
 
 Answering = Callable[[Request], Awaitable[Response]]
 
@@ -93,14 +94,17 @@ def routes(sandbox: Sandbox) -> list[Route]:
     def schedules(request: Request, query: Query) -> Reply:
         return lookups.schedules(box, path(request, "customer_uid"), query)
 
+    def scheduled(request: Request, query: Query) -> Reply:
+        return lookups.scheduled(box, path(request, "merchant_uid"))
+
     def delete_key(request: Request, query: Query) -> Reply:
         return keys.delete(box, path(request, "customer_uid"))
 
     def ask(path: str, kind: str, answer: Asker, method: str = "GET") -> Route:
         return Route(path, _asked(box, kind, answer), methods=[method])
 
-    def do(path: str, kind: str, act: Doer) -> Route:
-        return Route(path, _done(box, kind, act), methods=["POST"])
+    def do(path: str, kind: str, act: Doer, fault_of: Striker = Sandbox.spell) -> Route:
+        return Route(path, _done(box, kind, act, fault_of), methods=["POST"])
 
     def of_order(what: str, answer: Asker) -> list[Route]:
         path = f"/payments/{what}/{{merchant_uid}}"
@@ -112,7 +116,7 @@ def routes(sandbox: Sandbox) -> list[Route]:
         Route("/users/getToken", _get_token(box), methods=["POST"]),
         *of_order("findAll", find_all),
         *of_order("find", find),
-        do("/payments/cancel", "cancel", charging.cancel),
+        do("/payments/cancel", "cancel", cancelling.cancel, cancelling.fault_of),
         ask("/payments/status/{payment_status}", "status", by_state),
         ask("/payments/{imp_uid}/balance", "balance", balance),
         ask("/payments/{imp_uid}", "payment", one_payment),
@@ -124,6 +128,8 @@ def routes(sandbox: Sandbox) -> list[Route]:
         ask(key, "delete_customer", delete_key, "DELETE"),
         ask("/subscribe/customers", "customers", customers),
         do(f"{plan}/schedule", "schedule", keys.schedule),
+        ask(f"{plan}/schedule/{{merchant_uid}}", "scheduled", scheduled),
+        ask(f"{plan}/schedule/customers/{{customer_uid}}", "schedules", schedules),
         do(f"{plan}/unschedule", "unschedule", keys.unschedule),
     ]
 
@@ -148,7 +154,7 @@ def _again(sandbox: Sandbox) -> Endpoint:
 def _get_token(sandbox: Sandbox) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         form = await _form(request)
-        fault = sandbox.mood.spell(sandbox.clock.unix())
+        fault = sandbox.spell()
         return await _through(
             sandbox, "token", fault, lambda: sandbox.tokens.get_token(form or {}), {}
         )
@@ -178,7 +184,7 @@ def _asked(sandbox: Sandbox, kind: str, answer: Asker) -> Endpoint:
     return Endpoint(endpoint)
 
 
-def _done(sandbox: Sandbox, kind: str, do: Doer) -> Endpoint:
+def _done(sandbox: Sandbox, kind: str, do: Doer, fault_of: Striker = Sandbox.spell) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         form = await _form(request)
         if not _authorised(sandbox, request):
@@ -186,7 +192,7 @@ def _done(sandbox: Sandbox, kind: str, do: Doer) -> Endpoint:
             return await _answered(sandbox, unauthorized())
         if form is None:
             return await _answered(sandbox, bad_request("the body is neither JSON nor a form"))
-        fault = sandbox.mood.spell(sandbox.clock.unix())
+        fault = fault_of(sandbox)
         return await _through(sandbox, kind, fault, lambda: do(sandbox, form), _about(form))
 
     return Endpoint(endpoint)
@@ -209,7 +215,7 @@ async def _through(
     sandbox.settle()
     reply: Reply | Broken
     turned_away = door(fault) if fault else None
-    if fault and fault.breaks:
+    if fault and fault.breaks and not fault.charged:
         reply, outcome = Broken(fault, refusal("", code=-1)), "lost"
     elif turned_away:
         reply, outcome = turned_away, "turned_away"
@@ -218,6 +224,8 @@ async def _through(
     else:
         reply = answer()
         outcome = f"{reply.status}" if reply.body["code"] == 0 else f"{reply.status}:refused"
+        if fault and fault.breaks:
+            reply = Broken(fault, reply)
     sandbox.saw(kind, outcome, fault=str(fault or ""), **about)
     return await _answered(sandbox, reply)
 
@@ -236,7 +244,7 @@ def _disk(error: sqlite3.Error) -> Reply:
 
 
 def _lookup_fault(sandbox: Sandbox, kind: str) -> Fault | None:
-    if spell := sandbox.mood.spell(sandbox.clock.unix()):
+    if spell := sandbox.spell():
         return spell
     chances = sandbox.mood.chances.lookup
     if not chances:

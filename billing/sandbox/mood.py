@@ -25,7 +25,14 @@ from pydantic import (
 )
 
 from billing.sandbox.carrier import CarrierRules, WindowReading
-from billing.sandbox.faults import OK, Fault, charge_fault, lookup_fault, spell_fault
+from billing.sandbox.faults import (
+    OK,
+    Fault,
+    cancel_fault,
+    charge_fault,
+    lookup_fault,
+    spell_fault,
+)
 
 
 class FaultsError(ValueError):
@@ -41,6 +48,7 @@ def _word(parse: Callable[[str], Fault]) -> AfterValidator:
 
 
 ChargeWord = Annotated[str, _word(charge_fault)]
+CancelWord = Annotated[str, _word(cancel_fault)]
 LookupWord = Annotated[str, _word(lookup_fault)]
 SpellWord = Annotated[str, _word(spell_fault)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -76,10 +84,11 @@ class Chances(_Strict):
 
     charge: dict[ChargeWord, Share] = {}
     lookup: dict[LookupWord, Share] = {}
+    cancel: dict[CancelWord, Share] = {}
 
     @model_validator(mode="after")
     def _at_most_all(self) -> Chances:
-        for shares in (self.charge, self.lookup):
+        for shares in (self.charge, self.lookup, self.cancel):
             if sum(shares.values()) > 1:
                 raise ValueError("the shares add up to more than 1")
         return self

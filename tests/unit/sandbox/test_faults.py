@@ -16,7 +16,7 @@ from billing.sandbox import (
     mood,
     mood_from,
 )
-from billing.sandbox.faults import charge_fault, lookup_fault, spell_fault
+from billing.sandbox.faults import cancel_fault, charge_fault, lookup_fault, spell_fault
 from billing.sandbox.texts import declines
 from tests.unit.sandbox.kit import ADA, Shop, a_customer
 
@@ -72,6 +72,14 @@ def test_words_that_are_wrong(word: str, told: str) -> None:
         charge_fault(word)
 
 
+def test_words_of_cancellations() -> None:
+    for word in ("http_after_cancel:502", "reset_before_cancel", "too_many:3", "ok"):
+        assert str(cancel_fault(word)) == word
+    for word in ("reset_after_charge", "declined:0016"):
+        with pytest.raises(ValueError, match="nothing that a cancellation can meet"):
+            cancel_fault(word)
+
+
 def test_what_only_look_ups_or_only_charges_meet() -> None:
     for parse, word in (
         (charge_fault, "hidden"),
@@ -98,6 +106,8 @@ def test_every_class_has_texts() -> None:
         ({"spells": [{"from": "2027-02-20T10:00:00", "until": "x", "does": "reset"}]}, "spells.0"),
         ({"carrier": {"window": "wide"}}, "carrier.window"),
         ({"latency": {"charge": -1}}, "latency.charge"),
+        ({"latency": {"charge": 1e308}}, "latency.charge"),
+        ({"chances": {"cancel": {"ready": 0.1}}}, "chances.cancel.ready"),
         ([], "document"),
         ("x", "document"),
     ],

@@ -17,7 +17,7 @@ from billing.sandbox import (
     mood_from,
 )
 from billing.sandbox.faults import cancel_fault, charge_fault, lookup_fault, spell_fault
-from billing.sandbox.texts import declines
+from billing.sandbox.texts import Decline, declines
 from tests.unit.sandbox.kit import ADA, Shop, a_customer
 
 EVERY_CHARGE_FAULT = [
@@ -138,6 +138,26 @@ def test_files_that_are_wrong_are_named(tmp_path: Path, text: str) -> None:
     for wrong in (path, tmp_path / "absent.toml"):
         with pytest.raises(FaultsError, match=str(wrong)):
             mood_from(wrong)
+
+
+@pytest.mark.parametrize("klass", "ABCDEFG")
+def test_every_class_is_declined_in_the_carriers_words(klass: str) -> None:
+    texts = {f"[{one.code}] {one.text}": one.code for one in declines() if one.klass == klass}
+    shop = Shop(faults={"carrier": {"failures_per_day": 0}})
+    shop.register(a_customer(script=[f"declined:{klass}"] * 40))
+    told = {shop.said(f"m-{number}") for number in range(40)}
+    # All of the class turn up by and by, and none of another.
+    assert told <= set(texts)
+    assert len(told) >= min(len(texts), 3)
+    assert outcomes(shop)[0][1].partition(":")[2] in texts.values()
+
+
+@pytest.mark.parametrize("one", declines(), ids=lambda one: f"{one.code}/{one.name}")
+def test_every_text_can_be_asked_for(one: Decline) -> None:
+    what = f"{one.code}/{one.name}" if one.name else one.code
+    shop = Shop().register(a_customer(script=[f"declined:{what}"]))
+    payment = shop.payment()
+    assert (payment["status"], payment["fail_reason"]) == ("failed", f"[{one.code}] {one.text}")
 
 
 def outcomes(shop: Shop) -> list[tuple[str, str]]:

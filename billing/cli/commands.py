@@ -351,21 +351,51 @@ def up(
     raise typer.Exit(daemons.run(workers=workers, flower_port=flower_port or None))
 
 
+def _moment(text: str) -> datetime:
+    from billing.sandbox import moment_of
+
+    try:
+        return moment_of(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 @app.command()
 def sandbox(
-    port: Annotated[int, typer.Option(min=0, max=65_535)] = 0,
-    seed: Annotated[int, typer.Option()] = 0,
-    faults: Annotated[Path | None, typer.Option(exists=True, dir_okay=False)] = None,
+    host: Annotated[str, typer.Option(help="Its control endpoints ask for no key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes a free one.")] = 0,
+    seed: Annotated[int, typer.Option(help="Decides all chance.")] = 0,
+    faults: Annotated[Path | None, typer.Option(help="TOML or JSON: what goes wrong.")] = None,
     data: Annotated[Path | None, typer.Option(help="Ledger file; default in memory.")] = None,
-    latency_ms: Annotated[float | None, typer.Option(min=0)] = None,
+    at: Annotated[
+        datetime | None, typer.Option(parser=_moment, help="Where its clock starts, with offset.")
+    ] = None,
+    latency_ms: Annotated[float | None, typer.Option(help="Of every answer.")] = None,
+    imp_key: Annotated[str | None, typer.Option(help="Accept only this key.")] = None,
+    imp_secret: Annotated[str | None, typer.Option(help="Accept only this secret.")] = None,
 ) -> None:
     """A PortOne for phone billing on this machine, with its own ledger, rules and faults."""
     from billing import sandbox as gateway
 
+    def announce(line: str) -> None:
+        print(line, flush=True)
+        err.print("Sandbox gateway: no real money. Ctrl-C ends it. docs/sandbox.md", markup=False)
+
     try:
-        gateway.serve(port=port, seed=seed, faults=faults, data=data, latency_ms=latency_ms)
-    except (gateway.FaultsError, gateway.LedgerFileError, OSError) as error:
-        err.print(f"maewol: {error}", markup=False)
+        gateway.serve(
+            host=host,
+            port=port,
+            seed=seed,
+            faults=faults,
+            data=data,
+            at=at,
+            latency_ms=latency_ms,
+            imp_key=imp_key,
+            imp_secret=imp_secret,
+            announce=announce,
+        )
+    except (gateway.FaultsError, gateway.LedgerFileError, gateway.CallError) as error:
+        err.print(f"maewol: {error}", markup=False, soft_wrap=True)
         raise typer.Exit(2) from None
 
 

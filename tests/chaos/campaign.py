@@ -289,6 +289,7 @@ def _tell(world: World, finish: Finish) -> None:
         f"{name.rstrip('0123456789')} ended {code}" for name, code, _ in world.programs.exits
     )
     _table("how processes ended", exits)
+    _tell_roads(world)
     memory, files = world.programs.most_memory, world.programs.most_files
     print("largest processes")
     for role, most in memory.items():
@@ -321,6 +322,16 @@ def _tell_recoveries(world: World, finish: Finish) -> None:
             print(f"  {kind:24} median {middle:5.1f}  longest {most:5.1f}  of {len(seconds)}")
 
 
+def _tell_roads(world: World) -> None:
+    """Which roads were gone: a campaign in which nothing was unknown has shown nothing."""
+    statement = """
+        SELECT left(kind || coalesce(': ' || (data->>'why'), ''), 60) AS what, count(*) FROM events
+        WHERE kind LIKE 'attempt.%' OR kind LIKE 'gateway.%' OR kind LIKE 'answer.%'
+        GROUP BY 1"""
+    with world.servers.connection() as session:
+        _table("what the book tells", Counter(dict(session.execute(statement).fetchall())))
+
+
 def _tell_faults(world: World) -> None:
     """What the gateway did to requests, and to how many of them."""
     requests = [row for row in world.requests() if row["kind"] != "token"]
@@ -339,7 +350,7 @@ def _what(row: dict[str, Any]) -> str:
 def _table(title: str, counts: Counter[str]) -> None:
     print(title)
     for name, count in sorted(counts.items()):
-        print(f"  {name:40} {count:6}")
+        print(f"  {name:62} {count:6}")
 
 
 def _tell_events(world: World, customer_uid: str) -> None:

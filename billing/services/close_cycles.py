@@ -68,16 +68,21 @@ def _end_all(tx: Transaction, rows: Sequence[tuple[Cycle, Subscription]]) -> Non
     # when the last charge could have started, and that is why the month has no payment.
     last_starts = {subscription.id: cycle.last_start_at for cycle, subscription in rows}
     paused = events.paused_then(tx.session, last_starts)
+    tried: dict[int, list[Attempt]] = {cycle.id: [] for cycle, _ in rows}
+    query = select(Attempt).where(Attempt.cycle_id.in_(tried)).order_by(Attempt.id)
+    for attempt in tx.session.execute(query.with_for_update()).scalars():
+        tried[attempt.cycle_id].append(attempt)
     for cycle, subscription in rows:
-        _end(tx, cycle, subscription, subscription.id in paused)
+        _end(tx, cycle, subscription, tried[cycle.id], subscription.id in paused)
 
 
-def _end(tx: Transaction, cycle: Cycle, subscription: Subscription, was_paused: bool) -> None:
-    found = list(
-        tx.session.execute(
-            select(Attempt).where(Attempt.cycle_id == cycle.id).with_for_update()
-        ).scalars()
-    )
+def _end(
+    tx: Transaction,
+    cycle: Cycle,
+    subscription: Subscription,
+    found: list[Attempt],
+    was_paused: bool,
+) -> None:
     for attempt in found:
         if attempt.status == AttemptStatus.DUE:
             attempt.status = AttemptStatus.WITHDRAWN

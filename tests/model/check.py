@@ -21,6 +21,10 @@ PERSONALITIES = {
     "racy": Gateway(racy=True),
     "late-paying": Gateway(late=True),
 }
+# A failed payment turns paid when no attempt follows that would look: the cycle is closed without a
+# last look, and only reconciliation finds out (docs/protocol.md).
+NO_LAST_LOOK = "I4: called missed (declined), and the gateway has the money or a request"
+BEYOND = {"late-paying": {NO_LAST_LOOK}}
 # Each rule switched off, and where that shows: the gateway, and what may go wrong.
 TWICE = State(faults=1, duplicates=2)
 MUTATIONS = {
@@ -109,11 +113,13 @@ def is_settled(state: State) -> bool:
 
 
 def explore(spec: Spec, gateway: Gateway, start: State, *, stop_at_first: bool = False) -> World:
-    """Every reachable state, each once. With `stop_at_first`, up to the first broken rule."""
+    """Every reachable state, each once. With `stop_at_first`, up to the first rule that is broken
+    and is not broken anyway."""
+    known = {NO_LAST_LOOK} if gateway.late else set()
     world = World(spec, gateway, start)
     world.add(start, 0)
     waiting = deque([start])
-    while waiting and not (stop_at_first and world.broken):
+    while waiting and not (stop_at_first and world.broken.keys() - known):
         state = waiting.popleft()
         number = world.numbers[state]
         for step in steps(state, spec, gateway):
@@ -148,16 +154,9 @@ def main(faults: int, duplicates: int) -> None:
         )
         tell(world.counter_examples())
     for name, (gateway, start) in MUTATIONS.items():
-        tell(
-            {
-                f"{name}: {rule}": story
-                for rule, story in explore(
-                    Spec(**{name: True}), gateway, start, stop_at_first=True
-                )
-                .counter_examples()
-                .items()
-            }
-        )
+        world = explore(Spec(**{name: True}), gateway, start, stop_at_first=True)
+        for rule, story in world.counter_examples().items():
+            tell({f"{name}, in {len(world.states):,} states: {rule}": story})
 
 
 def tell(stories: dict[str, list[str]]) -> None:

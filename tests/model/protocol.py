@@ -196,9 +196,7 @@ def _sends(state: State, place: int, worker: Worker, who: str) -> Iterator[Step]
     elif paid(state) and not state.woken:
         broken = "I5: sent although the gateway has the money"
     sent = worker._replace(step="sent", request=Request(worker.order, DEADLINE))
-    yield Step(
-        f"{who} sends order {worker.order}", with_worker(state, place, sent), broken=broken
-    )
+    yield Step(f"{who} sends order {worker.order}", with_worker(state, place, sent), broken=broken)
     kept = worker._replace(step="answered", left=0, holds="not_sent")
     yield Step(f"{who} cannot connect: nothing left", with_worker(state, place, kept))
     if state.faults:

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from tests.model.protocol import steps
 from tests.model.world import Gateway, Spec, State, normal, paid
@@ -72,7 +73,7 @@ class World:
             way.append(self.parents[way[-1]])
         way.reverse()
         names, told = ["A", "B"], []
-        for here, there in zip(way, way[1:], strict=False):
+        for here, there in pairwise(way):
             step = next(
                 step
                 for step in steps(self.states[here], self.spec, self.gateway)

@@ -1,13 +1,15 @@
 # Needs git, make and Python 3.11 or newer with venv. Every target sets up what it needs, once.
 # Kept to what GNU make 3.81 (macOS) knows.
-.PHONY: help setup demo test check format audit lock clean
+.PHONY: help setup demo test chaos chaos-points check format audit lock clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
 ARGS :=
+SEED := 1
+KILLS := 40
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s%s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-19s%s\n", $$1, $$2 }'
 
 setup:
 	@sh tools/setup.sh
@@ -17,6 +19,12 @@ demo: setup ## the whole system on this machine, until Ctrl-C (or DEMO_SECONDS=n
 
 test: setup ## every test but the long suites; ARGS='-k name' for some
 	@$(BIN)/python -m pytest -m "not long" $(ARGS)
+
+chaos: setup ## kills real processes and judges by the gateway's ledger; SEED=n KILLS=n
+	@$(BIN)/python -m tests.chaos --seed $(SEED) --kills $(KILLS) $(ARGS)
+
+chaos-points: setup ## kills a charge at every system call; servers away; Ctrl-C (15 minutes)
+	@$(BIN)/python -m pytest -m long tests/chaos -s $(ARGS)
 
 check: setup ## format, lint, types, import rules, dependency audit
 	$(BIN)/ruff format --check .

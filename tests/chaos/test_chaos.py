@@ -36,7 +36,9 @@ def a_campaign(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
         yield process, mark
     finally:
         process.kill()
-        process.communicate()
+        process.wait(PATIENCE_SECONDS)
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 @pytest.mark.timeout(400)

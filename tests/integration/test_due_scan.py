@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, update
 
 from benchmarks.big_book import NOW, fill
 from billing.domain.policy import BillingPolicy
 from billing.services import close_cycles, dispatch, inquire, open_cycles
 from billing.store import attempts
 from billing.store.session import Book, Transaction, create_book_engine
+from billing.store.tables import Attempt
 from tests.builders import query
 
 COUNT = 50_000
@@ -70,6 +71,12 @@ class Watched:
 
 
 @pytest.fixture
+def policy(make_policy: Callable[..., BillingPolicy]) -> BillingPolicy:
+    """All at once: no canaries first."""
+    return make_policy(canary_charges=0)
+
+
+@pytest.fixture
 def watched(database_url: str) -> Iterator[Watched]:
     fill(database_url, COUNT)
     made = Watched(database_url)
@@ -107,6 +114,12 @@ def test_each_step_reads_only_what_is_due(watched: Watched, policy: BillingPolic
     assert count("attempts WHERE status = 'due'") == waiting + batch
     # Open months whose attempt waits are read, too: never one of the many that are paid.
     live = waiting + batch + unknown + over
+    canaries = replace(policy, canaries=5)
+    reads(
+        lambda tx, _: dispatch._hand_out(tx, canaries),
+        {"attempts": unknown + live, **{table: live for table in ("cycles", "subscriptions")}},
+    )
+    watched.book.run(lambda tx: tx.session.execute(update(Attempt).values(dispatched_at=None)))
     reads(dispatch._hand_out, {"attempts": live, "cycles": live, "subscriptions": live})
     assert count("attempts WHERE dispatched_at IS NOT NULL") == batch
     # Again: all that is outstanding is counted, and none of it handed out.

@@ -38,9 +38,16 @@ class Transaction:
 class Book:
     """The way to the database: opens transactions and tells each the moment it began."""
 
-    def __init__(self, engine: Engine, moment: Callable[[Session], datetime]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        moment: Callable[[Session], datetime],
+        *,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._engine = engine
         self._moment = moment
+        self._pause = pause
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -60,7 +67,7 @@ class Book:
             except DBAPIError as error:
                 if tried == _TRIES or not isinstance(error.orig, _MADE_AGAIN):
                     raise
-                time.sleep(random.uniform(0, 0.02 * 2**tried))  # noqa: S311 - spreads retries only
+                self._pause(random.uniform(0, 0.02 * 2**tried))  # noqa: S311 - spreads retries only
         raise AssertionError("unreachable")
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from billing.cli import simulating
 from billing.cli.output import err, show
 from billing.domain.calendar import CalendarPolicy
 from billing.domain.calendar import cycles as cycles_of
@@ -36,6 +37,7 @@ database = typer.Typer(help="The book's schema.", no_args_is_help=True)
 subscription = typer.Typer(help="Standing agreements to be charged.", no_args_is_help=True)
 app.add_typer(database, name="db")
 app.add_typer(subscription, name="subscription")
+app.command()(simulating.simulate)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Limit = Annotated[int, typer.Option(min=1, max=100_000)]

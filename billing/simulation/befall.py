@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -225,7 +225,7 @@ async def by_hand(world: World, what: str, act: Callable[[Process], Any]) -> Non
 
 def _typed(
     act: Callable[[Process], Any], done: asyncio.Future[bool]
-) -> Callable[[Process], Awaitable[None]]:
+) -> Callable[[Process], Coroutine[Any, Any, None]]:
     async def job(process: Process) -> None:
         good = False
         try:
@@ -238,7 +238,7 @@ def _typed(
             if not done.done():
                 done.set_result(good)
 
-    return job  # type: ignore[return-value]
+    return job
 
 
 async def releases(world: World) -> None:
@@ -271,9 +271,7 @@ async def lives(world: World, troubles: Sequence[Trouble]) -> None:
             raised = LineChange(monthly_limit=0, spent_elsewhere=0)
             change(world.sandbox, trouble.customer_uid, wish)
             if trouble.until is not None:
-                world.loop.outside(
-                    _later(world, trouble.until, trouble.customer_uid, raised)
-                )
+                world.loop.outside(_later(world, trouble.until, trouble.customer_uid, raised))
         else:
             wish = LineChange(condition=trouble.condition, condition_until=trouble.until)
             change(world.sandbox, trouble.customer_uid, wish)
@@ -301,9 +299,7 @@ def calm(world: World) -> None:
     """The faults stop; what the gateway and the carrier are like by nature stays."""
     world.database_is_down = world.broker_is_down = world.way_is_down = False
     world.ticks_are_down = world.out = False
-    world.sandbox.mood = world.sandbox.mood.model_copy(
-        update={"chances": Chances(), "spells": []}
-    )
+    world.sandbox.mood = world.sandbox.mood.model_copy(update={"chances": Chances(), "spells": []})
     world.tell("faults stop")
     world.wake()
 

@@ -201,4 +201,3 @@ def _forgotten(told: Sequence[Told], ends: Ends, limits: Limits) -> Iterator[Bre
             if month not in by_customer[customer]:
                 yield Breach("I4", customer, f"{month:%Y-%m} was passed over")
             month = (month + timedelta(days=32)).replace(day=1)
-

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime
+from dataclasses import astuple, dataclass
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Engine, text
@@ -32,6 +31,7 @@ _EVENTS = text(
 _MONTHS = text(
     """
     SELECT s.customer_uid, c.month, c.status, coalesce(c.reason, '') AS reason, c.amount,
+        c.settled_at,
         coalesce(c.paid_merchant_uid, '') AS paid_by,
         EXISTS (SELECT FROM events e WHERE e.cycle_id = c.id AND e.kind = 'cycle.held') AS was_held,
         EXISTS (SELECT FROM events e WHERE e.cycle_id = c.id AND e.kind = 'attempt.unknown')
@@ -43,7 +43,8 @@ _MONTHS = text(
 )
 _ATTEMPTS = text(
     """
-    SELECT a.id, s.customer_uid, a.status, a.number, a.sent_at, a.planned_at, a.decline_class
+    SELECT a.id, s.customer_uid, a.status, a.number, a.sent_at, a.planned_at, a.merchant_uid,
+        c.month, c.closes_at, c.status AS ended, c.reason
     FROM attempts a JOIN cycles c ON c.id = a.cycle_id
     JOIN subscriptions s ON s.id = c.subscription_id ORDER BY a.id
     """
@@ -72,16 +73,18 @@ class Evidence:
     digest: str
 
 
-def gather(engine: Engine, world: World) -> Evidence:
-    """Read it all."""
+def gather(engine: Engine, world: World, since: datetime) -> Evidence:
+    """Read it all. Months that had ended before `since` are history, not this run's."""
     with engine.connect() as connection:
         lines = connection.execute(_EVENTS).all()
         months = connection.execute(_MONTHS).all()
+        fresh = [row for row in months if row.settled_at is None or row.settled_at >= since]
         attempts = [dict(row) for row in connection.execute(_ATTEMPTS).mappings()]
         people = connection.execute(_SUBSCRIPTIONS).all()
     excused = _excused(world)
     asked = [_asked(one, excused) for one in world.sandbox.ledger.requests if _is_charge(one)]
-    paid = [_paid(one) for one in world.sandbox.ledger.payments if one.paid_at]
+    last = {(one.customer, ledger_judge.month_of(one.at)): one.at for one in asked}
+    paid = [_paid(one, last) for one in world.sandbox.ledger.payments if one.paid_at]
     return Evidence(
         told=[
             Told(row.at, row.kind, row.customer, row.month, row.attempt_id, row.order_id, row.data)
@@ -99,13 +102,17 @@ def gather(engine: Engine, world: World) -> Evidence:
                 orders=row.orders,
                 unproven=row.was_unknown,
             )
-            for row in months
+            for row in fresh
         ],
         ends=Ends(
             attempts={row["id"]: (row["customer_uid"], row["status"]) for row in attempts},
             months={(row.customer_uid, row.month): row.status for row in months},
             subscriptions={
-                row.customer_uid: (row.status, row.anchor_on, _after(row.anchor_on, row.first_cycle))
+                row.customer_uid: (
+                    row.status,
+                    row.anchor_on,
+                    _after(row.anchor_on, row.first_cycle),
+                )
                 for row in people
             },
         ),
@@ -149,15 +156,19 @@ def _asked(seen: Any, excused: set[tuple[str, date]]) -> Asked:
     )
 
 
-def _paid(payment: Any) -> Paid:
-    late = payment.turns_paid_at
+def _paid(payment: Any, last_asked: Mapping[tuple[str, date], datetime]) -> Paid:
+    turned = payment.turns_paid_at
+    at = datetime.fromtimestamp(payment.paid_at, UTC)
+    entered_at = datetime.fromtimestamp(turned or max(payment.visible_at, payment.paid_at), UTC)
+    last = last_asked.get((payment.customer_uid, ledger_judge.month_of(at)))
     return Paid(
         customer=payment.customer_uid,
         order=payment.merchant_uid,
         amount=payment.amount,
-        at=datetime.fromtimestamp(payment.paid_at, UTC),
+        at=at,
         ours=payment.origin is Origin.AGAIN,
-        entered_at=datetime.fromtimestamp(late or max(payment.visible_at, payment.paid_at), UTC),
+        entered_at=entered_at,
+        late=bool(turned) and (last is None or last < entered_at + timedelta(minutes=2)),
     )
 
 
@@ -166,8 +177,10 @@ def _digest(lines: Sequence[Any], world: World) -> str:
     hasher = hashlib.sha256()
     for line in lines:
         hasher.update(repr(tuple(line)).encode())
-    for row in (*world.sandbox.ledger.requests, *world.sandbox.ledger.payments):
-        hasher.update(json.dumps(asdict(row), sort_keys=True, default=str).encode())
+    for seen in world.sandbox.ledger.requests:
+        hasher.update(repr(astuple(seen)).encode())
+    for payment in world.sandbox.ledger.payments:
+        hasher.update(repr(astuple(payment)).encode())
     hasher.update(f"{world.loop.time()} {world.loop.steps}".encode())
     return hasher.hexdigest()
 

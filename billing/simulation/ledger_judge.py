@@ -18,7 +18,8 @@ HOUR = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Paid:
-    """A payment that was ever paid, be it cancelled since."""
+    """A payment that was ever paid, be it cancelled since. `late`: the gateway had called it failed
+    and turned it paid after our last request of the month: only reconciliation can find it."""
 
     customer: str
     order: str
@@ -26,6 +27,7 @@ class Paid:
     at: datetime
     ours: bool
     entered_at: datetime
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def judge(
 
 
 def _twice(paid: Sequence[Paid], asked: Sequence[Asked]) -> Iterator[Breach]:
-    ours = Counter((one.customer, month_of(one.at)) for one in paid if one.ours)
+    ours = Counter((one.customer, month_of(one.at)) for one in paid if one.ours and not one.late)
     for (customer, month), count in ours.items():
         if count > 1:
             yield Breach("I1", customer, f"{count} payments of ours in {month:%Y-%m}")
@@ -106,9 +108,7 @@ def _twice(paid: Sequence[Paid], asked: Sequence[Asked]) -> Iterator[Breach]:
             yield Breach("I6", one.customer, f"two charges in hand at once: {one.order}")
 
 
-def _outside(
-    anchors: Mapping[str, date], asked: Sequence[Asked], rules: Rules
-) -> Iterator[Breach]:
+def _outside(anchors: Mapping[str, date], asked: Sequence[Asked], rules: Rules) -> Iterator[Breach]:
     for one in asked:
         begins, ends = band(anchors[one.customer], one.at.astimezone(KOREA).date())
         late = ends - rules.margin + rules.slack + rules.in_flight
@@ -127,9 +127,7 @@ def band(anchor: date, day: date) -> tuple[datetime, datetime]:
     return first, datetime(day.year, day.month, ends, tzinfo=KOREA) + timedelta(days=1)
 
 
-def _already_paid(
-    paid: Sequence[Paid], asked: Sequence[Asked], rules: Rules
-) -> Iterator[Breach]:
+def _already_paid(paid: Sequence[Paid], asked: Sequence[Asked], rules: Rules) -> Iterator[Breach]:
     known = defaultdict(list)
     for payment in paid:
         known[payment.customer, month_of(payment.at)].append(payment)
@@ -150,7 +148,7 @@ def _untrue(
     paid: Sequence[Paid], asked: Sequence[Asked], months: Sequence[Month]
 ) -> Iterator[Breach]:
     """The reason of a month that ended without our payment must be what really happened."""
-    got = {payment.order for payment in paid}
+    got = {payment.order for payment in paid if not payment.late}
     tried = {one.order for one in asked if one.outcome.startswith(("declined", "refused"))}
     for month in months:
         who = month.customer
@@ -170,7 +168,8 @@ def _untrue(
 
 
 def _disagree(paid: Sequence[Paid], months: Sequence[Month]) -> Iterator[Breach]:
-    theirs = {(one.customer, one.order, one.amount) for one in paid if one.ours}
+    ours = [one for one in paid if one.ours and not one.late]
+    theirs = {(one.customer, one.order, one.amount) for one in ours}
     anyones = {(one.customer, one.order, one.amount) for one in paid}
     book = {(one.customer, one.order, one.amount) for one in months if one.status == "paid"}
     for customer, order, amount in sorted(theirs - book):

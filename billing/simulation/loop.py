@@ -52,7 +52,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._scheduled: Any
         self.steps = 0
         self.surprises: list[BaseException] = []
-        self.set_task_factory(_make_task)
+        self.set_task_factory(_make_task)  # type: ignore[arg-type]
 
     def time(self) -> float:
         """Seconds since 1970 on the clock of the world: the only clock there is."""

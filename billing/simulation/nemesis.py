@@ -77,7 +77,7 @@ class OneFault:
         return True
 
     def between(self, low: float, high: float) -> float:
-        return (low * high) ** 0.5
+        return float((low * high) ** 0.5)
 
     def wait_for(self, kind: str) -> float | None:
         return None

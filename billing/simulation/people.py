@@ -41,6 +41,7 @@ class Person:
     tells_last_paid: bool
     buyer_name: str
     buyer_tel: str
+    buyer_email: str = ""
     carrier_knows: bool = True
 
     @property
@@ -58,6 +59,7 @@ class Person:
             merchant_uid=self.initial_merchant_uid,
             buyer_name=self.buyer_name,
             buyer_tel=self.buyer_tel,
+            buyer_email=self.buyer_email,
             carrier_knows=self.carrier_knows,
         )
 
@@ -145,8 +147,13 @@ def troubles(
     found = [
         trouble
         for person in people
-        for trouble in _of_person(random.Random(f"{seed}/life/{person.customer_uid}"),  # noqa: S311
-                                  person, start, end, share)
+        for trouble in _of_person(
+            random.Random(f"{seed}/life/{person.customer_uid}"),  # noqa: S311
+            person,
+            start,
+            end,
+            share,
+        )
     ]
     return sorted(found, key=lambda one: (one.at, one.customer_uid))
 

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 THREADS: Final = 4
 # A supervisor brings a dead process back after so many seconds.
 _RESTART: Final = (1.0, 90.0)
+# How long a transaction may take, seen from the event loop.
+_THREAD_WAIT: Final = (0.002, 0.3)
 _PROGRESS: Final = frozenset(Result) - {Result.NOT_SENT, Result.UNRECORDED, Result.TOO_LATE}
 
 
@@ -82,7 +84,7 @@ class Process:
             raise Killed
 
     def thread_wait(self) -> float:
-        return self.world.nemesis.between(0.0005, 0.01)
+        return self.world.nemesis.between(*_THREAD_WAIT)
 
     def kill(self) -> None:
         """kill -9: nothing of it has any effect from now on; a supervisor starts it anew."""

@@ -16,24 +16,22 @@ from typing import Any, Final
 from sqlalchemy import Engine, text
 
 from billing.bootstrap import billing_policy
-from billing.domain.policy import BillingPolicy
-from billing.sandbox import register
 from billing.services import invariants
-from billing.services.import_subscriptions import import_subscriptions
 from billing.settings import Settings
 from billing.simulation import befall, event_judge, ledger_judge, stage
+from billing.simulation.cast import Cast, Drawn
 from billing.simulation.counters import sometimes
 from billing.simulation.evidence import Evidence, gather, limits_of
 from billing.simulation.ledger_judge import Breach, Rules
 from billing.simulation.loop import VirtualLoop
 from billing.simulation.months import MonthRow, month_rows
 from billing.simulation.nemesis import Nemesis, SwarmNemesis
-from billing.simulation.people import Person, file_of, population, troubles
+from billing.simulation.people import Person, population, troubles
 from billing.simulation.swarm import NOTHING, Swarm, drawn, mood_of
 from billing.simulation.world import Line, World
+from billing.store import views
 from billing.store.session import Book
 
-_KEY: Final = b"the installation key of every simulation"
 _MONTH: Final = timedelta(days=30.4375)
 # Facts that are cheap to check are checked on the way, so that a breach is found near its cause.
 _CHECK_EVERY: Final = timedelta(days=15)
@@ -53,8 +51,9 @@ class Scenario:
     # What ordinary life does to one subscriber in one month; None: drawn by the seed.
     trouble: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
-    # A sandbox's faults document, over what the seed draws.
+    # A sandbox's faults document, and rates of faults, over what the seed draws.
     faults: Mapping[str, Any] = field(default_factory=dict)
+    rates: Mapping[str, float] | None = None
     outages: Sequence[tuple[datetime, datetime]] = ()
     # To make a failure smaller: leave kinds of fault out, keep only some subscribers, shuffle the
     # nemesis's dice.
@@ -78,6 +77,9 @@ class Report:
     months: list[MonthRow]
     lines: list[Line]
     evidence: Evidence
+    status: dict[str, Any]
+    start: datetime
+    end: datetime
 
     @property
     def ok(self) -> bool:
@@ -89,16 +91,16 @@ def simulate(
     engine: Engine,
     *,
     settings: Settings | None = None,
-    people: Sequence[Person] | None = None,
+    cast: Cast | None = None,
     nemesis: Nemesis | None = None,
 ) -> Report:
     """Run a scenario in an empty book (what is in it is thrown away).
 
-    `people` replaces the population that the seed draws, `nemesis` what strikes.
+    `cast` replaces the people that the seed draws, `nemesis` what strikes.
     """
     began = time.perf_counter()
     stage.empty(engine)
-    run = _Run(scenario, engine, settings or Settings.load(), people, nemesis)
+    run = _Run(scenario, engine, settings or Settings.load(), cast, nemesis)
     try:
         run.loop.run_until_complete(run.play())
     finally:
@@ -112,11 +114,12 @@ class _Run:
         scenario: Scenario,
         engine: Engine,
         settings: Settings,
-        people: Sequence[Person] | None,
+        cast: Cast | None,
         nemesis: Nemesis | None,
     ) -> None:
         self.scenario = scenario
         self.engine = engine
+        self.settings = settings
         seed = str(scenario.seed)
         dice = random.Random(f"{seed}/scenario")  # noqa: S311 - repeatable on purpose
         self.start = scenario.start or _some_start(dice)
@@ -124,6 +127,8 @@ class _Run:
         self.finish = self.start + scenario.months * _MONTH
         chaos = scenario.chaos
         self.swarm = drawn(dice).without(scenario.without) if chaos else NOTHING
+        if scenario.rates is not None:
+            self.swarm = Swarm(scenario.rates)
         calm_at = self.start + (self.finish - self.start) * dice.uniform(0.55, 0.95)
         self.calm_at = calm_at if chaos else self.finish
         drawn_settings = _some_settings(dice) if chaos else {}
@@ -147,25 +152,27 @@ class _Run:
             faults=mood,
             tls=_tls(),
         )
-        everybody = people if people is not None else population(
-            seed, scenario.subscribers, self.start
-        )
-        self.people = [
-            one for number, one in enumerate(everybody, 1)
-            if not scenario.only or number in scenario.only
-        ]
-        share = trouble if scenario.trouble is None else scenario.trouble
-        self.troubles = troubles(seed, self.people, self.start, self.finish, share)
+        self.cast = cast or Drawn(self._drawn(seed))
+        self.people: Sequence[Person] = ()
+        self.trouble = trouble if scenario.trouble is None else scenario.trouble
         self.book = Book(engine, self.world.database_time, pause=lambda _: None)
         self.found: list[Breach] = []
 
+    def _drawn(self, seed: str) -> list[Person]:
+        everybody = population(seed, self.scenario.subscribers, self.start)
+        only = self.scenario.only
+        return [one for number, one in enumerate(everybody, 1) if not only or number in only]
+
     async def play(self) -> None:
         world, until = self.world, self.calm_at.timestamp()
-        self._enrol()
+        self.people = self.cast.enter(world, self.book)
+        befalls = troubles(
+            str(self.scenario.seed), self.people, self.start, self.finish, self.trouble
+        )
         world.loop.outside(befall.drift(world, until))
         for fate in befall.all_of(world, self.people, until):
             world.loop.outside(fate)
-        world.loop.outside(befall.lives(world, self.troubles))
+        world.loop.outside(befall.lives(world, befalls))
         world.loop.outside(befall.down_between(world, self.scenario.outages))
         world.loop.outside(befall.releases(world))
         world.loop.outside(self._checks())
@@ -178,14 +185,6 @@ class _Run:
             await self._until(self.finish, beat)
         await self._at_rest(beat)
         world.sandbox.settle()
-
-    def _enrol(self) -> None:
-        register(self.world.sandbox, [one.at_gateway() for one in self.people])
-        report = import_subscriptions(
-            self.book, self.policy, lambda: _KEY, file_of(self.people)
-        )
-        if report.added != len(self.people):
-            raise AssertionError(f"not everybody was enrolled: {report.rejected[:3]}")
 
     async def _until(self, moment: datetime, beat: asyncio.Task[None]) -> None:
         await asyncio.sleep(max((moment - self.loop.now()).total_seconds(), 0.0))
@@ -230,7 +229,7 @@ class _Run:
 
     def report(self, seconds: float) -> Report:
         self._broken()
-        evidence = gather(self.engine, self.world)
+        evidence = gather(self.engine, self.world, self.start)
         ended_at = self.loop.now()
         steps = bool(self.swarm.rate("clock_step_a_month") or self.swarm.rate("clock_drift"))
         slack = timedelta(minutes=8 if steps else 1)
@@ -266,7 +265,17 @@ class _Run:
             months=month_rows(evidence),
             lines=self.world.lines,
             evidence=evidence,
+            status=self._status(),
+            start=self.start,
+            end=ended_at,
         )
+
+    def _status(self) -> dict[str, Any]:
+        """The same counts as the command `status`."""
+        with self.book.transaction() as tx:
+            policy = self.policy
+            found = views.status(tx.session, tx.now, policy.closing_soon, policy.plan.zone)
+        return {**found, "invariants_broken": len(invariants.broken(self.book, self.policy))}
 
     def _figures(self, evidence: Evidence) -> Counter[str]:
         ledger = self.world.sandbox.ledger

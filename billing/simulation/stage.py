@@ -40,7 +40,7 @@ def database(server_url: str, name: str = "") -> Iterator[Engine]:
     _admin(server_url, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
     _admin(server_url, f'CREATE DATABASE "{name}"')
     url = make_url(server_url).set(database=name).render_as_string(hide_password=False)
-    engine = create_book_engine(url)
+    engine = create_book_engine(url, pool_size=1, pre_ping=False)
     try:
         schema.upgrade(engine)
         with engine.begin() as connection:

@@ -74,8 +74,8 @@ class Book:
         self._engine.dispose()
 
 
-def create_book_engine(url: str, *, pool_size: int = 5) -> Engine:
-    """An engine whose errors never print rows, and whose dead connections are noticed."""
+def create_book_engine(url: str, *, pool_size: int = 5, pre_ping: bool = True) -> Engine:
+    """An engine whose errors never print rows; with `pre_ping` dead connections are noticed."""
     address = make_url(url)
     if address.drivername in {"postgresql", "postgres"}:
         address = address.set(drivername="postgresql+psycopg")
@@ -83,7 +83,7 @@ def create_book_engine(url: str, *, pool_size: int = 5) -> Engine:
         address,
         pool_size=pool_size,
         max_overflow=pool_size,
-        pool_pre_ping=True,
+        pool_pre_ping=pre_ping,
         hide_parameters=True,
         connect_args={
             "connect_timeout": 10,

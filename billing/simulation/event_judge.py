@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from billing.simulation.ledger_judge import Breach, band
+from billing.simulation.ledger_judge import Asked, Breach, band
 
 _ATTEMPT = {
     # what is told → (the states it may follow, the state it makes)
@@ -67,12 +67,42 @@ class Limits:
     visibility: timedelta
     steady: bool
     ended_at: datetime
+    slack: timedelta
     """Months whose window closed 50 hours before this must have ended."""
 
 
-def judge(told: Sequence[Told], ends: Ends, limits: Limits) -> list[Breach]:
+def judge(told: Sequence[Told], asked: Sequence[Asked], ends: Ends, limits: Limits) -> list[Breach]:
     """Every unlawful line, and every state that the lines do not lead to."""
-    return [*_Story(limits).breaches(told, ends), *_forgotten(told, ends, limits)]
+    return [
+        *_Story(limits).breaches(told, ends),
+        *_forgotten(told, ends, limits),
+        *_unclaimed(told, asked, limits),
+        *_misread(told, asked, limits),
+    ]
+
+
+def _unclaimed(told: Sequence[Told], asked: Sequence[Asked], limits: Limits) -> Iterator[Breach]:
+    """I5: whatever reached the gateway had been claimed, in writing, before it left."""
+    first: dict[str, datetime] = {}
+    for line in told:
+        if line.kind == "attempt.sending":
+            first.setdefault(line.order, line.at)
+    for one in asked:
+        if one.order not in first or first[one.order] > one.at + limits.slack:
+            yield Breach("I5", one.customer, f"{one.order} asked before it was claimed")
+
+
+def _misread(told: Sequence[Told], asked: Sequence[Asked], limits: Limits) -> Iterator[Breach]:
+    """I3: an answer about something else approves nothing; the gateway has to be asked."""
+    wrong = {one.order: one for one in asked if one.fault.startswith(("wrong_", "ready"))}
+    before: dict[str, str] = {}
+    for line in told:
+        if line.kind == "attempt.approved" and before.get(line.order) == "attempt.sending":
+            one = wrong.get(line.order)
+            if one is not None and abs(line.at - one.at) < limits.lease + limits.slack:
+                yield Breach("I3", line.customer, f"{line.order} approved by {one.fault}")
+        if line.kind in _ATTEMPT:
+            before[line.order] = line.kind
 
 
 class _Story:

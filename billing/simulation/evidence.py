@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 from billing.sandbox.model import Origin
 from billing.simulation import event_judge, ledger_judge
 from billing.simulation.event_judge import Ends, Told
-from billing.simulation.ledger_judge import Asked, Month, Paid
+from billing.simulation.ledger_judge import KOREA, Asked, Looked, Month, Paid
 from billing.simulation.world import World
 
 _EVENTS = text(
@@ -35,7 +35,9 @@ _MONTHS = text(
         coalesce(c.paid_merchant_uid, '') AS paid_by,
         EXISTS (SELECT FROM events e WHERE e.cycle_id = c.id AND e.kind = 'cycle.held') AS was_held,
         EXISTS (SELECT FROM events e WHERE e.cycle_id = c.id AND e.kind = 'attempt.unknown')
-            AS was_unknown,
+            AND c.settled_at >= c.closes_at + interval '46 hours' AS was_unproven,
+        array(SELECT merchant_uid::text FROM attempts a WHERE a.cycle_id = c.id
+            AND a.status = 'declined' ORDER BY number) AS declined,
         array(SELECT merchant_uid::text FROM attempts a WHERE a.cycle_id = c.id ORDER BY number)
             AS orders
     FROM cycles c JOIN subscriptions s ON s.id = c.subscription_id ORDER BY c.id
@@ -69,6 +71,7 @@ class Evidence:
     anchors: Mapping[str, date]
     paid: Sequence[Paid]
     asked: Sequence[Asked]
+    looked: Sequence[Looked]
     attempts: Sequence[Mapping[str, Any]]
     digest: str
 
@@ -100,7 +103,8 @@ def gather(engine: Engine, world: World, since: datetime) -> Evidence:
                 order=row.paid_by,
                 amount=row.amount,
                 orders=row.orders,
-                unproven=row.was_unknown,
+                unproven=bool(row.was_unproven),
+                declined=row.declined,
             )
             for row in fresh
         ],
@@ -116,9 +120,21 @@ def gather(engine: Engine, world: World, since: datetime) -> Evidence:
                 for row in people
             },
         ),
-        anchors={row.customer_uid: row.anchor_on for row in people},
+        anchors={
+            key.customer_uid: datetime.fromtimestamp(key.issued_at, KOREA).date()
+            for key in world.sandbox.ledger.keys.values()
+        },
         paid=paid,
         asked=asked,
+        looked=[
+            Looked(
+                datetime.fromtimestamp(one.at, UTC),
+                one.merchant_uid,
+                one.customer_uid if one.kind == "customer_payments" else "",
+            )
+            for one in world.sandbox.ledger.requests
+            if one.outcome in ("200", "404", "404:refused")
+        ],
         attempts=attempts,
         digest=_digest(lines, world),
     )
@@ -151,6 +167,7 @@ def _asked(seen: Any, excused: set[tuple[str, date]]) -> Asked:
         order=seen.merchant_uid,
         differs=seen.differs,
         outcome=seen.outcome,
+        fault=seen.fault,
         overlaps=bool(seen.overlaps),
         excused=(seen.customer_uid, ledger_judge.month_of(at)) in excused,
     )
@@ -185,7 +202,9 @@ def _digest(lines: Sequence[Any], world: World) -> str:
     return hasher.hexdigest()
 
 
-def limits_of(world: World, *, steady: bool, ended_at: datetime) -> event_judge.Limits:
+def limits_of(
+    world: World, *, steady: bool, slack: timedelta, ended_at: datetime
+) -> event_judge.Limits:
     """What the event lines are measured by."""
     policy = world.policy
     return event_judge.Limits(
@@ -193,5 +212,6 @@ def limits_of(world: World, *, steady: bool, ended_at: datetime) -> event_judge.
         settle=policy.settle,
         visibility=policy.visibility,
         steady=steady,
+        slack=slack,
         ended_at=ended_at,
     )

@@ -40,8 +40,18 @@ class Asked:
     order: str
     differs: str
     outcome: str
+    fault: str = ""
     overlaps: bool = False
     excused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A look-up that the gateway answered in full, by order or by customer."""
+
+    at: datetime
+    order: str
+    customer: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +67,9 @@ class Month:
     amount: int
     orders: Sequence[str]
     unproven: bool = False
+    """An attempt had been unknown, and the book waited the 48 hours for it."""
+    declined: Sequence[str] = ()
+    """The orders that our book calls declined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +96,14 @@ def judge(
     anchors: Mapping[str, date],
     paid: Sequence[Paid],
     asked: Sequence[Asked],
+    looked: Sequence[Looked],
     months: Sequence[Month],
     rules: Rules,
 ) -> list[Breach]:
     """Every promise about money that was broken."""
     return [
+        *_blind(asked, looked),
+        *_unproved(asked, months),
         *_twice(paid, asked),
         *_outside(anchors, asked, rules),
         *_already_paid(paid, asked, rules),
@@ -136,6 +152,33 @@ def _already_paid(paid: Sequence[Paid], asked: Sequence[Asked], rules: Rules) ->
             seen_by = payment.entered_at + rules.in_flight
             if payment.order != one.order and seen_by < one.at and not one.excused:
                 yield Breach("I1", one.customer, f"{one.order} asked, month paid: {payment.order}")
+
+
+def _blind(asked: Sequence[Asked], looked: Sequence[Looked]) -> Iterator[Breach]:
+    """Between two requests of one month the gateway was asked what became of the first."""
+    orders, customers = defaultdict(list), defaultdict(list)
+    for look in looked:
+        orders[look.order].append(look.at)
+        customers[look.customer].append(look.at)
+    before: dict[tuple[str, date], Asked] = {}
+    for one in sorted(asked, key=lambda each: each.at):
+        first = before.get((one.customer, month_of(one.at)))
+        before[one.customer, month_of(one.at)] = one
+        if first is None or first.excused or first.outcome == "turned_away":
+            continue
+        by_order = any(first.at <= at <= one.at for at in orders[first.order])
+        by_key = any(first.at <= at <= one.at for at in customers[one.customer])
+        if not (by_order and by_key):
+            yield Breach("I5", one.customer, f"{one.order} asked blindly after {first.order}")
+
+
+def _unproved(asked: Sequence[Asked], months: Sequence[Month]) -> Iterator[Breach]:
+    """Nothing is called declined that the gateway did not refuse."""
+    refused = {one.order for one in asked if one.outcome.startswith(("declined", "refused"))}
+    for month in months:
+        for order in month.declined:
+            if order not in refused:
+                yield Breach("I5", month.customer, f"{order} called declined, never refused")
 
 
 def _otherwise(asked: Sequence[Asked]) -> Iterator[Breach]:

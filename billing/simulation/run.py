@@ -7,7 +7,7 @@ import random
 import ssl
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -37,6 +37,8 @@ _MONTH: Final = timedelta(days=30.4375)
 _CHECK_EVERY: Final = timedelta(days=15)
 # After the last fault everything must be settled or under way again within this.
 _RECOVERED_AFTER: Final = timedelta(minutes=75)
+# The clock is compared every five minutes, before charging; a request may be long under way.
+_NOTICED_AFTER: Final = timedelta(minutes=8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,13 +243,19 @@ class _Run:
             most_a_day=plan.attempts_per_day,
             in_flight=self.policy.deadline + timedelta(seconds=30),
         )
-        limits = limits_of(self.world, steady=not steps, ended_at=ended_at)
+        limits = limits_of(self.world, steady=not steps, slack=slack, ended_at=ended_at)
         breaches = [
             *self.found,
             *ledger_judge.judge(
-                evidence.anchors, evidence.paid, evidence.asked, evidence.months, rules
+                evidence.anchors,
+                evidence.paid,
+                evidence.asked,
+                evidence.looked,
+                evidence.months,
+                rules,
             ),
-            *event_judge.judge(evidence.told, evidence.ends, limits),
+            *event_judge.judge(evidence.told, evidence.asked, evidence.ends, limits),
+            *self._while_wrong(evidence),
             *(
                 Breach("uncaught", "", f"{type(error).__name__}: {error}"[:300])
                 for error in (*self.world.surprises, *self.loop.surprises)
@@ -269,6 +277,19 @@ class _Run:
             start=self.start,
             end=ended_at,
         )
+
+    def _while_wrong(self, evidence: Evidence) -> Iterator[Breach]:
+        """I10: nothing is sent while the book's clock is wrong, once that could be noticed."""
+        begins: datetime | None = None
+        spans: list[tuple[datetime, datetime]] = []
+        for line in self.world.lines:
+            if line.what == "database clock wrong":
+                begins = line.at + _NOTICED_AFTER
+            elif line.what == "database clock right" and begins is not None:
+                spans.append((begins, line.at))
+        for one in evidence.asked:
+            if not one.excused and any(since < one.at < until for since, until in spans):
+                yield Breach("I10", one.customer, f"{one.order} asked while the clock was wrong")
 
     def _status(self) -> dict[str, Any]:
         """The same counts as the command `status`."""

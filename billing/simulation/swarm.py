@@ -50,6 +50,7 @@ KINDS: Final[Mapping[str, tuple[float, float]]] = {
     "gateway_down_a_month": (0.2, 4),
     "lookup_lag": (0.05, 1),
     "late_paid": (0.002, 0.1),
+    "failed_row_after": (0.05, 1),
     "operator_declines": (0.002, 0.05),
     # Clocks.
     "clock_drift": (0.1, 1),

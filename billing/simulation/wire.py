@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from starlette.types import ASGIApp
 
-from billing.sandbox import SandboxConnectionReset, SandboxNoAnswer
+from billing.sandbox import Sandbox, SandboxConnectionReset, SandboxNoAnswer
+from billing.sandbox.model import Origin
+from billing.sandbox.texts import decline
 from billing.simulation.loop import Killed
 
 if TYPE_CHECKING:
@@ -74,9 +76,11 @@ class Wire(httpx.AsyncBaseTransport):
             if not sent.arrived and nemesis.between(1, 4) > 2:
                 under_way.cancel()
             raise
-        return await self._answered(request, answer)
+        return await self._answered(request, answer, is_charge)
 
-    async def _answered(self, request: httpx.Request, answer: _Answer | None) -> httpx.Response:
+    async def _answered(
+        self, request: httpx.Request, answer: _Answer | None, is_charge: bool
+    ) -> httpx.Response:
         nemesis = self._process.world.nemesis
         await asyncio.sleep(nemesis.between(*_USUAL))
         if nemesis.strikes("kill_after_answer"):
@@ -85,6 +89,8 @@ class Wire(httpx.AsyncBaseTransport):
         if answer is None:
             await asyncio.get_running_loop().create_future()
         if nemesis.strikes("answer_lost"):
+            if is_charge and nemesis.strikes("failed_row_after"):
+                _recover(self._process.world.sandbox, request)
             if nemesis.between(1, 4) > 2:
                 await asyncio.get_running_loop().create_future()
             raise httpx.ReadError("simulated", request=request)
@@ -105,6 +111,16 @@ class Wire(httpx.AsyncBaseTransport):
             return None
         except SandboxConnectionReset as error:
             return error
+
+
+def _recover(sandbox: Sandbox, request: httpx.Request) -> None:
+    """The gateway's console tries a paid order once more by itself: a failed row, newer than the
+    paid one, under the same name."""
+    order = json.loads(request.content)["merchant_uid"]
+    rows = sandbox.ledger.of_order(order)
+    if rows and rows[-1].paid_at and (key := sandbox.ledger.key(rows[-1].customer_uid)):
+        now = sandbox.clock.unix()
+        sandbox.enter(key, order, key, now, Origin.HAND, decline=decline("0098"))
 
 
 _Answer = tuple[int, list[tuple[bytes, bytes]], bytes] | Exception

@@ -38,7 +38,13 @@ THREADS: Final = 4
 _RESTART: Final = (1.0, 90.0)
 # How long a transaction may take, seen from the event loop.
 _THREAD_WAIT: Final = (0.002, 0.3)
-_PROGRESS: Final = frozenset(Result) - {Result.NOT_SENT, Result.UNRECORDED, Result.TOO_LATE}
+_PROGRESS: Final = frozenset(Result) - {
+    Result.NOT_SENT,
+    Result.UNRECORDED,
+    Result.TOO_LATE,
+    Result.UNKNOWN,
+    Result.HELD,
+}
 
 
 class Process:

@@ -30,7 +30,7 @@ TICKS: Final = ("open", "dispatch", "inquire", "close")
 _MINUTE: Final = 60.0
 # A tick that finds nothing changes nothing, so the next is made when something is due (in database
 # time). With something due that does not move on, ticks come less and less often.
-_RAREST: Final = 900.0
+_RAREST: Final = 1_800.0
 _LONGEST_SLEEP: Final = 86_400.0
 
 # When each tick has something to do next. Written apart from the use cases' own queries, and only
@@ -176,7 +176,7 @@ class World:
                     continue
                 self.tick(name)
             if due:
-                wait = _MINUTE if self.progress > seen else min(wait * 1.3, _RAREST)
+                wait = _MINUTE if self.progress > seen else min(wait * 1.6, _RAREST)
                 seen = self.progress
                 await asyncio.sleep(_to_the_minute(self.loop.time(), wait))
             else:

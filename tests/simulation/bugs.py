@@ -426,16 +426,16 @@ def _withdraws_nothing(tx: Transaction, cycle: Any) -> bool:
 
 
 HARSH: Mapping[str, float] = {
-    "answer_lost": 0.3,
-    "slow_way": 0.3,
-    "kill_before_request": 0.05,
-    "kill_after_request": 0.1,
-    "kill_after_answer": 0.05,
-    "stop_before_look": 0.1,
-    "message_late": 0.2,
-    "message_doubled": 0.5,
-    "commit_lost_done": 0.03,
-    "commit_lost_undone": 0.03,
+    "answer_lost": 0.1,
+    "slow_way": 0.2,
+    "kill_before_request": 0.03,
+    "kill_after_request": 0.06,
+    "kill_after_answer": 0.03,
+    "stop_before_look": 0.08,
+    "message_late": 0.1,
+    "message_doubled": 0.3,
+    "commit_lost_done": 0.01,
+    "commit_lost_undone": 0.01,
 }
 
 # Many subscribers on few days, and messages that come late: what must not be claimed any more is

@@ -30,7 +30,7 @@ class Found:
 def hunt(bug: Bug, engine: Engine) -> Found:
     """Seed after seed, until a promise that this bug breaks is seen broken."""
     began = time.monotonic()
-    recipe = {"months": 1.5, "subscribers": 8, **bug.recipe}
+    recipe = {"months": 1.2, "subscribers": 8, **bug.recipe}
     with bug.plant():
         for seed in range(1, bug.seeds + 1):
             report = simulate(Scenario(seed=seed, **recipe), engine, settings=Settings.load())

@@ -1,13 +1,15 @@
 # Needs git, make and Python 3.11 or newer with venv. Every target sets up what it needs, once.
 # Kept to what GNU make 3.81 (macOS) knows.
-.PHONY: help setup demo test simulate planted check format audit lock clean
+.PHONY: help setup demo test simulate planted chaos chaos-points check format audit lock clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
 ARGS :=
+SEED := 1
+KILLS := 40
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s%s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-19s%s\n", $$1, $$2 }'
 
 setup:
 	@sh tools/setup.sh
@@ -26,6 +28,12 @@ simulate: setup ## a year of faults for each of SEEDS seeds (MONTHS=n, FIRST=n, 
 
 planted: setup ## plant every known mistake and show how soon the simulation finds it
 	@$(BIN)/python -m tests.simulation.planted $(ARGS)
+
+chaos: setup ## kills real processes and judges by the gateway's ledger; SEED=n KILLS=n
+	@$(BIN)/python -m tests.chaos --seed $(SEED) --kills $(KILLS) $(ARGS)
+
+chaos-points: setup ## kills a charge at every system call; servers away; Ctrl-C (15 minutes)
+	@$(BIN)/python -m pytest -m long tests/chaos -s $(ARGS)
 
 check: setup ## format, lint, types, import rules, dependency audit
 	$(BIN)/ruff format --check .

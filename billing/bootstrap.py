@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from celery import Celery
 from sqlalchemy import Engine
@@ -20,10 +21,12 @@ from billing.domain.declines import DeclineTable
 from billing.domain.errors import InvalidSetting
 from billing.domain.policy import BillingPolicy
 from billing.embedded import running
-from billing.portone.client import PortOneClient
 from billing.ports import TokenStore
 from billing.settings import Settings
 from billing.store.session import Book, create_book_engine
+
+if TYPE_CHECKING:
+    from billing.portone.client import PortOneClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,9 @@ async def gateway(
                 name, None, "not set", f"Set MAEWOL_{name} to the store's REST API credential"
             )
     assert key is not None and secret is not None  # noqa: S101, PT018 - checked just above
+    # Here, since most commands never speak to the gateway and need not wait for its libraries.
+    from billing.portone.client import PortOneClient
+
     shared = tokens or RedisTokenStore(_given(broker_url), clock.host_time)
     client = PortOneClient(
         settings.portone_api_url,
@@ -145,8 +151,18 @@ def billing_policy(settings: Settings) -> BillingPolicy:
         max_outstanding=settings.max_outstanding,
         charge_batch=settings.charge_batch,
         charges_per_second=settings.charges_per_second,
+        canaries=settings.canary_charges,
+        store=store_fingerprint(settings),
         sandbox=settings.include_sandbox,
     )
+
+
+def store_fingerprint(settings: Settings) -> str | None:
+    """Tells stores apart without telling which; None without credentials."""
+    if settings.portone_imp_key is None:
+        return None
+    imp_key = settings.portone_imp_key.get_secret_value()
+    return hmac.new(b"maewol store", imp_key.encode(), hashlib.sha256).hexdigest()[:16]
 
 
 def decline_table(path: Path | None) -> DeclineTable:

@@ -6,6 +6,7 @@ Celery. Retries live in one layer, the plan in the database.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -31,10 +32,13 @@ TICK_OPEN = "maewol.tick.open"
 TICK_DISPATCH = "maewol.tick.dispatch"
 TICK_INQUIRE = "maewol.tick.inquire"
 TICK_CLOSE = "maewol.tick.close"
+TICK_SEAL = "maewol.tick.seal"
+TICK_CHECK = "maewol.tick.check"
 
 # A tick that nobody ran is worth nothing when the next one is there.
 _TICK_EXPIRES_SECONDS = 300
 _TOKEN_KEY = "maewol:portone:token"  # noqa: S105 - a key's name
+_WATERMARKS = "maewol:highest-event"
 _TOKEN_LOCK = "maewol:portone:token:lock"  # noqa: S105
 # A fetch that takes longer is given up; then another worker may try.
 _SINGLE_FLIGHT_SECONDS = 10
@@ -64,6 +68,7 @@ def celery_settings(broker_url: str) -> dict[str, Any]:
         "worker_prefetch_multiplier": 1,
         # Threads: one process, one event loop with one pool of connections to the gateway.
         "worker_pool": "threads",
+        "worker_consumer": "billing.consumer:SturdyConsumer",
         "worker_concurrency": 4,
         "worker_send_task_events": True,
         "task_send_sent_event": False,
@@ -165,6 +170,29 @@ class RedisTokenStore:
                     await lock.release()
                 except (RedisError, OSError):
                     held = False
+
+    async def aclose(self) -> None:
+        await self._redis.aclose()
+
+
+class RedisWatermark:
+    """The highest event number seen of each database, in Redis; see `ports.Watermark`."""
+
+    def __init__(self, url: str) -> None:
+        self._redis: Redis = Redis.from_url(
+            url, socket_timeout=2, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0)
+        )
+
+    async def seen(self, database: str) -> int | None:
+        try:
+            score = await self._redis.zscore(_WATERMARKS, database)
+        except (RedisError, OSError):
+            return None
+        return None if score is None else int(score)
+
+    async def raise_to(self, database: str, number: int) -> None:
+        with contextlib.suppress(RedisError, OSError):
+            await self._redis.zadd(_WATERMARKS, {database: number}, gt=True)
 
     async def aclose(self) -> None:
         await self._redis.aclose()

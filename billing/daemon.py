@@ -16,6 +16,7 @@ from celery import Celery, signals
 
 from billing import logs
 from billing.bootstrap import House, gateway, house
+from billing.broker import RedisWatermark
 from billing.domain.errors import BillingError
 from billing.portone.client import PortOneClient
 from billing.settings import Settings
@@ -47,6 +48,13 @@ class Daemon:
     def _gateway(self) -> PortOneClient:
         client = gateway(self.settings, broker_url=self.house.broker_url)
         return self._exits.enter_context(self._portal.wrap_async_context_manager(client))
+
+    @cached_property
+    def watermark(self) -> RedisWatermark:
+        """Lives in the event loop that `run` uses."""
+        made = RedisWatermark(self.house.broker_url)
+        self._exits.callback(self._portal.call, made.aclose)
+        return made
 
     def run(self, use_case: Callable[[PortOneClient], Awaitable[T]]) -> T:
         """Run an asynchronous use case with the gateway, from a task's thread."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -11,6 +11,7 @@ from typing import Protocol
 from billing.domain.money import Won
 from billing.domain.outcome import Outcome
 from billing.domain.payment import Buyer, ChargeRequest, Payment
+from billing.domain.refund import CancelOutcome, CancelRequest
 
 __all__ = [
     "AccessToken",
@@ -22,6 +23,7 @@ __all__ = [
     "PaymentGateway",
     "ScheduledPayment",
     "TokenStore",
+    "Watermark",
     "WorkQueue",
 ]
 
@@ -52,6 +54,19 @@ class PaymentGateway(Protocol):
     async def charge(self, request: ChargeRequest) -> Outcome:
         """Request one payment. Never raises for anything the gateway or the network does, and
         never for cancellation after bytes may have left: that is `Unknown`."""
+        ...
+
+    async def cancel(self, request: CancelRequest) -> CancelOutcome:
+        """Request that one payment is taken back whole. Never raises, as `charge`."""
+        ...
+
+    def payments_between(
+        self, status: str, since: datetime, until: datetime
+    ) -> AsyncIterator[Sequence[Payment]]:
+        """Every payment of the store in a status between two moments, in portions.
+
+        Each portion is whole; one payment may come twice. Raises `GatewayError` when a portion
+        could not be read whole: what came before is true, what is missing is not known."""
         ...
 
     async def payments_of_order(self, merchant_uid: str) -> Sequence[Payment]:
@@ -117,6 +132,19 @@ class TokenStore(Protocol):
 
     def single_flight(self) -> AbstractAsyncContextManager[None]:
         """Held by the one worker that fetches a token; others wait for it, at most seconds."""
+        ...
+
+
+class Watermark(Protocol):
+    """The highest event number ever seen of a database, kept outside of it: a database that shows
+    a lower one has forgotten something. A hint; where it is lost, nothing is concluded."""
+
+    async def seen(self, database: str) -> int | None:
+        """The highest number seen, or None. Never raises."""
+        ...
+
+    async def raise_to(self, database: str, number: int) -> None:
+        """Remember a number, if it is the highest. Never raises."""
         ...
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -74,6 +74,7 @@ class Settings(BaseSettings):
     charge_cron: str = "0 10 * * *"
     retry_cron: str = "0 10,18 * * *"
     scan_cron: str = "* * * * *"
+    check_cron: str = "17 * * * *"
     retry_soon_minutes: float = Field(30, ge=0, le=1440)
     attempts_per_day: int = Field(2, ge=1, le=100)
     max_attempts: int = Field(8, ge=1, le=50)
@@ -82,6 +83,7 @@ class Settings(BaseSettings):
     declines_file: Path | None = None
 
     charges_per_second: float = Field(50, ge=0, le=10_000)
+    canary_charges: int = Field(5, ge=0, le=1000)
     max_outstanding: int = Field(2000, ge=1, le=100_000)
     charge_batch: int = Field(50, ge=1, le=500)
     lease_seconds: float = Field(120, gt=0, le=3600)
@@ -145,7 +147,7 @@ class Settings(BaseSettings):
             )
         return value
 
-    @field_validator("charge_cron", "retry_cron", "scan_cron")
+    @field_validator("charge_cron", "retry_cron", "scan_cron", "check_cron")
     @classmethod
     def _cron(cls, value: str, info: Any) -> str:
         name = str(info.field_name).upper()
@@ -178,6 +180,7 @@ class Settings(BaseSettings):
                     "not a PostgreSQL address",
                     "Use postgresql+psycopg://user:password@host/database",
                 )
+            _readable(value, "DATABASE_URL", _read_database_url)
         return value
 
     @field_validator("broker_url")
@@ -192,6 +195,9 @@ class Settings(BaseSettings):
                     "not the address of a Redis-compatible server",
                     "Use redis://:password@host:6379/0",
                 )
+            # A list of Sentinels is separated by semicolons.
+            for address in value.get_secret_value().split(";"):
+                _readable(SecretStr(address), "BROKER_URL", lambda url: urlsplit(url).port)
         return value
 
     @model_validator(mode="after")
@@ -288,6 +294,30 @@ def effective(settings: Settings) -> Iterator[tuple[str, str]]:
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         yield name.upper(), "********" if isinstance(value, SecretStr) else str(value)
+
+
+def _readable(value: SecretStr, name: str, read: Callable[[str], object]) -> None:
+    """Raises `InvalidSetting` for an address that the library behind it could not read."""
+    try:
+        read(value.get_secret_value())
+    except ValueError:
+        raise InvalidSetting(
+            name,
+            "********",
+            "not an address (a port that is no number, an open bracket?)",
+            "Write special characters of user and password as %XX",
+        ) from None
+
+
+def _read_database_url(value: str) -> object:
+    # Here, since it takes time to load and most calls without a database never need it.
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(value)
+    except ArgumentError:
+        raise ValueError from None
 
 
 def _at_least(name: str, value: float, least: float, because: str) -> None:

@@ -1,9 +1,17 @@
-"""The scheduler's Celery app: every tick on the settings' SCAN_CRON."""
+"""The scheduler's Celery app: the scans on SCAN_CRON, the check of all facts on CHECK_CRON."""
 
 from __future__ import annotations
 
 from billing import daemon
-from billing.broker import TICK_CLOSE, TICK_DISPATCH, TICK_INQUIRE, TICK_OPEN, TICKS_QUEUE
+from billing.broker import (
+    TICK_CHECK,
+    TICK_CLOSE,
+    TICK_DISPATCH,
+    TICK_INQUIRE,
+    TICK_OPEN,
+    TICK_SEAL,
+    TICKS_QUEUE,
+)
 from billing.domain.plan import Cron
 from scheduler.schedule import CronSchedule
 
@@ -14,15 +22,21 @@ this_process = daemon.start("maewol-scheduler")
 app = this_process.app
 
 _scan = Cron.parse(this_process.settings.scan_cron, field="SCAN_CRON", for_each_day=True)
+_check = Cron.parse(this_process.settings.check_cron, field="CHECK_CRON", for_each_day=True)
+_schedule = {
+    **dict.fromkeys((TICK_OPEN, TICK_DISPATCH, TICK_INQUIRE, TICK_CLOSE, TICK_SEAL), _scan),
+    TICK_CHECK: _check,
+}
 app.conf.update(
-    include=["scheduler.ticks"],
+    # "leaving" is for beat, which loads what is included, too.
+    include=["scheduler.ticks", "scheduler.leaving"],
     task_default_queue=TICKS_QUEUE,
     beat_schedule={
         tick: {
             "task": tick,
-            "schedule": CronSchedule(_scan, this_process.settings.zone),
+            "schedule": CronSchedule(cron, this_process.settings.zone),
             "options": {"expires": EXPIRES_SECONDS, "queue": TICKS_QUEUE},
         }
-        for tick in (TICK_OPEN, TICK_DISPATCH, TICK_INQUIRE, TICK_CLOSE)
+        for tick, cron in _schedule.items()
     },
 )

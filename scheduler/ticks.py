@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from billing.broker import TICK_CLOSE, TICK_DISPATCH, TICK_INQUIRE, TICK_OPEN
+from billing.broker import (
+    TICK_CHECK,
+    TICK_CLOSE,
+    TICK_DISPATCH,
+    TICK_INQUIRE,
+    TICK_OPEN,
+    TICK_SEAL,
+)
+from billing.services.check import check
 from billing.services.close_cycles import close_cycles
 from billing.services.dispatch import dispatch
 from billing.services.inquire import find_unknown
 from billing.services.open_cycles import open_cycles
+from billing.services.seal_events import seal_events
 from billing.store import heartbeats
 from scheduler.app import app, this_process
 
@@ -45,3 +54,17 @@ def close_() -> dict[str, int]:
     closed = close_cycles(_house.book, _house.policy)
     _seen(TICK_CLOSE)
     return {"closed": closed}
+
+
+@app.task(name=TICK_SEAL)  # type: ignore[untyped-decorator]
+def seal_() -> dict[str, int]:
+    sealed = seal_events(_house.book)
+    _seen(TICK_SEAL)
+    return {"sealed": sealed}
+
+
+@app.task(name=TICK_CHECK)  # type: ignore[untyped-decorator]
+def check_() -> dict[str, int]:
+    found = check(_house.book, _house.policy)
+    _seen(TICK_CHECK)
+    return {"broken": found}

@@ -24,7 +24,11 @@ _MOST_IDS = 500
 @app.task(name=CHARGE_TASK)  # type: ignore[untyped-decorator]
 def charge_(attempt_ids: Any) -> dict[str, int]:
     ids = _checked(attempt_ids)
-    tally = this_process.run(lambda gateway: charge(_house.book, gateway, _house.policy, ids))
+    tally = this_process.run(
+        lambda gateway: charge(
+            _house.book, gateway, _house.policy, ids, watermark=this_process.watermark
+        )
+    )
     return _finish(tally)
 
 

@@ -1,39 +1,44 @@
 """`maewol`: the same use cases by hand.
 
 Exit codes: 0 done, 1 the work failed or found something wrong, 2 the call or the settings are
-wrong. With `--json` stdout holds one JSON document and nothing else.
+wrong. With `--json` stdout holds one JSON document and nothing else: what was asked for, or
+`{"error": …}`, which also stands on stderr for people.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import sys
-
-from billing.cli.commands import app
-from billing.domain.errors import BillingError, InvalidSetting
+from typing import Any
 
 
 def main() -> None:
     """Run the command line; every expected failure is one clear line on stderr."""
     try:
-        app()
-    except InvalidSetting as error:
-        _fail(str(error), 2)
-    except BillingError as error:
-        _fail(str(error), 1)
+        # Here, so that Ctrl-C is quiet from the first moment on.
+        from billing.cli.commands import app
+
+        code = app(standalone_mode=False)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     except Exception as error:
-        if not type(error).__module__.startswith("sqlalchemy."):
+        from billing.cli import trouble
+
+        found = trouble.describe(error)
+        if found is None:
             raise
-        # Never the error's own text: it may hold rows of people's data.
-        _fail(_database_problem(error), 1)
+        if "--json" in sys.argv[1:]:
+            _print_document({"error": found.text, **found.details})
+        trouble.tell(found)
+        raise SystemExit(found.code) from None
+    raise SystemExit(code or 0)
 
 
-def _database_problem(error: Exception) -> str:
-    origin = type(getattr(error, "orig", None) or error).__name__
-    if origin == "UndefinedTable":
-        return "the database has no schema yet. Run: maewol db upgrade"
-    return f"the database could not be used ({origin}). Check MAEWOL_DATABASE_URL; maewol doctor"
-
-
-def _fail(text: str, code: int) -> None:
-    print(f"maewol: {text}", file=sys.stderr)
-    raise SystemExit(code)
+def _print_document(document: dict[str, Any]) -> None:
+    try:
+        print(json.dumps(document, ensure_ascii=False, default=str), flush=True)
+    except OSError:
+        # Nobody reads it, or the disk is full; the interpreter, which flushes once more when it
+        # ends, must not complain in its own words.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import anyio
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
 
 from billing.bootstrap import House, gateway
 from billing.domain.errors import GatewayError, InvalidSetting
+from billing.portone.token import MemoryTokenStore
+from billing.store.health import MAX_SKEW
 
 # A person waits for the answer.
 _SECONDS = 5
+Check = dict[str, Any]
 
 
-def outside(house: House) -> list[dict[str, Any]]:
-    """Whether the broker answers, and the gateway takes our credentials."""
-    return [_broker(house), anyio.run(_gateway, house)]
+def with_outside(house: House, inside: Sequence[Check]) -> list[Check]:
+    """The checks of the book, and whether the broker answers and the gateway takes our credentials.
+
+    The clock skew as it is now takes the place of what a worker measured last.
+    """
+    credentials, theirs = anyio.run(_gateway, house)
+    measured = [] if theirs is None else _skew(house, theirs)
+    replaced = {check["name"] for check in measured}
+    kept = [check for check in inside if check["name"] not in replaced]
+    return [*kept, _broker(house), credentials, *measured]
 
 
-def _broker(house: House) -> dict[str, Any]:
+def _broker(house: House) -> Check:
     try:
         with house.celery.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=_SECONDS)
@@ -35,17 +48,36 @@ def _broker(house: House) -> dict[str, Any]:
     return _check("broker", True, "answers, and evicts nothing", "")
 
 
-async def _gateway(house: House) -> dict[str, Any]:
+async def _gateway(house: House) -> tuple[Check, datetime | None]:
+    """Whether the credentials are taken, and what time it is over there."""
     try:
-        async with gateway(house.settings, broker_url=house.broker_url) as client:
-            theirs = await client.moment()
+        # A store of its own: a token that others fetched would prove nothing about our settings.
+        async with gateway(house.settings, MemoryTokenStore()) as client:
+            with anyio.fail_after(_SECONDS):
+                theirs = await client.moment()
     except InvalidSetting as error:
-        return _check("credentials", False, f"{error.field} {error.problem}", error.remedy)
-    except GatewayError as error:
+        return _check("credentials", False, f"{error.field} {error.problem}", error.remedy), None
+    except (GatewayError, TimeoutError) as error:
+        why = str(error) or f"no answer within {_SECONDS} s"
         remedy = "Check MAEWOL_PORTONE_API_URL, the key, the secret and the console's IP list"
-        return _check("credentials", False, str(error), remedy)
-    return _check("credentials", True, f"accepted; the gateway's clock says {theirs:%H:%M:%S}", "")
+        return _check("credentials", False, why, remedy), None
+    return _check("credentials", True, "accepted", ""), theirs
 
 
-def _check(name: str, ok: bool, detail: str, remedy: str) -> dict[str, Any]:
+def _skew(house: House, theirs: datetime) -> list[Check]:
+    """The gateway's clock against that of billing, which is the database's."""
+    try:
+        with house.book.transaction() as tx:
+            skew = theirs - tx.now
+    except SQLAlchemyError:
+        return []  # the database's own check says why
+    fits = abs(skew) <= MAX_SKEW
+    limit = f"charging stops beyond {MAX_SKEW / timedelta(seconds=1):.0f} s"
+    detail = f"the gateway's clock is {skew.total_seconds():+.1f} s from ours; {limit}"
+    return [
+        _check("clock skew", fits, detail, "" if fits else "Set the database host's clock by NTP")
+    ]
+
+
+def _check(name: str, ok: bool, detail: str, remedy: str) -> Check:
     return {"name": name, "ok": ok, "detail": detail, "remedy": remedy}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -13,15 +14,26 @@ from rich.text import Text
 out = Console()
 err = Console(stderr=True)
 
+# Moments are printed in Seoul's time anyway; a person needs neither seconds nor offset.
+_MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d\+09:00")
 
-def show(data: Any, *, as_json: bool) -> None:
-    """Print a document: rows as a table, a mapping as pairs. Outside text is never markup."""
+
+def show(data: Any, *, as_json: bool, leave_out: Collection[str] = ()) -> None:
+    """Print a document: rows as a table, a mapping as pairs. Outside text is never markup.
+
+    `leave_out` names columns that a table has no room for; `--json` always has them all.
+    """
     if as_json:
-        print(json.dumps(data, ensure_ascii=False, default=str))
+        print(json.dumps(data, ensure_ascii=False, default=str), flush=True)
     elif isinstance(data, Mapping):
         _pairs(data)
     else:
-        _rows(data)
+        _rows(data, leave_out)
+
+
+def say(text: str) -> None:
+    """A line beside a table."""
+    out.print(text, markup=False, highlight=False)
 
 
 def _pairs(data: Mapping[str, Any]) -> None:
@@ -31,27 +43,38 @@ def _pairs(data: Mapping[str, Any]) -> None:
     out.print(table)
 
 
-def _rows(rows: Sequence[Mapping[str, Any]]) -> None:
+def _rows(rows: Sequence[Mapping[str, Any]], leave_out: Collection[str]) -> None:
     if not rows:
         out.print("nothing")
         return
     table = Table()
-    for name in rows[0]:
-        table.add_column(name, overflow="fold")
+    names = [name for name in rows[0] if name not in leave_out]
+    for name in names:
+        is_number = isinstance(rows[0][name], int) and not isinstance(rows[0][name], bool)
+        table.add_column(name, overflow="fold", justify="right" if is_number else "left")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
+        table.add_row(*(_cell(row[name]) for name in names))
     out.print(table)
 
 
 def _cell(value: Any) -> Text:
     if isinstance(value, Mapping):
-        return Text(", ".join(f"{name} {count}" for name, count in value.items()))
+        return Text(", ".join(f"{name} {_plain(one)}" for name, one in value.items()))
     if isinstance(value, list):
         return Text("\n".join(_line(one) for one in value))
-    return Text("" if value is None else str(value))
+    return Text(_plain(value))
 
 
 def _line(value: Any) -> str:
     if isinstance(value, Mapping):
-        return " ".join(str(part) for part in value.values() if part is not None)
-    return str(value)
+        return " ".join(_plain(part) for part in value.values() if part is not None)
+    return _plain(value)
+
+
+def _plain(value: Any) -> str:
+    """A value as a person reads it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "" if value is None else _MOMENT.sub(r"\1 \2", str(value))

@@ -39,6 +39,8 @@ class HoldReason(StrEnum):
     CONTRADICTION = "contradiction"
     FOREIGN_PAYMENT = "foreign_payment"
     OUTSIDE_PAYMENT_CANCELLED = "payment_cancelled"
+    # Declined for good, but it may be our own mistake: decided when more is known (`brake`).
+    UNCONFIRMED = "unconfirmed"
 
 
 CYCLE_TRANSITIONS = Transitions(

@@ -31,9 +31,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class PaidByThis:
-    """The attempt in question is paid, with our amount and our billing key."""
+    """The attempt in question is paid, with our amount and our billing key.
+
+    `also` are further payments of the month: the customer paid more than once.
+    """
 
     payment: Payment
+    also: tuple[Payment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ class PaidByEarlier:
     """Another attempt of the cycle, once proved failed, is paid after all."""
 
     payment: Payment
+    also: tuple[Payment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,7 @@ class PaidElsewhere:
     """The month is paid with this key by somebody else: by hand, or a second charger."""
 
     payment: Payment
+    also: tuple[Payment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +114,21 @@ def _concerns(question: Question, row: Payment) -> bool:
 
 
 def _paid(question: Question, rows: list[Payment]) -> Finding | None:
-    for row in sorted(rows, key=lambda row: row.merchant_uid != question.merchant_uid):
-        problem = _misfit(question, row)
-        if problem is not None:
-            return Contradiction(problem, row.imp_uid)
-        if row.merchant_uid == question.merchant_uid:
-            return PaidByThis(row)
-        if row.merchant_uid in question.earlier:
-            return PaidByEarlier(row)
-        return PaidElsewhere(row)
-    return None
+    """The payment that is nearest to us pays the month; any other is one too many."""
+    if not rows:
+        return None
+    nearest, *others = sorted(rows, key=lambda row: _distance(question, row))
+    problem = _misfit(question, nearest)
+    if problem is not None:
+        return Contradiction(problem, nearest.imp_uid)
+    kinds = (PaidByThis, PaidByEarlier, PaidElsewhere)
+    return kinds[_distance(question, nearest)](nearest, tuple(others))
+
+
+def _distance(question: Question, row: Payment) -> int:
+    if row.merchant_uid == question.merchant_uid:
+        return 0
+    return 1 if row.merchant_uid in question.earlier else 2
 
 
 def _misfit(question: Question, row: Payment) -> str | None:

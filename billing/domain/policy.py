@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from billing.domain.declines import DeclineTable
+from billing.domain.pace import Ceiling
 from billing.domain.plan import PlanPolicy
 
 # After an answer there must be time left in the lease to write it down (reliability.md §1.3).
 RECORD_BUDGET = timedelta(seconds=10)
+# A message that was sent and had no effect for so long was lost.
+LOST_AFTER = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +30,17 @@ class BillingPolicy:
     max_outstanding: int = 2000
     charge_batch: int = 50
     charges_per_second: float = 50
+    # How many charges go out at once while none was approved lately (`brake`); 0 is all.
+    canaries: int = 5
+    # A fingerprint of the store that is charged for; None without credentials.
+    store: str | None = None
     # Whether payments are made in the gateway's test mode; one of the other kind is refused.
     sandbox: bool = False
+
+    @property
+    def ceiling(self) -> Ceiling:
+        """How many charges may go out, over all workers."""
+        return Ceiling(self.charges_per_second, self.canaries)
 
     @property
     def dispatch_again_after(self) -> timedelta:
@@ -37,4 +49,13 @@ class BillingPolicy:
         Longer than a full queue takes to drain, or every attempt in it would be sent twice.
         """
         drain = self.max_outstanding / self.charges_per_second if self.charges_per_second else 0
-        return max(timedelta(seconds=60), timedelta(seconds=1.5 * drain))
+        return max(self.ask_again_after, timedelta(seconds=1.5 * drain))
+
+    @property
+    def ask_again_after(self) -> timedelta:
+        """A question whose message or answer was lost is asked again after this.
+
+        Whoever chose a short lease wants to recover from a lost worker in that time; recovering
+        from a lost message then takes no longer.
+        """
+        return min(LOST_AFTER, self.lease)

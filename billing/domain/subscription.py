@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
+from typing import Final
 
 from billing.domain.money import Won
 from billing.domain.status import Transitions
@@ -24,6 +25,10 @@ class SuspensionReason(StrEnum):
     # The gateway or the carrier says that the key will never work again (gateway.md §9, class E).
     KEY_INVALID = "key_invalid"
 
+
+# The status reason of a subscription that goes on although a payment of its chain was given back:
+# only next month's charge can tell whether the carrier goes along (gateway.md §8).
+CHAIN_AT_RISK: Final = "chain_at_risk"
 
 SUBSCRIPTION_TRANSITIONS = Transitions(
     "subscription",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -14,10 +14,12 @@ import httpx
 
 from billing.domain.errors import GatewayUnavailable
 from billing.domain.outcome import Outcome
-from billing.portone import rows
+from billing.domain.refund import CancelOutcome, CancelRequest
+from billing.portone import cancellation, rows
 from billing.portone.answer import Answer, Unreadable
 from billing.portone.exchange import Exchange, segment
-from billing.portone.lookups import Lookups
+from billing.portone.lookups import PAGE_LIMIT, Lookups
+from billing.portone.spans import Spans
 from billing.portone.token import Tokens, token_of
 from billing.portone.transport import (
     AiohttpTransport,
@@ -36,6 +38,7 @@ from billing.ports import (
 )
 
 AGAIN = "/subscribe/payments/again"
+CANCEL = "/payments/cancel"
 GET_ACCESS = "/users/getToken"
 
 # PortOne's own webhook sender takes 10 s to connect (gateway.md §3); more than half the deadline
@@ -68,6 +71,7 @@ class PortOneClient:
         include_sandbox: bool,
         lookup_timeout: float = 20.0,
         max_connections: int = 100,
+        page_limit: int = PAGE_LIMIT,
         tls: ssl.SSLContext | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
@@ -95,6 +99,7 @@ class PortOneClient:
             self._tokens,
             timeout=lookup_timeout,
             include_sandbox=include_sandbox,
+            page_limit=page_limit,
         )
 
     @property
@@ -115,6 +120,22 @@ class PortOneClient:
                 return await self._charged(request, departure)
         except (Exception, asyncio.CancelledError) as error:
             return outcome_of_failure(error, may_have_left=departure.possible)
+
+    async def cancel(self, request: CancelRequest) -> CancelOutcome:
+        """Request that one payment is taken back whole; see `cancellation`. Returns as `charge`."""
+        departure = _Departure()
+        try:
+            async with asyncio.timeout(self._charge_timeout):
+                answer = await self._sent(CANCEL, cancellation.cancel_body(request), departure)
+                return cancellation.outcome_of_answer(answer, request, now=self._now())
+        except (Exception, asyncio.CancelledError) as error:
+            return outcome_of_failure(error, may_have_left=departure.possible)
+
+    def payments_between(
+        self, status: str, since: datetime, until: datetime
+    ) -> AsyncIterator[Sequence[Payment]]:
+        """Payments of a status between two moments, in whole verified portions (see `spans`)."""
+        return Spans(self._lookups).payments(status, since, until)
 
     async def payments_of_order(self, merchant_uid: str) -> Sequence[Payment]:
         """Every payment under one merchant_uid, from `findAll`: `find` shows a single row, and a
@@ -175,20 +196,21 @@ class PortOneClient:
         await self._others.aclose()
 
     async def _charged(self, request: ChargeRequest, departure: _Departure) -> Outcome:
-        body = charge_body(request)
-        answer = await self._posted(body, departure)
-        if answer.status == 401:
-            # Refused at the door: the same request may go once more (gateway.md §2).
-            answer = await self._posted(body, departure)
+        answer = await self._sent(AGAIN, charge_body(request), departure)
         return outcome_of_answer(answer, request, sandbox=self._sandbox, now=self._now())
 
-    async def _posted(self, body: bytes, departure: _Departure) -> Answer:
-        token = await self._tokens.current()
+    async def _sent(self, path: str, body: bytes, departure: _Departure) -> Answer:
+        return await self._tokens.authorised(
+            lambda token: self._posted(path, body, token, departure)
+        )
+
+    async def _posted(
+        self, path: str, body: bytes, token: AccessToken, departure: _Departure
+    ) -> Answer:
         departure.possible = True
-        answer = await self._charges.post(AGAIN, token, body)
-        if answer.status == 401:
-            departure.possible = False
-            await self._tokens.refused(token)
+        answer = await self._charges.post(path, token, body)
+        # Refused at the door: nothing was charged.
+        departure.possible = answer.status != 401
         return answer
 
     async def _fetched_token(self) -> AccessToken:
@@ -203,7 +225,7 @@ class PortOneClient:
 
 @dataclass(slots=True)
 class _Departure:
-    """Whether the charge request in hand may have left this process."""
+    """Whether the request in hand may have left this process."""
 
     possible: bool = False
 

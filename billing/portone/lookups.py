@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import httpx
 
@@ -16,6 +17,7 @@ from billing.portone import fields
 from billing.portone.answer import Answer, Envelope, Unreadable, envelope
 from billing.portone.exchange import Exchange
 from billing.portone.token import Tokens
+from billing.ports import AccessToken
 
 # A page of 100 rows stays far below the limit of an answer's size (1000 are allowed).
 PAGE_LIMIT = 100
@@ -23,6 +25,15 @@ PAGE_LIMIT = 100
 # 100 pages are more payments than any key or order can have. Beyond is a gateway that does not
 # stop, and stopping by ourselves would be a part.
 MOST_PAGES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list: its rows, whether it names a next one, and how many rows there are."""
+
+    rows: list[object]
+    more: bool
+    total: int
 
 
 class Lookups:
@@ -35,10 +46,12 @@ class Lookups:
         *,
         timeout: float,
         include_sandbox: bool,
+        page_limit: int = PAGE_LIMIT,
     ) -> None:
         self._exchange = exchange
         self._tokens = tokens
         self._timeout = timeout
+        self._page_limit = page_limit
         self._query = {"include_sandbox": "true" if include_sandbox else "false"}
 
     async def one(self, path: str) -> object | None:
@@ -56,13 +69,30 @@ class Lookups:
         Several `paths` are spellings of one list: the next is tried only where the gateway's
         router does not know the one before.
         """
-        asked = {**self._query, **(query or {}), "limit": str(PAGE_LIMIT)}
+        asked = {**self._query, **(query or {}), "limit": str(self._page_limit)}
         for path in paths[:-1]:
             try:
                 return await self._pages(path, asked)
             except _NoRoute:
                 continue
         return await self._pages(paths[-1], asked)
+
+    @property
+    def page_limit(self) -> int:
+        """How many rows one page may have."""
+        return self._page_limit
+
+    async def page(self, path: str, query: Mapping[str, str], number: int) -> Page | None:
+        """One page; None when the list has none of this number (any more)."""
+        asked = {**self._query, **query, "limit": str(self._page_limit), "page": str(number)}
+        try:
+            answered = await self._envelope(path, asked)
+        except _NoPage:
+            # Documented for a page past the end (gateway.md §4); for the first it is a refusal.
+            if number == 1:
+                raise
+            return None
+        return None if answered is None else _page(answered.response)
 
     async def _pages(self, path: str, query: Mapping[str, str]) -> list[object]:
         found: list[object] = []
@@ -73,9 +103,9 @@ class Lookups:
                 if number == 1:
                     return []
                 raise GatewayUnavailable("the list ended in the middle")
-            page, more, total = _page(answered.response)
-            found += page
-            if not more:
+            page = _page(answered.response)
+            found, total = found + page.rows, page.total
+            if not page.more:
                 break
         else:
             raise GatewayUnavailable("the list does not end")
@@ -87,7 +117,7 @@ class Lookups:
         """The answer's envelope, None for a proven absence."""
         answer = await self._answer(path, query)
         match answer.status:
-            case 200 | 404:
+            case 200 | 400 | 404:
                 pass
             case 401 | 403:
                 raise GatewayRefused(f"look-up: HTTP {answer.status}")
@@ -99,6 +129,8 @@ class Lookups:
             if answer.status == 404:
                 raise _NoRoute("look-up: HTTP 404 that is not the gateway's own") from None
             raise GatewayUnavailable(f"look-up: {error}") from None
+        if answer.status == 400:
+            raise _NoPage(f"look-up: HTTP 400, code {answered.code}")
         if answer.status == 404 and answered.code != 0 and answered.response is None:
             return None
         if answer.status == 404 or answered.code != 0:
@@ -106,35 +138,32 @@ class Lookups:
         return answered
 
     async def _answer(self, path: str, query: Mapping[str, str]) -> Answer:
-        """One GET; asked again once after a 401, with a new token, and once when it breaks."""
+        """One GET; asked again after a 401, with another token, and once when it breaks."""
         try:
             async with asyncio.timeout(self._timeout):
-                token = await self._tokens.current()
-                answer = await self._asked(path, query)
-                if answer.status == 401:
-                    await self._tokens.refused(token)
-                    answer = await self._asked(path, query)
-                return answer
+                return await self._tokens.authorised(lambda token: self._asked(path, query, token))
         except (httpx.TransportError, Unreadable, TimeoutError) as error:
             why = str(error) if isinstance(error, Unreadable) else type(error).__name__
             raise GatewayUnavailable(f"look-up: {why}") from None
 
-    async def _asked(self, path: str, query: Mapping[str, str]) -> Answer:
-        token = await self._tokens.current()
+    async def _asked(self, path: str, query: Mapping[str, str], token: AccessToken) -> Answer:
         try:
             return await self._exchange.get(path, token, query)
         except httpx.TransportError:
             return await self._exchange.get(path, token, query)
 
 
+class _NoPage(GatewayUnavailable):
+    """The gateway says in its own envelope that the query cannot be answered."""
+
+
 class _NoRoute(GatewayUnavailable):
     """A 404 without the gateway's envelope: nothing is known."""
 
 
-def _page(response: object) -> tuple[list[object], bool, int]:
-    """Rows, whether there are more, and how many there are in all."""
+def _page(response: object) -> Page:
     if isinstance(response, list):
-        return response, False, 0
+        return Page(response, more=False, total=0)
     try:
         listed = fields.row(response)
         rows = listed.get("list")
@@ -143,4 +172,4 @@ def _page(response: object) -> tuple[list[object], bool, int]:
         raise GatewayUnavailable(f"look-up: {error}") from None
     if not isinstance(rows, list):
         raise GatewayUnavailable("look-up: no list in the answer")
-    return rows, bool(more), total or 0
+    return Page(rows, bool(more), total or 0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,6 +24,11 @@ from billing.ports import AccessToken, TokenStore
 RENEW_BEFORE_SECONDS = 30.0
 # A token that lives shorter than we expect is still used for most of its life.
 RENEW_BEFORE_SHARE = 0.1
+
+# Ours; the one that another worker left for us, which may be as old; and a new one.
+TOKENS_TO_TRY = 3
+# More than are ever in use at once.
+_REMEMBERED = 16
 
 # What may stand in a header: nothing that could start another one.
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}")
@@ -79,7 +85,8 @@ class Tokens:
         self._now = now
         self._monotonic = monotonic
         self._held: _Held | None = None
-        self._refused: str | None = None
+        self._refused: deque[str] = deque(maxlen=_REMEMBERED)
+        self._fetched: AccessToken | None = None
         self._renewal: asyncio.Task[AccessToken] | None = None
 
     @property
@@ -99,9 +106,28 @@ class Tokens:
         # Shielded: one waiter's deadline must not take the token from the others.
         return await asyncio.shield(self._renewal)
 
+    async def authorised(self, send: Callable[[AccessToken], Awaitable[Answer]]) -> Answer:
+        """What `send` is answered with a token that the gateway takes, or the last 401.
+
+        A 401 did nothing, so the same request may go again (gateway.md §2); but not after a token
+        fetched for its sake was refused, too. Raises `GatewayError`, and what `send` raises.
+        """
+        known: AccessToken | None = None
+        for number in range(1, TOKENS_TO_TRY + 1):
+            token = await self.current()
+            answer = await send(token)
+            if answer.status != 401:
+                break
+            await self.refused(token)
+            if number == 1:
+                known = self._fetched
+            elif token is self._fetched and token is not known:
+                break
+        return answer
+
     async def refused(self, token: AccessToken) -> None:
         """The gateway answered 401 to this token: never use it again."""
-        self._refused = token.value
+        self._refused.append(token.value)
         if self._held is not None and self._held.token.value == token.value:
             self._held = None
         await self._store.discard(token.value)
@@ -116,14 +142,14 @@ class Tokens:
         async with self._store.single_flight():
             token = await self._store.get()
             if token is None or not self._better(token):
-                token = await self._fetch()
+                token = self._fetched = await self._fetch()
                 await self._store.put(token)
         self._held = self._holding(token)
         return token
 
     def _better(self, shared: AccessToken) -> bool:
         """Whether another worker has renewed the token already."""
-        if shared.value == self._refused or self._life(shared) <= 0:
+        if shared.value in self._refused or self._life(shared) <= 0:
             return False
         return self._held is None or shared.expires_at > self._held.token.expires_at
 

@@ -38,7 +38,7 @@ from billing.ports import ChargeRequest
 
 # The gateway's limits (gateway.md §3); the charset is ours, narrower on purpose.
 _MERCHANT_UID = re.compile(r"[A-Za-z0-9_-]{1,40}")
-_IMP_UID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+IMP_UID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 LONGEST_CUSTOMER_UID = 80
 
 # However long the gateway asks us to wait, a look sooner than this costs nothing (reliability G4).
@@ -78,7 +78,7 @@ def charge_body(asked: ChargeRequest) -> bytes:
     return _ENCODER.encode(body).encode("utf-8")
 
 
-def outcome_of_failure(error: BaseException, *, may_have_left: bool) -> Outcome:
+def outcome_of_failure(error: BaseException, *, may_have_left: bool) -> NotSent | Unknown:
     """What it means that there is no whole answer.
 
     `may_have_left` is False only while no charge request was handed to the transport, or the last
@@ -159,7 +159,7 @@ def _paid(payment: fields.Row, asked: ChargeRequest, sandbox: bool) -> Outcome:
     if fields.flag(payment, "sandbox") not in (None, sandbox):
         return _contradiction("sandbox")
     imp_uid = fields.needed_text(payment, "imp_uid")
-    if not _IMP_UID.fullmatch(imp_uid):
+    if not IMP_UID.fullmatch(imp_uid):
         return Unknown("imp_uid is malformed")
     return Approved(imp_uid, Won(amount), fields.needed_moment(payment, "paid_at"))
 

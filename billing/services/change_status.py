@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import select
 
 from billing.domain.attempt import LIVE, MAX_ATTEMPT_NUMBER, AttemptStatus
-from billing.domain.calendar import cycle_dates
+from billing.domain.calendar import cycle_dates, day_of
 from billing.domain.cycle import CycleReason, CycleStatus
+from billing.domain.declines import DeclineClass
 from billing.domain.errors import Conflict, NotFound, TransitionRefused
-from billing.domain.plan import last_start, resume_at
+from billing.domain.plan import Declines, NoRetry, RetryAt, last_start, next_attempt, resume_at
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SUBSCRIPTION_TRANSITIONS, SubscriptionStatus
 from billing.services.open_cycles import new_attempt
-from billing.store import events, subscriptions
+from billing.store import attempts, events, subscriptions
 from billing.store.session import Book, Transaction
 from billing.store.tables import Attempt, Cycle, Subscription
 
@@ -36,19 +37,14 @@ def pause(book: Book, policy: BillingPolicy, customer_uid: str) -> Changed:
         subscription = _find(tx, customer_uid)
         if _moves(tx, subscription, SubscriptionStatus.PAUSED):
             _withdraw(tx, _open_cycle(tx, subscription))
-        until = _must_resume_by(tx, subscription, policy)
-        day = f"{until.astimezone(policy.plan.zone):%Y-%m-%d %H:%M}"
-        return Changed(
-            subscription.status,
-            f"Resume before {day} (Seoul): a month without a payment ends the billing key.",
-            f"{day}(서울) 전에 재개하십시오. 결제가 없는 달이 생기면 빌링키를 다시 쓸 수 없습니다.",
-        )
+        return Changed(subscription.status, *_what_pausing_risks(tx, subscription, policy))
 
     return book.run(step)
 
 
 def resume(book: Book, policy: BillingPolicy, customer_uid: str) -> Changed:
-    """Charge again; an open cycle gets an attempt at the next retry slot of its band.
+    """Charge again; an open cycle gets an attempt at the next retry slot of its band, unless its
+    declines forbid one.
 
     Raises `NotFound`, `TransitionRefused` (a suspended customer must register again), `Conflict`
     (paused and resumed so often that the month has no attempt left)."""
@@ -60,9 +56,11 @@ def resume(book: Book, policy: BillingPolicy, customer_uid: str) -> Changed:
             raise TransitionRefused(
                 "subscription: a suspended one cannot be resumed; the customer must register again"
             )
+        warning = ("", "")
         if _moves(tx, subscription, SubscriptionStatus.ACTIVE):
-            _attempt_again(tx, subscription, policy)
-        return Changed(subscription.status)
+            attempt_again(tx, subscription, policy)
+            warning = _too_late(tx, subscription, policy)
+        return Changed(subscription.status, *warning)
 
     return book.run(step)
 
@@ -161,12 +159,18 @@ def _skip(tx: Transaction, subscription: Subscription, cycle: Cycle) -> None:
     )
 
 
-def _attempt_again(tx: Transaction, subscription: Subscription, policy: BillingPolicy) -> None:
+def attempt_again(
+    tx: Transaction, subscription: Subscription, policy: BillingPolicy, *, pardoned: bool = False
+) -> None:
+    """Plan an attempt at the next retry slot of the open cycle, where there is room for one.
+
+    `pardoned` when the newest decline was our own fault, now mended: it counts as one that may be
+    tried again soon, whatever it said.
+    """
     cycle = _open_cycle(tx, subscription)
     if cycle is None or _live(tx, cycle) is not None:
         return
-    dates = cycle_dates(subscription.anchor_on, cycle.number, policy.plan.calendar)
-    at = resume_at(tx.now, dates, policy.plan)
+    at = _next_moment(tx, subscription, cycle, policy, pardoned=pardoned)
     if at is None:
         return
     numbers = tx.session.execute(select(Attempt.number).where(Attempt.cycle_id == cycle.id))
@@ -187,7 +191,94 @@ def _attempt_again(tx: Transaction, subscription: Subscription, policy: BillingP
     )
 
 
-def _must_resume_by(tx: Transaction, subscription: Subscription, policy: BillingPolicy) -> datetime:
+def _next_moment(
+    tx: Transaction,
+    subscription: Subscription,
+    cycle: Cycle,
+    policy: BillingPolicy,
+    *,
+    pardoned: bool,
+) -> datetime | None:
+    """When the open cycle may be tried again, or None. A pause is no way around the rules that
+    follow a decline: neither its wait nor the number of tries in a day and a month."""
+    plan = policy.plan
+    dates = cycle_dates(subscription.anchor_on, cycle.number, plan.calendar)
+    newest = _newest_decline(tx, cycle)
+    if newest is None or newest.settled_at is None:
+        return resume_at(tx.now, dates, plan)
+    sent = attempts.declined_sent_at(tx.session, cycle.id)
+    day = day_of(newest.settled_at, plan.zone)
+    declines = Declines(
+        total=len(sent), today=sum(day_of(moment, plan.zone) == day for moment in sent)
+    )
+    decline = policy.declines.classify(newest.message)
+    if pardoned:
+        decline = replace(decline, decline_class=DeclineClass.AGAIN_SOON)
+    match next_attempt(decline, newest.settled_at, declines, dates, plan):
+        case NoRetry(why=why):
+            events.add(
+                tx.session,
+                at=tx.now,
+                kind="cycle.no_more_attempts",
+                subscription_id=subscription.id,
+                cycle_id=cycle.id,
+                data={"why": why},
+            )
+            return None
+        case RetryAt(at=at) if at > tx.now:
+            return at
+        case RetryAt():
+            # Its slot passed while the subscription was paused: the next one.
+            return resume_at(tx.now, dates, plan)
+
+
+def _newest_decline(tx: Transaction, cycle: Cycle) -> Attempt | None:
+    return tx.session.execute(
+        select(Attempt)
+        .where(Attempt.cycle_id == cycle.id, Attempt.status == AttemptStatus.DECLINED)
+        .order_by(Attempt.number.desc())
+        .limit(1)
+    ).scalar_one_or_none()
+
+
+def _what_pausing_risks(
+    tx: Transaction, subscription: Subscription, policy: BillingPolicy
+) -> tuple[str, str]:
+    """Until when it must be resumed, in English and Korean; or that this month's time is over."""
+    until = _last_chance(tx, subscription, policy)
+    if until < tx.now:
+        return _over(until, policy)
+    day = _shown(until, policy)
+    return (
+        f"Resume before {day} (Seoul): a month without a payment ends the billing key.",
+        f"{day}(서울) 전에 재개하십시오. 결제가 없는 달이 생기면 빌링키를 다시 쓸 수 없습니다.",
+    )
+
+
+def _too_late(
+    tx: Transaction, subscription: Subscription, policy: BillingPolicy
+) -> tuple[str, str]:
+    """What must be said of a subscription resumed when this month can be charged no more."""
+    until = _last_chance(tx, subscription, policy)
+    return _over(until, policy) if until < tx.now else ("", "")
+
+
+def _over(until: datetime, policy: BillingPolicy) -> tuple[str, str]:
+    day = _shown(until, policy)
+    return (
+        f"The last moment for this month's charge has passed ({day}, Seoul). Unless a payment is"
+        " still under way, the billing key ends at the close: the customer must register again.",
+        f"이번 달 결제를 시작할 수 있는 마지막 시각({day}, 서울)이 지났습니다. 진행 중인 결제가"
+        " 없다면 마감과 함께 빌링키가 끝나며, 고객이 다시 등록해야 합니다.",
+    )
+
+
+def _shown(moment: datetime, policy: BillingPolicy) -> str:
+    return f"{moment.astimezone(policy.plan.zone):%Y-%m-%d %H:%M}"
+
+
+def _last_chance(tx: Transaction, subscription: Subscription, policy: BillingPolicy) -> datetime:
+    """The last moment at which the open month, or the next one, may be charged."""
     cycle = _open_cycle(tx, subscription)
     if cycle is not None:
         return cycle.last_start_at

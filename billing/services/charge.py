@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from billing.domain.errors import GatewayError, GatewayRefused
@@ -21,12 +22,16 @@ from billing.domain.finding import Finding, Nothing
 from billing.domain.outcome import NotSent, Outcome, Unknown
 from billing.domain.policy import RECORD_BUDGET, BillingPolicy
 from billing.domain.seal import is_intact
-from billing.ports import PaymentGateway
+from billing.ports import PaymentGateway, Watermark
 from billing.services import asking
+from billing.services.hold import stop
 from billing.services.record import Answer, FactsChanged, GivenBack, Result, record
 from billing.store import attempts, events, health, installation
 from billing.store.attempts import Claim
+from billing.store.health import Permit
 from billing.store.session import Book, Transaction
+
+_log = structlog.get_logger(__name__)
 
 # Between tries to write a record while the database is away.
 _RECORD_AGAIN_SECONDS = 0.5
@@ -42,31 +47,46 @@ class _Batch:
     claims: Sequence[Claim]
     key: bytes
     claimed_at: datetime
-    first_wait: timedelta
+    permit: Permit
     started: float
     lease_ends: float
 
 
 async def charge(
-    book: Book, gateway: PaymentGateway, policy: BillingPolicy, attempt_ids: Sequence[int]
+    book: Book,
+    gateway: PaymentGateway,
+    policy: BillingPolicy,
+    attempt_ids: Sequence[int],
+    watermark: Watermark | None = None,
 ) -> Counter[Result]:
     """Charge those of these attempts that may be charged now; returns how many ended how.
 
     Attempts that are not due, or are another worker's, are left alone, so a message that comes
-    twice, late or by mistake does nothing.
+    twice, late or by mistake does nothing. With a `watermark`, a database that has forgotten
+    events is noticed too.
     """
     await _watch_the_clock(book, gateway)
+    if watermark is not None:
+        await _watch_the_book(book, policy, watermark)
     batch = await _claim(book, policy, attempt_ids)
     answers: asyncio.Queue[Answer | None] = asyncio.Queue()
     recorder = asyncio.create_task(_record_as_they_come(book, policy, batch, answers))
-    await asyncio.gather(
-        *(
-            _charge_one(gateway, policy, batch, place, claim, answers)
-            for place, claim in enumerate(batch.claims)
+    try:
+        ended = await asyncio.gather(
+            *(
+                _charge_one(gateway, policy, batch, place, claim, answers)
+                for place, claim in enumerate(batch.claims)
+            ),
+            return_exceptions=True,
         )
-    )
-    answers.put_nowait(None)
-    return await recorder
+    finally:
+        # Also when we are told to stop: every answer is in by now, and is written down first.
+        answers.put_nowait(None)
+        tally = await asyncio.shield(recorder)
+    for failure in ended:
+        if isinstance(failure, BaseException):
+            raise failure
+    return tally
 
 
 async def _claim(book: Book, policy: BillingPolicy, attempt_ids: Sequence[int]) -> _Batch:
@@ -74,9 +94,13 @@ async def _claim(book: Book, policy: BillingPolicy, attempt_ids: Sequence[int]) 
     # What must fit behind the wait for a place under the ceiling.
     longest = policy.lease - policy.deadline - RECORD_BUDGET
 
-    def step(tx: Transaction) -> tuple[Sequence[Claim], bytes, datetime, timedelta]:
-        rate = policy.charges_per_second
-        permit = health.reserve(tx.session, tx.now, len(attempt_ids), rate, max(longest, _NO_WAIT))
+    def step(tx: Transaction) -> tuple[Sequence[Claim], bytes, datetime, Permit]:
+        here = installation.identity(tx.session, policy.store)
+        if problem := installation.fence(tx.session, here):
+            stop(tx, problem)
+        permit = health.reserve(
+            tx.session, tx.now, len(attempt_ids), policy.ceiling, max(longest, _NO_WAIT)
+        )
         taken, rest = attempt_ids[: permit.count], attempt_ids[permit.count :]
         attempts.take_back(tx.session, rest)
         claims = attempts.claim(tx.session, taken, tx.now, tx.now + policy.lease)
@@ -90,10 +114,10 @@ async def _claim(book: Book, policy: BillingPolicy, attempt_ids: Sequence[int]) 
                 attempt_id=claim.attempt_id,
                 data={"merchant_uid": claim.request.merchant_uid, "fence": claim.fence},
             )
-        return claims, installation.stored_key(tx.session), tx.now, permit.wait
+        return claims, installation.stored_key(tx.session), tx.now, permit
 
-    claims, key, now, wait = await asyncio.to_thread(book.run, step)
-    return _Batch(claims, key, now, wait, started, started + policy.lease.total_seconds())
+    claims, key, now, permit = await asyncio.to_thread(book.run, step)
+    return _Batch(claims, key, now, permit, started, started + policy.lease.total_seconds())
 
 
 async def _charge_one(
@@ -128,7 +152,7 @@ async def _before_sending(
     """Everything that may still stop a claimed attempt; None when it may be sent."""
     if not is_intact(batch.key, claim.facts, claim.seal):
         return FactsChanged()
-    await _wait_for_place(policy, batch, place)
+    await _wait_for_place(batch, place)
     if (late := _too_late(policy, batch, claim)) is not None:
         return late
     try:
@@ -140,10 +164,10 @@ async def _before_sending(
     return _too_late(policy, batch, claim)
 
 
-async def _wait_for_place(policy: BillingPolicy, batch: _Batch, place: int) -> None:
+async def _wait_for_place(batch: _Batch, place: int) -> None:
     """Charges of a batch start one after the other, at the rate that was reserved."""
-    rate = policy.charges_per_second
-    behind = batch.first_wait.total_seconds() + (place / rate if rate else 0)
+    rate = batch.permit.rate
+    behind = batch.permit.wait.total_seconds() + (place / rate if rate else 0)
     left = batch.started + behind - asyncio.get_running_loop().time()
     if left > 0:
         await asyncio.sleep(left)
@@ -193,8 +217,32 @@ async def _record_group(
                 parts = [await _record_group(book, policy, lease_ends, [one]) for one in group]
                 return [result for part in parts for result in part]
             if not isinstance(error, SQLAlchemyError) or loop.time() >= lease_ends:
+                # Never the error's own text: it may hold a row of somebody's data.
+                _log.error("unrecorded", attempt=group[0].attempt_id, error=type(error).__name__)
                 return [Result.UNRECORDED]
             await asyncio.sleep(_RECORD_AGAIN_SECONDS)
+
+
+async def _watch_the_book(book: Book, policy: BillingPolicy, watermark: Watermark) -> None:
+    """A database with fewer events than were seen of it has lost some: nothing more is sent."""
+
+    def here(tx: Transaction) -> str | None:
+        return installation.identity(tx.session, policy.store).database
+
+    database = await asyncio.to_thread(book.run, here)
+    if database is None:
+        return
+    # Asked first: what is committed in between can only make the book's own number higher.
+    seen = await watermark.seen(database)
+
+    def compare(tx: Transaction) -> int:
+        newest = events.newest(tx.session)
+        if seen is not None and newest < seen:
+            stop(tx, f"the database went back in time: event {seen} is gone")
+        return newest
+
+    newest = await asyncio.to_thread(book.run, compare)
+    await watermark.raise_to(database, newest)
 
 
 async def _watch_the_clock(book: Book, gateway: PaymentGateway) -> None:

@@ -9,11 +9,12 @@ from sqlalchemy import ColumnElement, select
 
 from billing.domain.attempt import AttemptStatus
 from billing.domain.calendar import cycle_dates
-from billing.domain.cycle import CycleReason, CycleStatus
+from billing.domain.cycle import CycleReason, CycleStatus, HoldReason
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SubscriptionStatus, SuspensionReason
+from billing.services.confirm import confirm_suspensions
 from billing.services.open_cycles import move_on, new_cycle
-from billing.store import events
+from billing.store import events, health
 from billing.store.session import Book, Transaction
 from billing.store.tables import Attempt, Cycle, Subscription
 
@@ -23,9 +24,10 @@ GIVE_UP_AFTER = timedelta(hours=48)
 
 
 def close_cycles(book: Book, policy: BillingPolicy) -> int:
-    """End every open cycle whose window is over, every paused month that passed, and warn of
-    those that close soon. Returns how many ended."""
+    """End every open cycle whose window is over, every paused month that passed, suspend whom the
+    gateway declined for good, and warn of those that close soon. Returns how many ended."""
     book.run(lambda tx: _warn_closing_soon(tx, policy))
+    book.run(confirm_suspensions)
     return _until_done(book, _close_batch, policy) + _until_done(book, _skip_paused, policy)
 
 
@@ -84,7 +86,8 @@ def _end(tx: Transaction, cycle: Cycle, subscription: Subscription) -> None:
                 attempt_id=attempt.id,
                 data={"why": "the window closed"},
             )
-    cycle.status, cycle.reason = _verdict(cycle, subscription, found)
+    held = health.hold_reason(tx.session) is not None
+    cycle.status, cycle.reason = _verdict(tx, cycle, subscription, found, charging_is_held=held)
     cycle.settled_at = tx.now
     events.add(
         tx.session,
@@ -106,19 +109,28 @@ def _end(tx: Transaction, cycle: Cycle, subscription: Subscription) -> None:
 
 
 def _verdict(
-    cycle: Cycle, subscription: Subscription, found: list[Attempt]
+    tx: Transaction,
+    cycle: Cycle,
+    subscription: Subscription,
+    found: list[Attempt],
+    *,
+    charging_is_held: bool,
 ) -> tuple[CycleStatus, CycleReason]:
     statuses = {attempt.status for attempt in found}
     if statuses & {AttemptStatus.SENDING, AttemptStatus.UNKNOWN}:
         return CycleStatus.MISSED, CycleReason.UNPROVEN
     if subscription.status == SubscriptionStatus.CANCELLED:
         return CycleStatus.SKIPPED, CycleReason.CANCELLED
-    if subscription.status == SubscriptionStatus.PAUSED:
+    # Not what it is now: one paused or resumed between the band's end and this tick was what it was
+    # when the last charge could have started, and that is why the month has no payment.
+    if events.was_paused(tx.session, subscription.id, cycle.last_start_at):
         return CycleStatus.SKIPPED, CycleReason.PAUSED
-    if cycle.held is not None:
+    if cycle.held not in (None, HoldReason.UNCONFIRMED):
         return CycleStatus.MISSED, CycleReason.HELD
     if AttemptStatus.DECLINED in statuses:
         return CycleStatus.MISSED, CycleReason.DECLINED
+    if charging_is_held:
+        return CycleStatus.MISSED, CycleReason.HELD
     return CycleStatus.MISSED, CycleReason.NOT_ATTEMPTED
 
 

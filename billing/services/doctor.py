@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from billing.store import health, heartbeats, schema
 from billing.store.session import Book
+from billing.store.trouble import why
 
 SEEN_WITHIN = timedelta(minutes=5)
 OLDEST_POSTGRESQL = 140_000
@@ -31,8 +32,7 @@ def _check(name: str, ok: bool, detail: str, remedy: str) -> dict[str, Any]:
 
 
 def _away(error: DBAPIError) -> dict[str, Any]:
-    # Never the error's own text: it may hold the address with its password.
-    detail = f"could not be used ({type(error.orig or error).__name__})"
+    detail = f"could not be used: {why(error)}"
     return _check("database", False, detail, "Start the server, or correct MAEWOL_DATABASE_URL")
 
 

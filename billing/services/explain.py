@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from billing.domain.attempt import AttemptStatus
-from billing.domain.calendar import cycle_dates
-from billing.domain.cycle import CycleStatus
+from billing.domain.calendar import CycleDates, cycle_dates
+from billing.domain.cycle import CycleReason, CycleStatus
 from billing.domain.errors import NotFound
+from billing.domain.plan import last_start
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SubscriptionStatus
-from billing.store import views
+from billing.store import health, views
 from billing.store.session import Book
+
+# English, Korean.
+Text = tuple[str, str]
 
 _RULE = (
     "Same amount, once a calendar month, within 5 days of the initial payment's day;"
     " a month without a payment ends the billing key."
 )
+_NOTHING = ("Nothing.", "없습니다.")
 _REGISTER_ANEW = ("The customer must register again.", "고객이 다시 등록해야 합니다.")
+_RELEASE = (
+    "Correct the cause, then run: maewol release",
+    "원인을 바로잡은 뒤 maewol release를 실행하십시오.",
+)
+_COMPARE = (
+    "Compare the gateway's console with the book.",
+    "콘솔의 결제 내역과 장부를 비교하십시오.",
+)
+_WHO_CHARGED = (
+    "Find out who else charges this key; two chargers pay twice some day.",
+    "이 빌링키로 결제하는 다른 주체를 확인하십시오. 언젠가 이중 결제가 됩니다.",
+)
 
 
 def why(
@@ -29,13 +48,15 @@ def why(
         found = views.subscriptions(tx.session, zone, customer_uid=customer_uid)
         if not found:
             raise NotFound(f"no subscription has the customer_uid {customer_uid!r}")
-        cycles = views.cycles(tx.session, zone, customer_uid=customer_uid)
+        cycles = views.cycles(tx.session, zone, customer_uid=customer_uid, number=number, limit=1)
         anchor_on = views.anchor_on(tx.session, customer_uid)
-    subscription = found[0]
-    wanted = number or (cycles[0]["cycle"] if cycles else subscription["next_cycle"])
-    cycle = next((one for one in cycles if one["cycle"] == wanted), None)
+        hold, now = health.hold_reason(tx.session), tx.now
+    subscription, cycle = found[0], cycles[0] if cycles else None
+    wanted = number or (cycle["cycle"] if cycle else subscription["next_cycle"])
     dates = cycle_dates(anchor_on, wanted, policy.plan.calendar)
-    message, people = _what_next(policy, subscription, cycle)
+    last = last_start(dates, policy.plan)
+    case = _Case(policy, subscription, dates, now, hold, last)
+    following, people = _not_there(case) if cycle is None else _what_next(case, cycle)
     return {
         "customer_uid": customer_uid,
         "subscription": subscription["status"],
@@ -49,47 +70,151 @@ def why(
         "window": [dates.window.opens_on.isoformat(), dates.window.closes_on.isoformat()],
         "band": [dates.band.opens_on.isoformat(), dates.band.closes_on.isoformat()],
         "attempts": cycle["attempts"] if cycle else [],
-        "next": message,
+        "next": following[0],
+        "next_ko": following[1],
         "what_a_person_can_do": people[0],
         "what_a_person_can_do_ko": people[1],
     }
 
 
-def _what_next(
-    policy: BillingPolicy, subscription: dict[str, Any], cycle: dict[str, Any] | None
-) -> tuple[str, tuple[str, str]]:
-    nothing = ("Nothing.", "없습니다.")
-    if cycle is None:
-        return f"The cycle opens at {subscription['next_due_at']}.", nothing
+@dataclass(frozen=True, slots=True)
+class _Case:
+    policy: BillingPolicy
+    subscription: dict[str, Any]
+    dates: CycleDates
+    now: datetime
+    hold: str | None
+    last_start: datetime
+
+    @property
+    def last(self) -> str | None:
+        return views.moment(self.last_start, self.policy.plan.zone)
+
+
+def _not_there(case: _Case) -> tuple[Text, Text]:
+    """The book has no such cycle: it is still to come, or never was ours."""
+    number, following = case.dates.number, case.subscription["next_cycle"]
+    month, opens_at = f"{case.dates.month:%Y-%m}", case.subscription["next_due_at"]
+    if number < following:
+        return (
+            f"Cycle {number} ({month}) came before the enrolment: it is not Maewol's to charge.",
+            f"{number}회차({month})는 등록 이전이므로 Maewol이 결제하지 않습니다.",
+        ), _NOTHING
+    if (stopped := _stopped(case)) is not None:
+        return stopped
+    if number > following:
+        return (
+            f"Cycle {number} ({month}) is not there yet: the next is {following},"
+            f" which opens at {opens_at}.",
+            f"{number}회차({month})는 아직 없습니다."
+            f" 다음은 {following}회차이며 {opens_at}에 열립니다.",
+        ), _NOTHING
+    if datetime.fromisoformat(opens_at) <= case.now:
+        return (
+            "It is due: the cycle opens at the next tick, once the month before has ended.",
+            "예정 시각이 되었습니다. 앞 회차가 끝났다면 다음 틱에 열립니다.",
+        ), _NOTHING
+    return (f"The cycle opens at {opens_at}.", f"{opens_at}에 회차가 열립니다."), _NOTHING
+
+
+def _what_next(case: _Case, cycle: dict[str, Any]) -> tuple[Text, Text]:
     if cycle["status"] != CycleStatus.OPEN:
-        stopped = subscription["status"] == SubscriptionStatus.SUSPENDED
-        ended = f"The cycle ended: {cycle['status']}."
-        return ended, _REGISTER_ANEW if stopped else nothing
+        return _ended(case, cycle)
+    if cycle["attempts"]:
+        last = cycle["attempts"][-1]
+        number, status = last["number"], last["status"]
+    else:
+        number, status = 0, None
+    if status == AttemptStatus.SENDING:
+        return (
+            f"Attempt {number} is at the gateway now.",
+            f"{number}번째 시도를 결제사에 보냈고 응답을 기다립니다.",
+        ), _NOTHING
     if cycle["held"]:
         return (
             f"Held ({cycle['held']}): nothing is sent until a person has looked.",
-            (
-                "Compare the gateway's console with the book.",
-                "콘솔의 결제 내역과 장부를 비교하십시오.",
-            ),
-        )
-    return _live(policy, cycle)
+            f"보류 중({cycle['held']})입니다. 사람이 확인할 때까지 요청을 보내지 않습니다.",
+        ), _COMPARE
+    if status == AttemptStatus.UNKNOWN:
+        return (
+            f"The gateway is asked what became of attempt {number}.",
+            f"{number}번째 시도의 결과를 결제사에 조회하고 있습니다.",
+        ), _NOTHING
+    if (stopped := _stopped(case)) is not None:
+        return stopped
+    if status == AttemptStatus.DUE:
+        return _waiting(case, cycle, number, last["planned_at"])
+    return (
+        f"No further attempt; the window closes on {cycle['closes_on']}.",
+        f"더 시도하지 않습니다. 결제 가능 기간은 {cycle['closes_on']}에 끝납니다.",
+    ), _advice(case, cycle)
 
 
-def _live(policy: BillingPolicy, cycle: dict[str, Any]) -> tuple[str, tuple[str, str]]:
-    last = cycle["attempts"][-1] if cycle["attempts"] else None
+def _waiting(case: _Case, cycle: dict[str, Any], number: int, at: str) -> tuple[Text, Text]:
+    if case.hold is not None:
+        return (
+            f"Attempt {number} waits: all charging is held ({case.hold}).",
+            f"{number}번째 시도가 대기 중입니다. 모든 결제가 멈춰 있습니다({case.hold}).",
+        ), _RELEASE
+    if case.now > case.last_start:
+        return (
+            f"Too late for attempt {number}: the last moment was {case.last}.",
+            f"{number}번째 시도를 하기에 늦었습니다. 마지막 시각은 {case.last}이었습니다.",
+        ), _advice(case, cycle)
+    if datetime.fromisoformat(at) <= case.now:
+        return (
+            f"Attempt {number} is due and goes out as soon as a worker takes it.",
+            f"{number}번째 시도의 시각이 되었습니다. 워커가 받는 대로 보냅니다.",
+        ), _advice(case, cycle)
+    return (
+        f"Attempt {number} goes out at {at}.",
+        f"{at}에 {number}번째 시도를 보냅니다.",
+    ), _advice(case, cycle)
+
+
+def _stopped(case: _Case) -> tuple[Text, Text] | None:
+    """What is said of a subscription that is not charged any more, or not now."""
+    match SubscriptionStatus(case.subscription["status"]):
+        case SubscriptionStatus.ACTIVE:
+            return None
+        case SubscriptionStatus.PAUSED if case.now > case.last_start:
+            return (
+                f"Paused, and the last moment for this charge ({case.last}) has passed.",
+                f"일시 중지 상태이며, 결제할 수 있는 마지막 시각({case.last})이 지났습니다.",
+            ), _REGISTER_ANEW
+        case SubscriptionStatus.PAUSED:
+            return (
+                "Paused: nothing is sent.",
+                "일시 중지 상태이므로 요청을 보내지 않습니다.",
+            ), (
+                f"Resume it before {case.last}, or the billing key is lost.",
+                f"{case.last} 전에 재개하지 않으면 빌링키를 잃습니다.",
+            )
+        case SubscriptionStatus.SUSPENDED:
+            reason = case.subscription["reason"]
+            return (
+                f"Suspended ({reason}): nothing more is sent.",
+                f"정지({reason}) 상태이므로 더 보내지 않습니다.",
+            ), _REGISTER_ANEW
+        case SubscriptionStatus.CANCELLED:
+            return ("Cancelled: nothing more is sent.", "해지되어 더 보내지 않습니다."), _NOTHING
+
+
+def _ended(case: _Case, cycle: dict[str, Any]) -> tuple[Text, Text]:
+    status, reason = cycle["status"], cycle["reason"]
+    shown = f"{status}, {reason}" if reason else status
+    people = _NOTHING
+    if reason == CycleReason.PAID_ELSEWHERE:
+        people = _WHO_CHARGED
+    elif case.subscription["status"] == SubscriptionStatus.SUSPENDED:
+        people = _REGISTER_ANEW
+    return (f"The cycle ended: {shown}.", f"회차가 끝났습니다: {shown}."), people
+
+
+def _advice(case: _Case, cycle: dict[str, Any]) -> Text:
+    """What the newest decline asks of a person."""
     declined = [one for one in cycle["attempts"] if one["status"] == AttemptStatus.DECLINED]
-    people = ("Nothing.", "없습니다.")
-    if declined:
-        advice = policy.declines.classify(declined[-1]["message"])
-        people = (advice.advice_en, advice.advice_ko)
-    nobody = f"No further attempt; the window closes on {cycle['closes_on']}."
-    if last is None:
-        return nobody, people
-    number = last["number"]
-    following = {
-        AttemptStatus.DUE: f"Attempt {number} goes out at {last['planned_at']}.",
-        AttemptStatus.SENDING: f"Attempt {number} is at the gateway now.",
-        AttemptStatus.UNKNOWN: f"The gateway is asked what became of attempt {number}.",
-    }
-    return following.get(last["status"], nobody), people
+    if not declined:
+        return _NOTHING
+    found = case.policy.declines.classify(declined[-1]["message"])
+    return found.advice_en, found.advice_ko

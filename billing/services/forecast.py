@@ -83,6 +83,6 @@ def moment_of(value: str | None) -> datetime | None:
         found = None
     if found is None or found.tzinfo is None:
         raise InvalidInput(
-            "at", value, "is not a moment with an offset", "Write 2026-11-20T10:00:00+09:00"
+            "--at", value, "is not a moment with an offset", "Write 2026-11-20T10:00:00+09:00"
         )
     return found

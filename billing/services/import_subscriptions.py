@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
 from typing import Any, BinaryIO
 
 from billing.domain.attempt import customer_tag
@@ -78,18 +82,96 @@ def import_subscriptions(
     month's). Memory does not grow with the file.
     """
     report = ImportReport()
-    try:
-        with book.transaction() as tx:
-            subscriptions.take_time(tx.session)
-            importing = _Import(tx, policy, derive_key, report, verify, progress)
-            importing.run(file)
-            if dry_run or (report.bad and not skip_bad):
-                raise _NothingWritten
-    except _NothingWritten:
-        if not dry_run:
-            report.added = 0
+    found = records(file)
+    names = _columns(next(found, None), report)
+    if not names:
+        return report
+    counted = _counted(found, report, progress)
+    with tempfile.TemporaryFile() as spool:
+        if verify is not None:
+            # Before the transaction opens: no transaction spans the network.
+            counted = _verified(book, policy, verify, names, counted, report, spool)
+        try:
+            with book.transaction() as tx:
+                subscriptions.take_time(tx.session)
+                _Import(tx, policy, derive_key, report).run(names, counted)
+                if dry_run or (report.bad and not skip_bad):
+                    raise _NothingWritten
+        except _NothingWritten:
+            if not dry_run:
+                report.added = 0
     report.rejected.sort(key=lambda one: one.line)
     return report
+
+
+def _counted(
+    found: Iterable[Record], report: ImportReport, progress: Callable[[int], None]
+) -> Iterator[Record]:
+    for record in found:
+        report.read += 1
+        if report.read % _PROGRESS_EVERY == 0:
+            progress(report.read)
+        yield record
+    progress(report.read)
+
+
+def _verified(
+    book: Book,
+    policy: BillingPolicy,
+    verify: Verify,
+    names: Sequence[str],
+    found: Iterable[Record],
+    report: ImportReport,
+    spool: BinaryIO,
+) -> Iterator[Record]:
+    """Ask the gateway about every good line, many at once; the lines that it confirms.
+
+    Those wait in a file without a name: memory does not grow, and what is imported is what was
+    asked about, even if the caller's file changes meanwhile.
+    """
+    with book.transaction() as tx:
+        now = tx.now
+    for group in _grouped(_read_all(names, found, now, policy, report)):
+        problems = verify([new for _, new in group])
+        for (record, new), problem in zip(group, problems, strict=True):
+            if problem is None:
+                spool.write(json.dumps([record.line, *record.cells]).encode() + b"\n")
+            else:
+                report.reject(record.line, "customer_uid", new.facts.customer_uid, problem)
+    spool.seek(0)
+    kept = (json.loads(line) for line in spool)
+    return (Record(line, cells) for line, *cells in kept)
+
+
+def _grouped(
+    rows: Iterable[tuple[Record, NewSubscription]],
+) -> Iterator[list[tuple[Record, NewSubscription]]]:
+    rows = iter(rows)
+    while group := list(islice(rows, _VERIFY_TOGETHER)):
+        yield group
+
+
+def _read_all(
+    names: Sequence[str],
+    found: Iterable[Record],
+    now: datetime,
+    policy: BillingPolicy,
+    report: ImportReport,
+) -> Iterator[tuple[Record, NewSubscription]]:
+    """The lines that can be a subscription; the report gets the others."""
+    for record in found:
+        problem = record.problem
+        if problem is None and len(record.cells) != len(names):
+            problem = f"has {len(record.cells)} cells where the header has {len(names)}"
+        if problem is not None:
+            report.reject(record.line, "line", "", problem)
+            continue
+        row = dict(zip(names, record.cells, strict=True))
+        try:
+            yield record, new_subscription(row, now, policy.plan.zone)
+        except InvalidInput as error:
+            value = shown(error.field, str(error.value))
+            report.reject(record.line, error.field, value, error.problem)
 
 
 class _Import:
@@ -99,70 +181,22 @@ class _Import:
         policy: BillingPolicy,
         derive_key: Callable[[], bytes],
         report: ImportReport,
-        verify: Verify | None,
-        progress: Callable[[int], None],
     ) -> None:
         self.tx = tx
         self.policy = policy
         self.key = installation.key(tx.session, derive_key)
         self.report = report
-        self.verify = verify
-        self.progress = progress
 
-    def run(self, file: BinaryIO) -> None:
-        found = records(file)
-        names = _columns(next(found, None), self.report)
-        if not names:
-            return
+    def run(self, names: Sequence[str], found: Iterable[Record]) -> None:
         session = self.tx.session
-        subscriptions.stage(session, self._staged(names, found))
+        good = _read_all(names, found, self.tx.now, self.policy, self.report)
+        subscriptions.stage(session, (self._row(record.line, new) for record, new in good))
         self._reject_changed(subscriptions.drop_changed_in_book(session, MOST_REJECTIONS))
         self._reject_contradicting(subscriptions.drop_changed_in_file(session, MOST_REJECTIONS))
         self.report.added = subscriptions.insert_staged(session, self.tx.now)
         # What another import brought in meanwhile was left alone by the insert; it must agree too.
         self._reject_changed(subscriptions.drop_changed_in_book(session, MOST_REJECTIONS))
         self.report.unchanged = self.report.read - self.report.bad - self.report.added
-
-    def _staged(self, names: Sequence[str], found: Iterable[Record]) -> Iterator[Sequence[Any]]:
-        """Rows to stage. With `verify` the gateway is asked about many at once."""
-        group: list[tuple[int, NewSubscription]] = []
-        for record in found:
-            self.report.read += 1
-            if self.report.read % _PROGRESS_EVERY == 0:
-                self.progress(self.report.read)
-            new = self._read(names, record)
-            if new is not None:
-                group.append((record.line, new))
-            if self.verify is None or len(group) == _VERIFY_TOGETHER:
-                yield from self._verified(group)
-                group = []
-        yield from self._verified(group)
-        self.progress(self.report.read)
-
-    def _read(self, names: Sequence[str], record: Record) -> NewSubscription | None:
-        problem = record.problem
-        if problem is None and len(record.cells) != len(names):
-            problem = f"has {len(record.cells)} cells where the header has {len(names)}"
-        if problem is not None:
-            self.report.reject(record.line, "line", "", problem)
-            return None
-        row = dict(zip(names, record.cells, strict=True))
-        try:
-            return new_subscription(row, self.tx.now, self.policy.plan.zone)
-        except InvalidInput as error:
-            value = shown(error.field, str(error.value))
-            self.report.reject(record.line, error.field, value, error.problem)
-            return None
-
-    def _verified(self, group: list[tuple[int, NewSubscription]]) -> Iterator[Sequence[Any]]:
-        problems: Sequence[str | None] = [None] * len(group)
-        if self.verify is not None and group:
-            problems = self.verify([new for _, new in group])
-        for (line, new), problem in zip(group, problems, strict=True):
-            if problem is None:
-                yield self._row(line, new)
-            else:
-                self.report.reject(line, "customer_uid", new.facts.customer_uid, problem)
 
     def _row(self, line: int, new: NewSubscription) -> Sequence[Any]:
         facts, plan = new.facts, self.policy.plan
@@ -214,16 +248,16 @@ class _Import:
 def _columns(header: Record | None, report: ImportReport) -> Sequence[str]:
     """The columns, if they are ours; otherwise none, and the report says what is wrong."""
     if header is None or header.problem is not None:
-        problem = header.problem if header is not None else None
-        report.reject(1, "header", "", problem or "the file is empty")
+        line, problem = (header.line, header.problem) if header is not None else (1, None)
+        report.reject(line, "header", "", problem or "the file is empty")
         return ()
     names = header.cells
     for name in names:
         if name not in COLUMNS:
-            report.reject(1, "header", shown("header", name), "is no column of this file")
+            report.reject(header.line, "header", shown("header", name), "is no column of this file")
     for name in dict.fromkeys(name for name in names if names.count(name) > 1):
-        report.reject(1, "header", shown("header", name), "stands there more than once")
+        report.reject(header.line, "header", shown("header", name), "stands there more than once")
     for name in REQUIRED:
         if name not in names:
-            report.reject(1, "header", name, "is missing")
+            report.reject(header.line, "header", name, "is missing")
     return () if report.bad else names

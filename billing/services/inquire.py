@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from datetime import timedelta
 
 from billing.domain.attempt import AttemptStatus
 from billing.domain.errors import GatewayError
@@ -20,17 +19,17 @@ from billing.store.session import Book, Transaction
 BATCH = 500
 # How many questions are open at the gateway at once: look-ups must not crowd out charges.
 WIDTH = 10
-# A question whose message or answer was lost is asked again after this.
-AGAIN = timedelta(seconds=60)
 
 
 def find_unknown(book: Book, queue: WorkQueue, policy: BillingPolicy) -> int:
     """Make attempts whose lease ran out unknown, and send every open question to the workers.
 
-    Returns how many were sent. Raises `BrokerUnavailable`; they are found again a minute later.
+    Returns how many were sent. Raises `BrokerUnavailable`; they are found again, a minute later or
+    so.
     """
     book.run(lambda tx: _give_up_on_expired(tx, policy))
-    ids = book.run(lambda tx: attempts.take_to_ask(tx.session, tx.now, tx.now + AGAIN, BATCH))
+    again = policy.ask_again_after
+    ids = book.run(lambda tx: attempts.take_to_ask(tx.session, tx.now, tx.now + again, BATCH))
     for start in range(0, len(ids), policy.charge_batch):
         queue.inquire(ids[start : start + policy.charge_batch])
     return len(ids)
@@ -42,7 +41,7 @@ def _give_up_on_expired(tx: Transaction, policy: BillingPolicy) -> None:
     "No such payment" proves something only after `settle`, counted from the end of the lease: the
     last moment at which its worker could have sent.
     """
-    for attempt in attempts.expired(tx.session, tx.now, BATCH):
+    for attempt, subscription_id in attempts.expired(tx.session, tx.now, BATCH):
         assert attempt.lease_until is not None  # noqa: S101 - a CHECK constraint says the same
         attempt.status = AttemptStatus.UNKNOWN
         attempt.provable_at = attempt.lease_until + policy.settle
@@ -52,6 +51,7 @@ def _give_up_on_expired(tx: Transaction, policy: BillingPolicy) -> None:
             tx.session,
             at=tx.now,
             kind="attempt.unknown",
+            subscription_id=subscription_id,
             cycle_id=attempt.cycle_id,
             attempt_id=attempt.id,
             data={"why": "the lease ran out"},

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from billing.domain.attempt import ATTEMPT_TRANSITIONS, AttemptStatus
+from billing.domain.brake import Verdict, verdict_of
 from billing.domain.calendar import cycle_dates, day_of
 from billing.domain.cycle import CYCLE_TRANSITIONS, CycleReason, CycleStatus, HoldReason
 from billing.domain.declines import Decline, DeclineClass
@@ -27,8 +28,9 @@ from billing.domain.outcome import Approved, Declined, NotSent, Outcome, Unknown
 from billing.domain.payment import Payment
 from billing.domain.plan import Declines, NoRetry, NoRetryReason, RetryAt, next_attempt
 from billing.domain.policy import BillingPolicy
-from billing.domain.subscription import SUBSCRIPTION_TRANSITIONS as SUBSCRIPTION_CHANGES
-from billing.domain.subscription import SubscriptionStatus, SuspensionReason
+from billing.domain.refund import month_of
+from billing.domain.subscription import CHAIN_AT_RISK, SubscriptionStatus, SuspensionReason
+from billing.services.hold import stop
 from billing.services.open_cycles import new_attempt
 from billing.store import attempts, events, health
 from billing.store.session import Transaction
@@ -44,8 +46,6 @@ FIRST_LOOK = timedelta(seconds=5)
 PENDING_AGAIN = timedelta(minutes=1)
 CONTRADICTION_AGAIN = timedelta(hours=1)
 
-# Declines that may be our own doing: a run of them stops all charging.
-_SUSPICIOUS = frozenset({DeclineClass.OPERATOR})
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 MESSAGE_LENGTH = 500
 
@@ -93,6 +93,22 @@ def record(tx: Transaction, policy: BillingPolicy, answers: Sequence[Answer]) ->
     return results
 
 
+def adopt(
+    tx: Transaction, policy: BillingPolicy, cycle_id: int, payment: Payment, reason: CycleReason
+) -> Result:
+    """Count a payment that nobody waited for as its cycle's: the ledger shows it, a look-up by name
+    confirmed it, and the month is its own.
+
+    `ELSEWHERE` when it counts now. Nothing is changed when the cycle is settled otherwise by now
+    (`TOO_LATE`), or when a charge of its own is on its way (`UNKNOWN`): that is settled first.
+    """
+    newest = attempts.newest_of(tx.session, cycle_id)
+    rows = attempts.lock_with_cycle(tx.session, [] if newest is None else [newest])
+    if newest is None or newest not in rows:
+        return Result.TOO_LATE
+    return _Recorder(tx, policy, *rows[newest]).adopt(payment, reason)
+
+
 class _Recorder:
     """Applies one answer to one attempt."""
 
@@ -117,21 +133,24 @@ class _Recorder:
         match answer.learnt:
             case Approved(imp_uid=imp_uid, paid_at=paid_at):
                 return self._paid_by_this(imp_uid, paid_at)
-            case PaidByThis(payment):
+            case PaidByThis(payment, also):
+                self._warn_of_more(payment, also)
                 return self._paid_by_this(payment.imp_uid, _moment(payment))
             case Declined(message=message, imp_uid=imp_uid):
                 return self._declined(message, imp_uid)
             case FailedThis(message=message, imp_uid=imp_uid):
                 return self._declined(message, imp_uid)
-            case NotSent(why=why):
-                return self._not_sent(why)
+            case NotSent(why=why, our_fault=our_fault):
+                return self._not_sent(why, alarm=our_fault)
             case GivenBack(why=why):
                 return self._given_back(why)
             case Unknown() as unknown:
                 return self._unknown(unknown)
-            case PaidByEarlier(payment):
+            case PaidByEarlier(payment, also):
+                self._warn_of_more(payment, also)
                 return self._paid_by_other(payment, CycleReason.PAID_LATE)
-            case PaidElsewhere(payment):
+            case PaidElsewhere(payment, also):
+                self._warn_of_more(payment, also)
                 return self._paid_by_other(payment, CycleReason.PAID_ELSEWHERE)
             case Contradiction(why=why, cancelled=cancelled):
                 return self._contradicted(why, cancelled)
@@ -170,6 +189,39 @@ class _Recorder:
         )
         return Result.ELSEWHERE
 
+    def adopt(self, payment: Payment, reason: CycleReason) -> Result:
+        if self.attempt.status in (AttemptStatus.SENDING, AttemptStatus.UNKNOWN):
+            return Result.UNKNOWN
+        if self.cycle.status not in (CycleStatus.OPEN, CycleStatus.MISSED):
+            return Result.TOO_LATE
+        paid_at = _moment(payment)
+        fits = payment.amount.amount == self.cycle.amount
+        if not fits or month_of(paid_at, self.policy.plan.zone) != self.cycle.month:
+            raise AssertionError("only a payment of the right amount and month is adopted")
+        if self.attempt.status == AttemptStatus.DUE:
+            self._end_due(payment)
+        self._settle_cycle_paid(payment.imp_uid, payment.merchant_uid[:40], paid_at, reason)
+        self._event(
+            "payment.found_elsewhere", {"imp_uid": payment.imp_uid, "reason": reason}, alarm=True
+        )
+        return Result.ELSEWHERE
+
+    def _end_due(self, payment: Payment) -> None:
+        """The live attempt is not sent (again): it is itself the one that was paid, or too late."""
+        if self.attempt.merchant_uid != payment.merchant_uid:
+            self._settle_attempt(AttemptStatus.WITHDRAWN, {"why": "the month is paid already"})
+            return
+        self._move_attempt(AttemptStatus.SENDING)
+        self._settle_attempt(AttemptStatus.APPROVED)
+        self.attempt.imp_uid = payment.imp_uid
+
+    def _warn_of_more(self, payment: Payment, also: Sequence[Payment]) -> None:
+        """The customer paid more than once this month: never hidden, never refunded by itself."""
+        for other in also:
+            told = {"imp_uid": payment.imp_uid, "also": other.imp_uid, "won": other.amount.amount}
+            self._event("payment.double", told, alarm=True)
+            self._notice("paid_twice", told)
+
     def _settle_cycle_paid(
         self, imp_uid: str, merchant_uid: str, paid_at: datetime, reason: CycleReason | None
     ) -> None:
@@ -186,6 +238,10 @@ class _Recorder:
         self._notice("paid", {"imp_uid": imp_uid, "merchant_uid": merchant_uid})
         if late:
             self._mend_chain()
+        if self.subscription.status_reason == CHAIN_AT_RISK:
+            # The carrier went along: the refund of last month did no harm.
+            self.subscription.status_reason = None
+            self._event("subscription.mended", {})
 
     def _mend_chain(self) -> None:
         """Proof of payment came after the close: the chain was never broken."""
@@ -214,8 +270,9 @@ class _Recorder:
         return Result.DECLINED
 
     def _follow_decline(self, decline: Decline) -> None:
-        if self.subscription.status != SubscriptionStatus.ACTIVE or (
-            self.cycle.status != CycleStatus.OPEN
+        paused = self.subscription.status == SubscriptionStatus.PAUSED
+        if self.cycle.status != CycleStatus.OPEN or not (
+            paused or self.subscription.status == SubscriptionStatus.ACTIVE
         ):
             return
         self.tx.session.flush()
@@ -225,13 +282,12 @@ class _Recorder:
         step = next_attempt(decline, self.tx.now, self._declines(), dates, self.policy.plan)
         match step:
             case RetryAt(at=at):
-                self._plan_retry(at)
+                # Paused while it was on its way: resuming plans what follows this decline.
+                if not paused:
+                    self._plan_retry(at)
             case NoRetry(why=NoRetryReason.PERMANENT):
-                self._suspend(
-                    SuspensionReason.CHAIN_BROKEN
-                    if decline.decline_class is DeclineClass.CHAIN_BROKEN
-                    else SuspensionReason.KEY_INVALID
-                )
+                # Not suspended yet: with wrong keys everybody is "unknown" (`confirm`).
+                self._hold_cycle(HoldReason.UNCONFIRMED)
             case NoRetry(why=NoRetryReason.HELD):
                 self._hold_cycle(HoldReason.FACTS_MISMATCH)
             case NoRetry(why=NoRetryReason.ASK):
@@ -262,25 +318,16 @@ class _Recorder:
             data={"merchant_uid": retry.merchant_uid, "at": retry.planned_at.isoformat()},
         )
 
-    def _suspend(self, reason: SuspensionReason) -> None:
-        SUBSCRIPTION_CHANGES.check(
-            SubscriptionStatus(self.subscription.status), SubscriptionStatus.SUSPENDED
-        )
-        self.subscription.status = SubscriptionStatus.SUSPENDED
-        self.subscription.status_reason = reason
-        self._event("subscription.suspended", {"reason": reason})
-        self._notice("suspended", {"reason": reason})
-
     # -- not sent, unknown --------------------------------------------------------------------
 
-    def _not_sent(self, why: str) -> Result:
+    def _not_sent(self, why: str, *, alarm: bool) -> Result:
         """Provably no charge: the same attempt and `merchant_uid` again, at no cost of a retry."""
         if self.attempt.status == AttemptStatus.UNKNOWN:
             # The lease ran out meanwhile; the look-ups will say the same.
             return Result.TOO_LATE
         self.attempt.not_sent += 1
         doubled = FIRST_BACKOFF * 2 ** min(self.attempt.not_sent - 1, 10)
-        self._back_to_due(clean(why), min(doubled, LONGEST_BACKOFF))
+        self._back_to_due(clean(why), min(doubled, LONGEST_BACKOFF), alarm=alarm)
         return Result.NOT_SENT
 
     def _given_back(self, why: str) -> Result:
@@ -289,14 +336,15 @@ class _Recorder:
         self._back_to_due(why, timedelta(0))
         return Result.NOT_SENT
 
-    def _back_to_due(self, why: str, wait: timedelta) -> None:
+    def _back_to_due(self, why: str, wait: timedelta, *, alarm: bool = False) -> None:
         self._move_attempt(AttemptStatus.DUE)
         self.attempt.ready_at = self.tx.now + wait
         self.attempt.dispatched_at = None
         self.attempt.lease_until = None
         self.attempt.ask_at = self.attempt.provable_at = None
         self.attempt.refusal = None
-        self._event("attempt.not_sent", {"why": why, "again_in_seconds": wait.total_seconds()})
+        again = wait.total_seconds()
+        self._event("attempt.not_sent", {"why": why, "again_in_seconds": again}, alarm=alarm)
         if self.cycle.status != CycleStatus.OPEN or (
             self.subscription.status != SubscriptionStatus.ACTIVE
         ):
@@ -393,7 +441,8 @@ class _Recorder:
         if self.cycle.status != CycleStatus.OPEN or self.cycle.held is not None:
             return
         self.cycle.held = reason
-        self._event("cycle.held", {"reason": reason}, alarm=True)
+        # One that ends in a suspension is told of by that, and by the brake.
+        self._event("cycle.held", {"reason": reason}, alarm=reason is not HoldReason.UNCONFIRMED)
 
     def _event(self, kind: str, data: dict[str, object], *, alarm: bool = False) -> None:
         events.add(
@@ -434,18 +483,29 @@ def _moment(payment: Payment) -> datetime:
 
 
 def _note_gateway(tx: Transaction, answers: Sequence[Answer], results: Sequence[Result]) -> None:
-    """Feed the circuit and the brake that all workers share."""
+    """Feed the circuit, the pace and the brake that all workers share."""
     usable = sum(_is_usable(answer) for answer in answers)
     useless = sum(_is_useless(answer) for answer in answers)
     if health.note_answers(tx.session, tx.now, usable=usable, useless=useless):
-        events.add(tx.session, at=tx.now, kind="gateway.down", data={}, alarm=True)
-    approved = sum(result is Result.APPROVED for result in results)
-    if health.note_verdicts(
-        tx.session, tx.now, approved=approved, suspicious=_suspicious(tx, answers, results)
-    ):
-        why = "declines that point at our own configuration"
-        if health.hold(tx.session, tx.now, why):
-            events.add(tx.session, at=tx.now, kind="charging.held", data={"why": why}, alarm=True)
+        refused = any(isinstance(one.learnt, NotSent) and one.learnt.credentials for one in answers)
+        data = {"why": "it refuses our credentials" if refused else "no usable answer"}
+        events.add(tx.session, at=tx.now, kind="gateway.down", data=data, alarm=True)
+    _slow_down(tx, answers)
+    why = health.note_verdicts(tx.session, tx.now, _verdicts(tx, answers, results))
+    if why is not None:
+        stop(tx, why)
+
+
+def _slow_down(tx: Transaction, answers: Sequence[Answer]) -> None:
+    asked = [
+        answer.learnt.retry_after_seconds or 0.0
+        for answer in answers
+        if isinstance(answer.learnt, Unknown) and answer.learnt.slow_down
+    ]
+    if asked:
+        health.slow_down(tx.session, tx.now, max(asked))
+        data = {"answers": len(asked), "seconds": max(asked)}
+        events.add(tx.session, at=tx.now, kind="gateway.slow_down", data=data)
 
 
 def _is_usable(answer: Answer) -> bool:
@@ -460,22 +520,25 @@ def _is_usable(answer: Answer) -> bool:
 
 def _is_useless(answer: Answer) -> bool:
     match answer.learnt:
-        case NotSent():
-            return True
-        case Unknown(refusal=refusal):
-            return refusal is None
+        case NotSent(our_fault=our_fault):
+            return not our_fault
+        case Unknown(refusal=refusal, slow_down=slow_down):
+            # "Too many requests" comes from a gateway that is well.
+            return refusal is None and not slow_down
         case _:
             return False
 
 
-def _suspicious(tx: Transaction, answers: Sequence[Answer], results: Sequence[Result]) -> int:
-    declined = [
-        answer.attempt_id
-        for answer, result in zip(answers, results, strict=True)
-        if result is Result.DECLINED
-    ]
-    if not declined:
-        return 0
-    tx.session.flush()
-    classes = (tx.session.get_one(Attempt, attempt_id).decline_class for attempt_id in declined)
-    return sum(found in _SUSPICIOUS for found in classes)
+def _verdicts(
+    tx: Transaction, answers: Sequence[Answer], results: Sequence[Result]
+) -> list[Verdict]:
+    """What the answers say about us, in their order."""
+    found = []
+    for answer, result in zip(answers, results, strict=True):
+        if result is Result.APPROVED:
+            found.append(Verdict.APPROVED)
+        elif result is Result.DECLINED:
+            attempt = tx.session.get_one(Attempt, answer.attempt_id)
+            declined = DeclineClass(str(attempt.decline_class))
+            found.append(verdict_of(declined, first=attempt.number == 1))
+    return found

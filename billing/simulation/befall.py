@@ -15,12 +15,10 @@ from billing.sandbox.charging import cancel as cancel_payment
 from billing.sandbox.keys import delete as delete_key
 from billing.sandbox.model import Schedule
 from billing.sandbox.mood import Chances, Spell
-from billing.services import change_status
+from billing.services import change_status, hold
 from billing.simulation.people import Person, Trouble
 from billing.simulation.processes import Process
 from billing.simulation.world import World
-from billing.store import events, health
-from billing.store.session import Transaction
 
 _MINUTE, _HOUR, _DAY = 60.0, 3_600.0, 86_400.0
 _SPELLS: Final = ("http:503", "timeout", "reset", "html", "too_many:30", "unauthorized")
@@ -249,12 +247,7 @@ async def releases(world: World) -> None:
             held = connection.execute(text("SELECT hold_reason FROM installation")).scalar_one()
         if held is not None:
             world.tell("released by the operator", reason=held)
-            await by_hand(world, "release", lambda process: process.book.run(_release))
-
-
-def _release(tx: Transaction) -> None:
-    if health.release(tx.session):
-        events.add(tx.session, at=tx.now, kind="charging.released")
+            await by_hand(world, "release", lambda it: hold.release(it.book, world.policy))
 
 
 async def lives(world: World, troubles: Sequence[Trouble]) -> None:

@@ -117,7 +117,7 @@ class _Story:
         self.live: dict[tuple[str, date], int] = {}
         self.cycles: dict[tuple[str, date], str] = {}
         self.subscriptions: dict[str, str] = {}
-        self.held: set[tuple[str, date]] = set()
+        self.held: dict[tuple[str, date], str] = {}
         self.all_held = False
         self.found: list[Breach] = []
 
@@ -145,11 +145,16 @@ class _Story:
                 self.all_held = True
             case "charging.released":
                 self.all_held = False
+                # What only waited for a word on the brake is tried again.
+                self.held = {where: why for where, why in self.held.items() if why != "unconfirmed"}
             case "cycle.opened" if where is not None:
                 self.cycles[where] = "open"
             case "cycle.held" if where is not None:
-                self.held.add(where)
-        if line.kind in _SUBSCRIPTION:
+                self.held[where] = str(line.data.get("reason"))
+        known = self.subscriptions.get(line.customer)
+        # A chain that was at risk and held is mended, too: that changes no state.
+        harmless = line.kind == "subscription.mended" and known != "suspended"
+        if line.kind in _SUBSCRIPTION and not harmless:
             self.subscriptions[line.customer] = _SUBSCRIPTION[line.kind]
         if line.kind in _CYCLE and where is not None:
             self._ends_cycle(line, where)
@@ -161,7 +166,7 @@ class _Story:
         if before != "open" and (before, after) != ("missed", "paid"):
             self._breach("I4", line.customer, f"{where[1]:%Y-%m} was {before}, then {after}")
         self.cycles[where] = after
-        self.held.discard(where)
+        self.held.pop(where, None)
 
     def _moves(self, line: Told, attempt: int, where: tuple[str, date] | None) -> None:
         lawful, after = _ATTEMPT[line.kind]

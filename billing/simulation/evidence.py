@@ -33,7 +33,10 @@ _MONTHS = text(
     SELECT s.customer_uid, c.month, c.status, coalesce(c.reason, '') AS reason, c.amount,
         c.settled_at,
         coalesce(c.paid_merchant_uid, '') AS paid_by,
-        EXISTS (SELECT FROM events e WHERE e.cycle_id = c.id AND e.kind = 'cycle.held') AS was_held,
+        EXISTS (SELECT FROM events e WHERE e.cycle_id = c.id AND e.kind = 'cycle.held')
+            OR coalesce((SELECT e.kind = 'charging.held' FROM events e WHERE e.kind IN
+                ('charging.held', 'charging.released') AND e.at <= c.settled_at
+                ORDER BY e.id DESC LIMIT 1), false) AS was_held,
         EXISTS (SELECT FROM events e WHERE e.cycle_id = c.id AND e.kind = 'attempt.unknown')
             AND c.settled_at >= c.closes_at + interval '46 hours' AS was_unproven,
         array(SELECT merchant_uid::text FROM attempts a WHERE a.cycle_id = c.id

@@ -123,3 +123,22 @@ class SimulatedTokens:
         finally:
             if held:
                 lock.release()
+
+
+class SimulatedWatermark:
+    """The highest event number seen of each database; see `billing.ports.Watermark`."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    async def seen(self, database: str) -> int | None:
+        self._process.check()
+        world = self._process.world
+        return None if world.broker_is_down else world.mail.watermarks.get(database)
+
+    async def raise_to(self, database: str, number: int) -> None:
+        self._process.check()
+        world = self._process.world
+        if not world.broker_is_down:
+            known = world.mail.watermarks.get(database, 0)
+            world.mail.watermarks[database] = max(known, number)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -25,8 +25,15 @@ from billing.services.dispatch import dispatch
 from billing.services.inquire import find_unknown, inquire
 from billing.services.open_cycles import open_cycles
 from billing.services.record import Result
+from billing.services.seal_events import seal_events
 from billing.simulation.loop import HOST, Killed
-from billing.simulation.ports import MADE_UP, SimulatedBook, SimulatedQueue, SimulatedTokens
+from billing.simulation.ports import (
+    MADE_UP,
+    SimulatedBook,
+    SimulatedQueue,
+    SimulatedTokens,
+    SimulatedWatermark,
+)
 from billing.simulation.wire import Wire
 
 if TYPE_CHECKING:
@@ -168,6 +175,7 @@ class Mail:
         self._filled = 0
         self.on_the_way = 0
         self.token: AccessToken | None = None
+        self.watermarks: dict[str, int] = {}
         self.token_lock = asyncio.Lock()
 
     def send(self, kind: str, attempt_ids: tuple[int, ...]) -> None:
@@ -188,6 +196,7 @@ class Mail:
         self._filled += 1
         self._waiting.clear()
         self.token = None
+        self.watermarks.clear()
 
     def hand_over(self) -> None:
         """Give waiting messages to workers with a free thread."""
@@ -214,12 +223,13 @@ class Mail:
 
 
 def _jobs(message: Message) -> Callable[[Process], Coroutine[Any, Any, None]]:
-    use_case: Callable[..., Awaitable[Counter[Result]]]
-    use_case = charge if message.kind == "charge" else inquire
-
     async def job(process: Process) -> None:
-        world = process.world
-        tally = await use_case(process.book, process.client, world.policy, message.attempt_ids)
+        world, ids = process.world, message.attempt_ids
+        if message.kind == "charge":
+            seen = SimulatedWatermark(process)
+            tally = await charge(process.book, process.client, world.policy, ids, watermark=seen)
+        else:
+            tally = await inquire(process.book, process.client, world.policy, ids)
         world.note(message.kind, tally)
         if tally:
             with contextlib.suppress(BrokerUnavailable):
@@ -243,6 +253,8 @@ def tick_job(name: str) -> Callable[[Process], Coroutine[Any, Any, None]]:
                 await asyncio.to_thread(dispatch, book, queue, world.policy)
             case "inquire":
                 await asyncio.to_thread(find_unknown, book, queue, world.policy)
+            case "seal":
+                await asyncio.to_thread(seal_events, book)
             case "close":
                 world.progress += await asyncio.to_thread(close_cycles, book, world.policy)
             case _:

@@ -52,7 +52,12 @@ _AGENDA: Final = text(
             (SELECT min(closes_at - :soon) FROM cycles
                 WHERE status = 'open' AND closing_soon_at IS NULL),
             (SELECT min(next_closes_at) FROM subscriptions s WHERE status = 'paused' AND NOT EXISTS
-                (SELECT FROM cycles c WHERE c.subscription_id = s.id AND c.status = 'open')))
+                (SELECT FROM cycles c WHERE c.subscription_id = s.id AND c.status = 'open')),
+            (SELECT min(a.settled_at) + interval '30 seconds' FROM attempts a
+                JOIN cycles c ON c.id = a.cycle_id JOIN subscriptions s ON s.id = c.subscription_id,
+                installation i WHERE a.status = 'declined' AND c.status = 'open'
+                AND c.held = 'unconfirmed' AND s.status IN ('active', 'paused')
+                AND i.hold_reason IS NULL))
     """
 )
 
@@ -165,9 +170,12 @@ class World:
 
     async def beat(self) -> None:
         """Every minute as a rule; minutes in which nothing is due are passed over."""
-        wait, seen = _MINUTE, self.progress
+        wait, seen, sealed_at = _MINUTE, self.progress, self.loop.time()
         while True:
             due, next_at = self._agenda()
+            if self.loop.time() - sealed_at >= _LONGEST_SLEEP:
+                sealed_at = self.loop.time()
+                self.tick("seal")
             for name in TICKS:
                 useless = name not in due
                 if useless and not self.nemesis.strikes("idle_tick"):

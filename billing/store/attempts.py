@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from billing.domain.attempt import AttemptStatus
+from billing.domain.attempt import LIVE, AttemptStatus
 from billing.domain.cycle import CycleStatus
 from billing.domain.money import Won
 from billing.domain.payment import Buyer, ChargeRequest
@@ -203,19 +203,18 @@ def _as_claim(
     )
 
 
-def expired(session: Session, now: datetime, limit: int) -> Sequence[Attempt]:
-    """Attempts in `sending` whose lease has run out: their worker is gone, or too slow."""
-    return (
-        session.execute(
-            select(Attempt)
-            .where(Attempt.status == AttemptStatus.SENDING, Attempt.lease_until < now)
-            .order_by(Attempt.lease_until)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
-        .scalars()
-        .all()
+def expired(session: Session, now: datetime, limit: int) -> Sequence[tuple[Attempt, int]]:
+    """Attempts in `sending` whose lease has run out, each with its subscription's id: their worker
+    is gone, or too slow."""
+    rows = session.execute(
+        select(Attempt, Cycle.subscription_id)
+        .join(Cycle, Cycle.id == Attempt.cycle_id)
+        .where(Attempt.status == AttemptStatus.SENDING, Attempt.lease_until < now)
+        .order_by(Attempt.lease_until)
+        .limit(limit)
+        .with_for_update(of=Attempt, skip_locked=True)
     )
+    return [(row[0], row[1]) for row in rows]
 
 
 def take_to_ask(session: Session, now: datetime, again_at: datetime, limit: int) -> Sequence[int]:
@@ -256,6 +255,17 @@ def lock_with_cycle(
         .execution_options(populate_existing=True)
     ).all()
     return {row.Attempt.id: (row.Attempt, row.Cycle, row.Subscription) for row in rows}
+
+
+def newest_of(session: Session, cycle_id: int) -> int | None:
+    """The live attempt of a cycle, or else its last one."""
+    query = (
+        select(Attempt.id)
+        .where(Attempt.cycle_id == cycle_id)
+        .order_by(Attempt.status.in_(LIVE).desc(), Attempt.number.desc())
+        .limit(1)
+    )
+    return session.execute(query).scalar_one_or_none()
 
 
 def declined_sent_at(session: Session, cycle_id: int) -> Sequence[datetime]:

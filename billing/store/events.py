@@ -1,14 +1,39 @@
-"""The event log and the outbox, written in the same transaction as what they tell."""
+"""The event log and the outbox, written in the same transaction as what they tell.
+
+Lines are gathered and written by one statement at the end of the transaction (`write`, called by
+the book), while the rows they tell of are still locked: their order is the order of what happened.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
-from billing.store.tables import Event, Notice
+from billing.store.tables import Event
+
+_WRITE_EVENTS = text(
+    """
+    INSERT INTO events (at, kind, subscription_id, cycle_id, attempt_id, data, alarm)
+    SELECT at, kind, subscription_id, cycle_id, attempt_id, data, alarm
+    FROM ROWS FROM (jsonb_to_recordset(:rows) AS (at timestamptz, kind text,
+        subscription_id bigint, cycle_id bigint, attempt_id bigint, data jsonb, alarm boolean))
+        WITH ORDINALITY AS line ORDER BY ordinality
+    """
+)
+_WRITE_NOTICES = text(
+    """
+    INSERT INTO notices (subscription_id, kind, data, created_at, next_try_at)
+    SELECT subscription_id, kind, data, at, at
+    FROM ROWS FROM (jsonb_to_recordset(:rows) AS (at timestamptz, kind text,
+        subscription_id bigint, data jsonb)) WITH ORDINALITY AS line ORDER BY ordinality
+    """
+)
+_WRITTEN_BY = {"events": _WRITE_EVENTS, "notices": _WRITE_NOTICES}
 
 
 def add(
@@ -23,17 +48,50 @@ def add(
     alarm: bool = False,
 ) -> None:
     """Append one line. `data` holds ids, dates, amounts and the gateway's words; nobody's data."""
-    session.add(
-        Event(
-            at=at,
-            kind=kind,
-            subscription_id=subscription_id,
-            cycle_id=cycle_id,
-            attempt_id=attempt_id,
-            data=dict(data or {}),
-            alarm=alarm,
+    line = {
+        "at": at.isoformat(),
+        "kind": kind,
+        "subscription_id": subscription_id,
+        "cycle_id": cycle_id,
+        "attempt_id": attempt_id,
+        "data": dict(data or {}),
+        "alarm": alarm,
+    }
+    session.info.setdefault("events", []).append(line)
+
+
+def newest(session: Session) -> int:
+    """The highest event number in the book; 0 in an empty one."""
+    return session.execute(select(func.coalesce(func.max(Event.id), 0))).scalar_one()
+
+
+def told_since(session: Session, kind: str, since: datetime) -> list[dict[str, Any]]:
+    """The data of every alarm of a kind since a moment."""
+    query = select(Event.data).where(Event.alarm, Event.kind == kind, Event.at >= since)
+    return list(session.execute(query).scalars())
+
+
+_STATUS_CHANGES = (
+    "subscription.paused",
+    "subscription.resumed",
+    "subscription.suspended",
+    "subscription.cancelled",
+)
+
+
+def was_paused(session: Session, subscription_id: int, at: datetime) -> bool:
+    """Whether a subscription was paused at a moment that has passed, by what was written then."""
+    newest = (
+        select(Event.kind)
+        .where(
+            Event.subscription_id == subscription_id,
+            Event.kind.in_(_STATUS_CHANGES),
+            Event.at <= at,
         )
+        .order_by(Event.id.desc())
+        .limit(1)
     )
+    return session.execute(newest).scalar_one_or_none() == "subscription.paused"
 
 
 def notify(
@@ -45,12 +103,17 @@ def notify(
     data: Mapping[str, Any],
 ) -> None:
     """Put news for the merchant's own system into the outbox."""
-    session.add(
-        Notice(
-            subscription_id=subscription_id,
-            kind=kind,
-            data=dict(data),
-            created_at=at,
-            next_try_at=at,
-        )
-    )
+    line = {
+        "at": at.isoformat(),
+        "kind": kind,
+        "subscription_id": subscription_id,
+        "data": dict(data),
+    }
+    session.info.setdefault("notices", []).append(line)
+
+
+def write(session: Session) -> None:
+    """Write what was gathered in this transaction."""
+    for table, statement in _WRITTEN_BY.items():
+        if lines := session.info.pop(table, None):
+            session.execute(statement, {"rows": json.dumps(lines)})

@@ -1,36 +1,51 @@
-"""What all workers share about the gateway: the hold, the circuit, the rate ceiling, the skew.
+"""What all workers share about the gateway: hold, brake, circuit, rate ceiling and pace, skew.
 
 One row each, in the database: there is no second place that could be away, flushed or disagree
-(ADR 0006).
+(ADR 0006). What follows from the numbers is the domain's (`brake`, `pace`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from billing.store.tables import GatewayHealth, Installation
+from billing.domain import brake, pace
+from billing.domain.attempt import AttemptStatus
+from billing.domain.brake import Verdict
+from billing.domain.pace import Ceiling
+from billing.store.tables import Attempt, GatewayHealth, Installation
 
 # So many requests in a row without a usable answer open the circuit.
 FAILURES_TO_OPEN = 5
 # While it is open, one request is let through after each such pause.
 PROBE_EVERY = timedelta(seconds=15)
-# So many declines in a row that point at our own configuration stop all charging.
-SUSPICIOUS_TO_HOLD = 3
+# Without an approval for so long, only a few charges go out until there is one.
+TRUSTED_FOR = timedelta(hours=1)
+# A canary whose answer was lost is waited for so long; look-ups settle nearly all sooner.
+UNDECIDED_FOR = timedelta(minutes=4)
 # Faults.md: "a skew against the gateway's clock beyond a minute stops charging".
 MAX_SKEW = timedelta(seconds=60)
 SKEW_GOOD_FOR = timedelta(minutes=5)
+# A 429 that names no time.
+SHORTEST_PAUSE = timedelta(seconds=1)
+LONGEST_PAUSE = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """How many charges may start, and how long after the transaction's moment the first."""
+    """How many charges may start, how long after the transaction's moment the first, and how many
+    a second from then on (0: all at once)."""
 
     count: int
     wait: timedelta
+    rate: float = 0.0
+
+
+_NONE = Permit(0, timedelta(0))
 
 
 def hold_reason(session: Session) -> str | None:
@@ -39,7 +54,11 @@ def hold_reason(session: Session) -> str | None:
 
 
 def hold(session: Session, now: datetime, why: str) -> bool:
-    """Stop all charging; False when it was stopped already."""
+    """Stop all charging; False when it was stopped already.
+
+    Waits for claims that are under way: once this is committed, none follows.
+    """
+    _locked(session)
     held = session.execute(
         update(Installation)
         .where(Installation.hold_reason.is_(None))
@@ -50,14 +69,16 @@ def hold(session: Session, now: datetime, why: str) -> bool:
 
 
 def release(session: Session) -> bool:
-    """Start charging again; False when it was not stopped."""
+    """Start charging again, with a clean slate; False when it was not stopped."""
+    health = _locked(session)
     freed = session.execute(
         update(Installation)
         .where(Installation.hold_reason.is_not(None))
         .values(hold_reason=None, held_at=None)
         .returning(Installation.id)
     )
-    session.execute(update(GatewayHealth).values(suspicious=0, failures=0, open_until=None))
+    health.suspicious, health.verdicts = 0, ""
+    health.failures, health.open_until, health.pause_until = 0, None, None
     return freed.first() is not None
 
 
@@ -65,42 +86,78 @@ def read(session: Session) -> GatewayHealth:
     return session.execute(select(GatewayHealth)).scalar_one()
 
 
+def _locked(session: Session) -> GatewayHealth:
+    query = select(GatewayHealth).with_for_update().execution_options(populate_existing=True)
+    return session.execute(query).scalar_one()
+
+
 def is_up(health: GatewayHealth, now: datetime) -> bool:
     return health.failures < FAILURES_TO_OPEN
 
 
-def room(session: Session, now: datetime, wanted: int) -> int:
-    """How many attempts may be handed out now: all, one probe, or none."""
+def room(session: Session, now: datetime, wanted: int, ceiling: Ceiling) -> int:
+    """How many attempts may be handed out now: all, a few canaries, one probe, or none."""
     if hold_reason(session) is not None:
         return 0
     health = read(session)
-    if health.failures < FAILURES_TO_OPEN:
-        return wanted
-    return 0 if health.open_until is not None and health.open_until > now else min(wanted, 1)
+    if _is_paused(health, now):
+        return 0
+    if health.failures >= FAILURES_TO_OPEN:
+        return 0 if health.open_until is not None and health.open_until > now else min(wanted, 1)
+    return min(wanted, _canaries_left(session, health, now, ceiling.canaries, wanted))
 
 
 def reserve(
-    session: Session, now: datetime, wanted: int, rate: float, longest: timedelta
+    session: Session, now: datetime, wanted: int, ceiling: Ceiling, longest: timedelta
 ) -> Permit:
-    """Take `wanted` places, or fewer, under the ceiling of `rate` charges a second for all workers.
+    """Take `wanted` places, or fewer, under the ceiling that all workers share.
 
     No place is given that lies more than `longest` ahead. Locks the shared row, so the transaction
     must be short.
     """
-    health = session.execute(select(GatewayHealth).with_for_update()).scalar_one()
-    if hold_reason(session) is not None or _skewed(health):
-        return Permit(0, timedelta(0))
+    health = _locked(session)
+    if hold_reason(session) is not None or _skewed(health) or _is_paused(health, now):
+        return _NONE
     if health.failures >= FAILURES_TO_OPEN:
         if health.open_until is not None and health.open_until > now:
-            return Permit(0, timedelta(0))
+            return _NONE
         wanted, health.open_until = min(wanted, 1), now + PROBE_EVERY
+    else:
+        wanted = min(wanted, _canaries_left(session, health, now, ceiling.canaries, wanted))
+    rate = pace.rate_at(ceiling.rate, pace.pace_at(health.pace, health.slowed_at, now))
     if not rate:
         return Permit(wanted, timedelta(0))
     # A moved clock may have left the next place far in the future; nobody waits for that.
     start = min(max(health.next_start_at or now, now), now + longest)
     count = min(wanted, int((now + longest - start).total_seconds() * rate))
     health.next_start_at = start + timedelta(seconds=count / rate)
-    return Permit(count, start - now)
+    return Permit(count, start - now, rate)
+
+
+def _is_paused(health: GatewayHealth, now: datetime) -> bool:
+    # A clock that was moved back must not make a pause of minutes one of days.
+    return health.pause_until is not None and (
+        now < health.pause_until <= now + LONGEST_PAUSE + SHORTEST_PAUSE
+    )
+
+
+def _canaries_left(
+    session: Session, health: GatewayHealth, now: datetime, canaries: int, wanted: int
+) -> int:
+    """While nothing was approved lately, only a few at a time find out whether all is well."""
+    approved_at = health.last_approved_at
+    if not canaries or (approved_at is not None and abs(now - approved_at) <= TRUSTED_FOR):
+        return wanted
+    undecided = (
+        select(Attempt.id)
+        .where(
+            Attempt.status.in_([AttemptStatus.SENDING, AttemptStatus.UNKNOWN]),
+            Attempt.sent_at > now - UNDECIDED_FOR,
+        )
+        .limit(canaries)
+    )
+    out = session.execute(select(func.count()).select_from(undecided.subquery())).scalar_one()
+    return int(canaries - out)
 
 
 def skew_is_stale(session: Session, now: datetime) -> bool:
@@ -110,7 +167,7 @@ def skew_is_stale(session: Session, now: datetime) -> bool:
 
 def note_skew(session: Session, now: datetime, skew: timedelta) -> bool:
     """Keep the gateway's clock minus ours; True when it has just become too large to charge."""
-    health = session.execute(select(GatewayHealth).with_for_update()).scalar_one()
+    health = _locked(session)
     before = _skewed(health)
     health.clock_skew, health.skew_checked_at = skew, now
     return _skewed(health) and not before
@@ -119,13 +176,16 @@ def note_skew(session: Session, now: datetime, skew: timedelta) -> bool:
 def note_answers(session: Session, now: datetime, *, usable: int, useless: int) -> bool:
     """Count answers of one batch; True when this has just opened the circuit.
 
-    Level-triggered: any usable answer closes it.
+    Level-triggered: any usable answer closes it. Speed then returns step by step, so that what
+    waited does not fall upon a gateway that has just got up.
     """
     if not usable and not useless:
         return False
-    health = session.execute(select(GatewayHealth).with_for_update()).scalar_one()
+    health = _locked(session)
     before = health.failures
     if usable:
+        if before >= FAILURES_TO_OPEN:
+            health.pace, health.slowed_at = pace.AFTER_AN_OUTAGE, now
         health.failures, health.open_until, health.last_answer_at = 0, None, now
         return False
     health.failures = before + useless
@@ -135,16 +195,26 @@ def note_answers(session: Session, now: datetime, *, usable: int, useless: int) 
     return False
 
 
-def note_verdicts(session: Session, now: datetime, *, approved: int, suspicious: int) -> bool:
-    """Count approvals and suspicious declines; True when there are too many of the latter."""
-    if not approved and not suspicious:
-        return False
-    health = session.execute(select(GatewayHealth).with_for_update()).scalar_one()
-    if approved:
-        health.suspicious, health.last_approved_at = 0, now
-        return False
-    health.suspicious += suspicious
-    return health.suspicious >= SUSPICIOUS_TO_HOLD
+def slow_down(session: Session, now: datetime, seconds: float) -> None:
+    """The gateway asked for less (429): everyone pauses so long, and goes on at half the pace."""
+    health = _locked(session)
+    health.pace, health.slowed_at = pace.slower(health.pace, health.slowed_at, now)
+    wait = min(max(timedelta(seconds=seconds), SHORTEST_PAUSE), LONGEST_PAUSE)
+    health.pause_until = max(health.pause_until or now, now + wait)
+
+
+def note_verdicts(session: Session, now: datetime, verdicts: Sequence[Verdict]) -> str | None:
+    """Keep what answers say about us; why all charging must stop, or None."""
+    if not verdicts:
+        return None
+    health = _locked(session)
+    health.verdicts = brake.with_new(health.verdicts, verdicts)
+    for verdict in verdicts:
+        if verdict is Verdict.APPROVED:
+            health.suspicious, health.last_approved_at = 0, now
+        elif verdict in (Verdict.SUSPICIOUS, Verdict.OPERATOR):
+            health.suspicious += 1
+    return brake.why_brake(health.verdicts)
 
 
 def _skewed(health: GatewayHealth) -> bool:

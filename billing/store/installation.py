@@ -1,13 +1,42 @@
-"""The key of this installation: it makes the customer tags and the seals over the facts."""
+"""Which book this is: the key that makes its customer tags and seals, and the fence around it.
+
+The fence: a book remembers the database it lives in and the store it charges for. A dump that was
+restored elsewhere, a standby that was promoted or a backup rolled forward has another identity, and
+may have forgotten payments; a staging copy must not charge at all. So a change stops all charging
+until a person has looked (reliability D7).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import select, text, update
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from billing.store.tables import Installation
+
+# The timeline rises with every promotion and recovery to a point in time, at once; the control file
+# would tell of it only after a checkpoint. The database's own number tells copies in one cluster
+# apart.
+_WHERE = text(
+    """
+    SELECT (SELECT system_identifier FROM pg_control_system())
+            || '/' || (SELECT oid FROM pg_database WHERE datname = current_database()),
+        substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The database (cluster and number), its timeline, and the store; None where it cannot be told
+    (some hosted databases hide the first two)."""
+
+    database: str | None
+    timeline: str | None
+    store: str | None
 
 
 def key(session: Session, derive: Callable[[], bytes]) -> bytes:
@@ -27,3 +56,43 @@ def key(session: Session, derive: Callable[[], bytes]) -> bytes:
 def stored_key(session: Session) -> bytes:
     """The key of a book that has subscriptions, and therefore has one; empty otherwise."""
     return session.execute(select(Installation.key)).scalar_one() or b""
+
+
+def identity(session: Session, store: str | None) -> Identity:
+    """Where this book is now, and for which store we are about to charge."""
+    try:
+        with session.begin_nested():
+            database, timeline = session.execute(_WHERE).one()
+    except DBAPIError:
+        return Identity(None, None, store)
+    return Identity(database, timeline, store)
+
+
+def fence(session: Session, here: Identity) -> str | None:
+    """Why nothing may be charged from here, or None. The first charge of a book sets its fence."""
+    row = session.execute(select(Installation)).scalar_one()
+    known = Identity(row.system_identifier, row.timeline, row.imp_key_fingerprint)
+    if known == here:
+        return None
+    for was, now, problem in (
+        (known.store, here.store, "this book was used with another store at the gateway"),
+        (known.database, here.database, "this book was moved or restored to another database"),
+        (known.timeline, here.timeline, "the database went back in time, or failed over"),
+    ):
+        if was is not None and now is not None and was != now:
+            return problem
+    session.execute(
+        update(Installation).values(
+            system_identifier=here.database or known.database,
+            timeline=here.timeline or known.timeline,
+            imp_key_fingerprint=here.store or known.store,
+        )
+    )
+    return None
+
+
+def accept(session: Session) -> None:
+    """Forget the fence: a person says that all is well; the next charge sets it anew."""
+    session.execute(
+        update(Installation).values(system_identifier=None, timeline=None, imp_key_fingerprint=None)
+    )

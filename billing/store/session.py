@@ -16,6 +16,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from billing.store import events
+
 T = TypeVar("T")
 
 # A transaction that lost against another is simply made again: nothing of it happened.
@@ -54,6 +56,7 @@ class Book:
         """Commits at the end of the block, rolls back on any exception."""
         with Session(self._engine, expire_on_commit=False) as session, session.begin():
             yield Transaction(session, self._moment(session))
+            events.write(session)
 
     def run(self, step: Callable[[Transaction], T]) -> T:
         """Run `step` in a transaction of its own, again when it lost to a concurrent one.
@@ -90,6 +93,10 @@ def create_book_engine(url: str, *, pool_size: int = 5, pre_ping: bool = True) -
             "keepalives_idle": 30,
             "keepalives_interval": 10,
             "keepalives_count": 3,
+            # Keepalives wait while a statement is unacknowledged, and the kernel then tries for a
+            # quarter of an hour: a half-open connection must not leave a worker deaf for longer
+            # than a minute.
+            "tcp_user_timeout": 30_000,
             "application_name": "maewol",
             # A statement or an idle transaction that hangs must not hold rows for ever.
             "options": "-c statement_timeout=60000 -c idle_in_transaction_session_timeout=60000"

@@ -29,6 +29,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from billing.domain.attempt import AttemptStatus
 from billing.domain.cycle import CycleStatus
 from billing.domain.money import MINIMUM_CHARGE
+from billing.domain.reconciliation import DifferenceKind
+from billing.domain.refund import RefundStatus
 from billing.domain.subscription import SubscriptionStatus
 
 
@@ -65,26 +67,38 @@ class Installation(Base):
     key: Mapped[bytes | None]
     # Which PostgreSQL cluster and which store at the gateway this book was last used with.
     system_identifier: Mapped[str | None]
+    timeline: Mapped[str | None]
     imp_key_fingerprint: Mapped[str | None]
     hold_reason: Mapped[str | None]
     held_at: Mapped[datetime | None]
     # Zero in production (see billing/clock.py).
     clock_offset: Mapped[timedelta] = mapped_column(Interval, server_default=text("interval '0'"))
+    # Events up to `seal_up_to` are sealed once every transaction below `seal_once_past` has ended.
+    seal_up_to: Mapped[int | None]
+    seal_once_past: Mapped[int | None]
 
 
 class GatewayHealth(Base):
-    """The one row that all workers share about the gateway: ceiling, circuit, clock skew."""
+    """The one row that all workers share about the gateway: ceiling, pace, circuit, brake, skew."""
 
     __tablename__ = "gateway_health"
-    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+    __table_args__ = (
+        CheckConstraint("id = 1", name="one_row"),
+        CheckConstraint("pace > 0 AND pace <= 1", name="pace"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True, default=1, autoincrement=False)
     # The rate ceiling: the next charge may start no earlier than this.
     next_start_at: Mapped[datetime | None]
-    # Consecutive requests without a usable answer; the circuit is open until `closed_until`.
+    # The share of the ceiling that is used, as of `slowed_at`; nothing starts before `pause_until`.
+    pace: Mapped[float] = mapped_column(server_default=text("1"))
+    slowed_at: Mapped[datetime | None]
+    pause_until: Mapped[datetime | None]
+    # Consecutive requests without a usable answer; the circuit is open until `open_until`.
     failures: Mapped[int] = mapped_column(server_default=text("0"))
     open_until: Mapped[datetime | None]
-    # Consecutive declines that point at our own configuration.
+    # The brake: the newest 50 verdicts, a letter each, and the suspicious ones since an approval.
+    verdicts: Mapped[str] = mapped_column(String(50), server_default=text("''"))
     suspicious: Mapped[int] = mapped_column(server_default=text("0"))
     last_answer_at: Mapped[datetime | None]
     last_approved_at: Mapped[datetime | None]
@@ -184,6 +198,12 @@ class Cycle(Base):
             postgresql_where=text("status = 'open'"),
         ),
         Index("ix_cycles_open_closes", "closes_at", postgresql_where=text("status = 'open'")),
+        Index("ix_cycles_paid_at", "paid_at", postgresql_where=text("paid_at IS NOT NULL")),
+        Index(
+            "ix_cycles_held",
+            "held",
+            postgresql_where=text("status = 'open' AND held IS NOT NULL"),
+        ),
         # One payment of the gateway pays one cycle.
         Index(
             "uq_cycles_paid_imp_uid",
@@ -311,6 +331,27 @@ class Event(Base):
     alarm: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
+class EventSeal(Base):
+    """A digest over a run of events, chained to the one before: a later edit shows."""
+
+    __tablename__ = "event_seals"
+    __table_args__ = (
+        CheckConstraint("number >= 1", name="number"),
+        CheckConstraint("after_id < up_to_id", name="range"),
+        CheckConstraint("octet_length(digest) = 32", name="digest"),
+        UniqueConstraint("after_id"),
+        UniqueConstraint("up_to_id"),
+    )
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    # Covers the events with after_id < id <= up_to_id.
+    after_id: Mapped[int]
+    up_to_id: Mapped[int]
+    events: Mapped[int]
+    digest: Mapped[bytes]
+    sealed_at: Mapped[datetime]
+
+
 class Notice(Base):
     """The outbox: news for the merchant's own system, kept until delivered."""
 
@@ -336,3 +377,91 @@ class Heartbeat(Base):
 
     name: Mapped[str] = mapped_column(String(120), primary_key=True)
     at: Mapped[datetime]
+
+
+class Refund(Base):
+    """One payment to be given back through the gateway, with the life of an attempt."""
+
+    __tablename__ = "refunds"
+    __table_args__ = (
+        CheckConstraint(_one_of("status", RefundStatus), name="status"),
+        CheckConstraint("amount >= 1", name="amount"),
+        CheckConstraint(
+            "(status = 'sending') <= (lease_until IS NOT NULL AND sent_at IS NOT NULL)",
+            name="claimed_with_lease",
+        ),
+        CheckConstraint(
+            "(status = 'unknown') <= (provable_at IS NOT NULL AND ask_at IS NOT NULL)",
+            name="asked_about",
+        ),
+        CheckConstraint(
+            "(status IN ('done', 'refused')) = (settled_at IS NOT NULL)", name="settled"
+        ),
+        CheckConstraint("(status = 'done') = (cancelled_at IS NOT NULL)", name="done_proof"),
+        # A payment is given back at most once, and one at a time tries to.
+        Index(
+            "uq_refunds_one_standing",
+            "imp_uid",
+            unique=True,
+            postgresql_where=text("status <> 'refused'"),
+        ),
+        Index(
+            "ix_refunds_open",
+            "id",
+            postgresql_where=text("status IN ('requested', 'sending', 'unknown')"),
+        ),
+        Index(
+            "ix_refunds_cancelled",
+            "cancelled_at",
+            postgresql_where=text("cancelled_at IS NOT NULL"),
+        ),
+        Index("ix_refunds_subscription", "subscription_id"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    subscription_id: Mapped[int] = mapped_column(ForeignKey("subscriptions.id"))
+    # The cycle that this payment pays; none for a second payment, or one made elsewhere.
+    cycle_id: Mapped[int | None] = mapped_column(ForeignKey("cycles.id"))
+    imp_uid: Mapped[str] = mapped_column(String(64))
+    merchant_uid: Mapped[str] = mapped_column(String(100))
+    amount: Mapped[int]
+    # Whether its calendar month is left without a payment, so that the chain is at risk.
+    breaks_chain: Mapped[bool]
+    # From here on the gateway takes nothing back any more.
+    refund_by: Mapped[datetime]
+    reason: Mapped[str] = mapped_column(String(200))
+    status: Mapped[str] = mapped_column(String(16))
+    requested_at: Mapped[datetime]
+    fence: Mapped[int] = mapped_column(server_default=text("0"))
+    sent_at: Mapped[datetime | None]
+    lease_until: Mapped[datetime | None]
+    # As for attempts: when "still paid" starts to prove something, how often it was seen since,
+    # when to ask (or to send) next, and the gateway's refusal that waits for proof.
+    provable_at: Mapped[datetime | None]
+    still_paid: Mapped[int] = mapped_column(server_default=text("0"))
+    ask_at: Mapped[datetime | None]
+    refusal: Mapped[str | None] = mapped_column(String(500))
+    cancelled_at: Mapped[datetime | None]
+    settled_at: Mapped[datetime | None]
+    message: Mapped[str | None] = mapped_column(String(500))
+
+
+class LedgerDifference(Base):
+    """A difference that reconciliation has told of: once, not again every day."""
+
+    __tablename__ = "ledger_differences"
+    __table_args__ = (
+        CheckConstraint(_one_of("kind", DifferenceKind), name="kind"),
+        Index("ix_ledger_differences_open", "at", postgresql_where=text("resolved_at IS NULL")),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    key: Mapped[str] = mapped_column(String(160), unique=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    # The payment's moment: a run over a span that holds it can find it resolved.
+    at: Mapped[datetime]
+    subscription_id: Mapped[int | None]
+    cycle_id: Mapped[int | None]
+    first_seen_at: Mapped[datetime]
+    last_seen_at: Mapped[datetime]
+    resolved_at: Mapped[datetime | None]

@@ -56,6 +56,7 @@ def cycles(
     *,
     status: str | None = None,
     customer_uid: str | None = None,
+    number: int | None = None,
     limit: int = 100,
 ) -> list[dict[str, Any]]:
     """Cycles, newest first, each with its attempts."""
@@ -66,6 +67,8 @@ def cycles(
         query = query.where(Cycle.status == status)
     if customer_uid is not None:
         query = query.where(Subscription.customer_uid == customer_uid)
+    if number is not None:
+        query = query.where(Cycle.number == number)
     rows = session.execute(query.order_by(Cycle.id.desc()).limit(limit)).all()
     attempts = _attempts(session, [row.Cycle.id for row in rows])
     return [

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from billing.domain.attempt import MAX_ATTEMPT_NUMBER
 from billing.domain.errors import Conflict, NotFound, TransitionRefused
+from billing.domain.outcome import Declined
 from billing.domain.policy import BillingPolicy
 from billing.services.change_status import Changed, cancel, pause, resume
+from billing.services.close_cycles import close_cycles
 from billing.services.open_cycles import open_cycles
+from billing.services.record import Answer, record
 from billing.store import attempts
 from billing.store.session import Book
 from tests.builders import a_row, enrolled, execute, query
@@ -210,3 +213,173 @@ def test_two_operators_at_once_make_one_change(opened: Book, policy: BillingPoli
         thread.join(timeout=20)
     assert kinds(opened) == ["subscription.paused", "attempt.withdrawn"]
     assert query(opened, "SELECT count(*) FROM notices") == [(1,)]
+
+
+def declined(book: Book, number: int, message: str, at: str) -> None:
+    """Attempt `number` went out at `at` and was declined."""
+    execute(
+        book,
+        "UPDATE attempts SET status = 'declined', sent_at = :at, settled_at = :at, message = :why,"
+        " decline_class = 'x' WHERE number = :n",
+        n=number,
+        at=at,
+        why=message,
+    )
+
+
+def planned(book: Book) -> list[tuple[object, ...]]:
+    return query(book, "SELECT number, planned_at FROM attempts WHERE status = 'due'")
+
+
+SOON, LIMIT, THREE_DAYS = "시스템 오류", "한도초과", "명의변경 후 3일 이내 불가"
+
+
+def test_resuming_is_no_way_around_the_tries_of_a_day(
+    opened: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    """Two declines are today's share: the next try is tomorrow's, pause or no pause."""
+    declined(opened, 1, SOON, "2026-11-20T01:00Z")
+    ((cycle,),) = query(opened, "SELECT id FROM cycles")
+    execute(
+        opened,
+        "INSERT INTO attempts (cycle_id, number, merchant_uid, status, closes_at, planned_at,"
+        " ready_at, sent_at, settled_at, decline_class, message) SELECT id, 2, 'mw-second',"
+        " 'declined', closes_at, :at, :at, :at, :at, 'x', :why FROM cycles WHERE id = :cycle",
+        at="2026-11-20T02:00Z",
+        why=SOON,
+        cycle=cycle,
+    )
+    clock.move(hours=2)
+    pause(opened, policy, WHO)
+    resume(opened, policy, WHO)
+    assert planned(opened) == [(3, datetime(2026, 11, 21, 1, 0, tzinfo=UTC))]
+
+
+def test_resuming_is_no_way_around_the_tries_of_a_month(
+    opened: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock
+) -> None:
+    policy = make_policy(max_attempts=1)
+    declined(opened, 1, SOON, "2026-11-20T01:00Z")
+    pause(opened, policy, WHO)
+    clock.move(days=1)
+    resume(opened, policy, WHO)
+    assert planned(opened) == []
+    assert query(opened, "SELECT data FROM events WHERE kind = 'cycle.no_more_attempts'") == [
+        ({"why": "attempts_used_up"},)
+    ]
+
+
+def test_resuming_keeps_the_wait_that_a_decline_asks_for(
+    opened: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    """A new line cannot pay for three days; a pause must not lead into that wall."""
+    declined(opened, 1, THREE_DAYS, "2026-11-20T01:00Z")
+    pause(opened, policy, WHO)
+    clock.move(hours=1)
+    resume(opened, policy, WHO)
+    assert planned(opened) == [(2, datetime(2026, 11, 23, 1, 0, tzinfo=UTC))]
+
+
+def test_resuming_after_the_wait_takes_the_next_slot(
+    opened: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    declined(opened, 1, LIMIT, "2026-11-20T01:00Z")
+    pause(opened, policy, WHO)
+    clock.move(days=3)
+    resume(opened, policy, WHO)
+    assert planned(opened) == [(2, datetime(2026, 11, 23, 1, 0, tzinfo=UTC))]
+
+
+@pytest.mark.parametrize(
+    ("message", "status", "reason"),
+    [("[0014] 해지", "suspended", "key_invalid"), (SOON, "paused", None)],
+)
+def test_a_decline_that_arrives_while_paused_is_applied(
+    opened: Book,
+    policy: BillingPolicy,
+    clock: MovedClock,
+    message: str,
+    status: str,
+    reason: str | None,
+) -> None:
+    """What can never be charged again is suspended soon; what may be tried again waits."""
+    sent(opened)
+    pause(opened, policy, WHO)
+    ((attempt_id,),) = query(opened, "SELECT id FROM attempts")
+    with opened.transaction() as tx:
+        record(tx, policy, [Answer(attempt_id, 1, Declined(message, "imp_1"))])
+    assert attempt_rows(opened) == [(1, "declined")]
+    clock.move(seconds=31)
+    close_cycles(opened, policy)
+    assert query(opened, "SELECT status, status_reason FROM subscriptions") == [(status, reason)]
+    if status == "paused":
+        assert resume(opened, policy, WHO).status == "active"
+        assert [number for number, _ in planned(opened)] == [2]
+
+
+def test_a_pause_past_the_last_moment_says_so(
+    opened: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    """A date that has passed would read like a chance that is still there."""
+    last_start(opened, clock, plus=1)
+    changed = pause(opened, policy, WHO)
+    assert "has passed (2026-11-25 23:30, Seoul)" in changed.warning_en
+    assert "2026-11-25 23:30" in changed.warning_ko
+    assert "Resume before" not in changed.warning_en
+    assert "재개하십시오" not in changed.warning_ko
+    assert "has passed" in resume(opened, policy, WHO).warning_en
+
+
+def test_resuming_in_time_needs_no_warning(opened: Book, policy: BillingPolicy) -> None:
+    pause(opened, policy, WHO)
+    assert resume(opened, policy, WHO) == Changed("active")
+
+
+def last_start(book: Book, clock: MovedClock, plus: float) -> None:
+    """So many seconds after the last moment at which the month's charge may start."""
+    clock.move_to(query(book, "SELECT last_start_at FROM cycles")[0][0] + timedelta(seconds=plus))
+
+
+ENDINGS = [
+    # What happens when, in seconds from the last moment for a charge, and how the month ends.
+    ([(-60, pause)], "skipped", "paused"),
+    ([(-60, pause), (60, resume)], "skipped", "paused"),
+    ([(-60, pause), (-30, resume)], "missed", "not_attempted"),
+    ([(60, pause)], "missed", "not_attempted"),
+    ([(-60, pause), (7200, resume)], "skipped", "paused"),
+    ([(7200, pause)], "missed", "not_attempted"),
+]
+
+
+@pytest.mark.parametrize(("changes", "status", "reason"), ENDINGS)
+def test_a_month_ends_by_what_it_was_when_it_could_last_be_charged(
+    opened: Book,
+    policy: BillingPolicy,
+    clock: MovedClock,
+    changes: list[tuple[float, Change]],
+    status: str,
+    reason: str,
+) -> None:
+    """Not by what it is at the tick: one resumed a minute before it was still paused all along."""
+    for seconds, change in changes:
+        last_start(opened, clock, plus=seconds)
+        change(opened, policy, WHO)
+    last_start(opened, clock, plus=10_000)
+    assert close_cycles(opened, policy) == 1
+    assert query(opened, "SELECT status, reason FROM cycles") == [(status, reason)]
+    assert query(opened, "SELECT status, status_reason FROM subscriptions") == [
+        ("suspended", "chain_broken")
+    ]
+
+
+def test_a_month_that_was_never_opened_ends_the_same_way(
+    book: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    """Paused before the window, resumed after it: the cycle opens late, and is skipped in truth."""
+    enrolled(book, policy, a_row(1))
+    pause(book, policy, WHO)
+    clock.move(days=7)
+    assert "has passed" in resume(book, policy, WHO).warning_en
+    assert open_cycles(book, policy) == 1
+    assert close_cycles(book, policy) == 1
+    assert query(book, "SELECT status, reason FROM cycles") == [("skipped", "paused")]

@@ -59,6 +59,7 @@ def policy(make_policy: Callable[..., BillingPolicy]) -> BillingPolicy:
         inquiry_settle_seconds=5,
         lease_seconds=15,
         charges_per_second=0,
+        canary_charges=0,
     )
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+import pytest
+
+from billing.domain.errors import InvalidInput
 from billing.domain.policy import BillingPolicy
-from billing.services.forecast import due
+from billing.services.forecast import due, moment_of
 from billing.services.open_cycles import open_cycles
 from billing.store.session import Book
-from tests.builders import a_row, enrolled
+from tests.builders import a_row, enrolled, execute
+from tests.conftest import MovedClock
 
 
 def test_months_to_come_are_all_there(book: Book, policy: BillingPolicy) -> None:
@@ -24,3 +30,47 @@ def test_months_to_come_are_all_there(book: Book, policy: BillingPolicy) -> None
         ("customer-2", 4, "2027-02-26T10:00:00+09:00"),
     ]
     assert sum(one["amount"] for one in found) == 4 * 1001 + 4 * 1002
+
+
+def test_a_planned_attempt_counts_with_its_own_moment(
+    book: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    """One that waits after a back-off goes when it is ready; one overdue goes at once."""
+    enrolled(book, policy, a_row(1), a_row(2))
+    open_cycles(book, policy)
+    later = clock.now + timedelta(hours=3)
+    execute(book, "UPDATE attempts SET ready_at = :at WHERE cycle_id = 1", at=later)
+    clock.move(hours=1)
+    found = [one["at"] for one in due(book, policy, None, 1, 10)]
+    assert found == ["2026-11-20T11:00:00+09:00", "2026-11-20T13:00:00+09:00"]
+
+
+def test_a_span_ends_before_its_last_moment(book: Book, policy: BillingPolicy) -> None:
+    enrolled(book, policy, a_row(1))
+    since = moment_of("2026-11-19T10:00:00+09:00")
+    assert due(book, policy, since, 1, 10) == []
+    since = moment_of("2026-11-19T10:00:01+09:00")
+    assert [one["cycle"] for one in due(book, policy, since, 1, 10)] == [1]
+
+
+@pytest.mark.parametrize("status", ["paused", "cancelled"])
+def test_who_is_not_charged_is_not_there(book: Book, policy: BillingPolicy, status: str) -> None:
+    enrolled(book, policy, a_row(1))
+    execute(book, "UPDATE subscriptions SET status = :status", status=status)
+    assert due(book, policy, None, 366, 1000) == []
+
+
+def test_the_limit_keeps_the_earliest(book: Book, policy: BillingPolicy) -> None:
+    enrolled(book, policy, a_row(1), a_row(2, "2026-10-23T14:30:00+09:00"))
+    assert [one["customer_uid"] for one in due(book, policy, None, 60, 2)] == [
+        "customer-1",
+        "customer-2",
+    ]
+
+
+@pytest.mark.parametrize("value", ["2026-11-20", "2026-11-20T10:00:00", "soon", ""])
+def test_a_moment_needs_an_offset(value: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        moment_of(value)
+    assert (caught.value.field, caught.value.value) == ("--at", value)
+    assert "+09:00" in caught.value.remedy

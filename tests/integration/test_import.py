@@ -284,11 +284,10 @@ def test_charging_can_be_held_while_an_import_runs(book: Book, policy: BillingPo
     """The row that says "hold" also keeps the key; an import of minutes must not lock it."""
     enrolled(book, policy, a_row(1))
 
-    def verify(incoming: Sequence[NewSubscription]) -> Sequence[str | None]:
+    def hold(_: int) -> None:
         execute(book, "SET LOCAL lock_timeout = '1s'; UPDATE installation SET hold_reason = 'why'")
-        return [None] * len(incoming)
 
-    assert enrolled(book, policy, a_row(2), verify=verify).added == 1
+    assert enrolled(book, policy, a_row(2), progress=hold).added == 1
     assert query(book, "SELECT hold_reason FROM installation") == [("why",)]
 
 
@@ -299,15 +298,70 @@ def test_an_import_may_take_longer_than_a_statement(
     engine = create_engine(database_url, connect_args={"options": options})
     hasty = Book(engine, clock.read)
 
-    def verify(incoming: Sequence[NewSubscription]) -> Sequence[str | None]:
+    def slowly(_: int) -> None:
         time.sleep(0.5)
-        return [None] * len(incoming)
 
     try:
-        assert enrolled(hasty, policy, GOOD, verify=verify).added == 1
+        assert enrolled(hasty, policy, GOOD, progress=slowly).added == 1
         assert query(hasty, "SHOW statement_timeout") == [("200ms",)], "lifted for the import only"
     finally:
         hasty.close()
+
+
+def test_no_transaction_is_open_while_the_gateway_is_asked(
+    book: Book, policy: BillingPolicy
+) -> None:
+    """Look-ups of a million keys take hours; a transaction of hours would keep rows from vacuum."""
+    seen: list[int] = []
+    others = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
+    )
+
+    def verify(incoming: Sequence[NewSubscription]) -> Sequence[str | None]:
+        seen.append(query(book, others)[0][0])
+        return [None] * len(incoming)
+
+    assert enrolled(book, policy, a_row(1), a_row(2), verify=verify).added == 2
+    assert seen == [0]
+    seen.clear()
+    assert enrolled(
+        book, policy, a_row(1), progress=lambda _: seen.append(query(book, others)[0][0])
+    )
+    assert 1 in seen, "the count can find an open transaction"
+
+
+def test_what_is_imported_is_what_the_gateway_was_asked_about(
+    book: Book, policy: BillingPolicy
+) -> None:
+    """A file with quotes, line ends in cells and bad lines comes through the verification whole."""
+    rows = [
+        a_row(1),
+        '"customer-2",1002,"a, ""b"" plan",2026-10-20T14:30:00+09:00,홍길동,',
+        "broken",
+        a_row(3).replace("customer-3", '"customer\n3"'),
+        a_row(4),
+    ]
+    asked: list[str] = []
+
+    def verify(incoming: Sequence[NewSubscription]) -> Sequence[str | None]:
+        asked.extend(new.facts.customer_uid for new in incoming)
+        return [
+            "is not there" if one.facts.customer_uid == "customer-4" else None for one in incoming
+        ]
+
+    report = enrolled(book, policy, *rows, verify=verify, skip_bad=True)
+    assert asked == ["customer-1", "customer-2", "customer-4"]
+    assert [(one.line, one.field) for one in report.rejected] == [
+        (4, "line"),
+        (5, "customer_uid"),
+        (7, "customer_uid"),
+    ]
+    assert (report.read, report.added, report.unchanged) == (5, 2, 0)
+    assert query(book, "SELECT order_name FROM subscriptions ORDER BY customer_uid") == [
+        ("plan 1",),
+        ('a, "b" plan',),
+    ]
 
 
 def test_other_facts_that_come_in_meanwhile_are_rejected(book: Book, policy: BillingPolicy) -> None:
@@ -370,3 +424,42 @@ def test_memory_does_not_grow_with_the_file(book: Book, policy: BillingPolicy) -
     assert (report.added, count(book)) == (rows, rows)
     # Held as objects, so many rows take several times as much.
     assert peak < 2_000_000
+
+
+NIGHTMARES = [
+    # A file, and the (line, field, problem) of each rejection.
+    (f"{HEADER}\n", []),
+    (f"{HEADER}\n{GOOD}\n\n\r\n\n", []),
+    ("\n\n\n", [(1, "header", "the file is empty")]),
+    (f"\n{HEADER},colour\n", [(2, "header", "is no column of this file")]),
+    (f"{HEADER}\n{GOOD}\n{HEADER}\n", [(3, "initial_paid_at", "is not a moment")]),
+    (f'{HEADER}\n"customer-1,1001\n{GOOD}\n', [(2, "line", "lines 2 to 3 were read as one")]),
+    (f'{HEADER}\n{GOOD}\ncustomer-2,"10"02",plan,x\n', [(3, "line", "is not CSV")]),
+    (f"{HEADER.replace(',', ';')}\n", [(1, "header", "is no column of this file")]),
+    (f"{HEADER}\r{GOOD}\r".replace("\n", "\r"), [(1, "header", "is not CSV")]),
+    (f"{HEADER.upper()}\n{GOOD}\n", [(1, "header", "is no column of this file")]),
+    (f"{HEADER}\n{GOOD},\n", [(2, "line", "7 cells")]),
+    (f"{HEADER}\n{GOOD.replace('customer-1', '@SUM(A1)')}\n", [(2, "customer_uid", "formula")]),
+    (f"{HEADER}\n{GOOD.replace('plan 1', '+plan')}\n", [(2, "order_name", "formula")]),
+    (
+        f"{HEADER}\n{GOOD.replace('T14:30:00+09:00', '')}\n",
+        [(2, "initial_paid_at", "not a moment")],
+    ),
+    ("고객,금액,상품명,최초결제\n".encode("cp949"), [(1, "header", "is not UTF-8")]),
+]
+
+
+@pytest.mark.parametrize(("raw", "wanted"), NIGHTMARES, ids=range(len(NIGHTMARES)))
+def test_a_file_of_nightmares_gets_a_clear_report(
+    book: Book, policy: BillingPolicy, raw: str | bytes, wanted: list[tuple[int, str, str]]
+) -> None:
+    report = imported(book, policy, raw.encode() if isinstance(raw, str) else raw)
+    if not wanted:
+        assert report.rejected == []
+        assert report.added == report.read == count(book)
+        return
+    found = report.rejected[0]
+    ((line, field, problem),) = wanted
+    assert (found.line, found.field) == (line, field)
+    assert problem in found.problem
+    assert (report.added, count(book)) == (0, 0)

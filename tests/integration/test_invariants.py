@@ -40,6 +40,15 @@ PLANTED = [
         "I1 approved is paid",
         "UPDATE attempts SET status = 'approved', settled_at = now(), imp_uid = 'imp_1'",
     ),
+    ("I7 the events rebuild the attempts", "UPDATE attempts SET status = 'unknown'"),
+    (
+        "I7 the events rebuild the cycles",
+        "UPDATE cycles SET status = 'skipped', reason = 'paused', settled_at = now()",
+    ),
+    (
+        "I7 the events rebuild the subscriptions",
+        "UPDATE subscriptions SET status = 'paused'",
+    ),
     (
         "I9 bounded retries",
         "INSERT INTO attempts (cycle_id, number, merchant_uid, status, closes_at, planned_at,"
@@ -86,3 +95,20 @@ def test_a_planted_violation_is_named(
     found = {one.name: one for one in broken(book, policy)}
     assert name in found
     assert found[name].rows
+
+
+def test_a_bounded_look_at_the_seals_comes_round_to_every_one(
+    book: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    """`status` must answer at once; still no changed row stays unseen for long."""
+    enrolled(book, policy, *(a_row(number) for number in range(3, 12)))
+    assert query(book, "SELECT max(id) FROM subscriptions") == [(9,)]
+    execute(book, "ALTER TABLE buyers DISABLE TRIGGER buyer_data_is_fixed")
+    execute(book, "UPDATE buyers SET tel = '010-9999-9999' WHERE subscription_id = 5")
+    clock.move(hours=-1)
+    seen = []
+    for _ in range(9):
+        clock.move(minutes=1)
+        seen += [one.rows for one in broken(book, policy, sample=3) if one.name.startswith("I3")]
+    assert seen == [[5]] * 3
+    assert [one.rows for one in broken(book, policy)] == [[5]]

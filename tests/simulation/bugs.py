@@ -254,7 +254,7 @@ def _rounded(asked: Any) -> bytes:
     return _real_body(replace(asked, amount=Won(max(301, asked.amount.amount // 1000 * 1000))))
 
 
-def _not_sent_costs_an_attempt(self: Any, why: str) -> Any:
+def _not_sent_costs_an_attempt(self: Any, why: str, *, alarm: bool) -> Any:
     return self._declined("[0098] not sent", None)
 
 
@@ -293,7 +293,7 @@ async def _no_look_before(gateway: Any, policy: Any, claim: Any) -> Any:
 
 
 def _settled_from_the_claim(tx: Transaction, policy: Any) -> None:
-    for attempt in attempts.expired(tx.session, tx.now, inquire.BATCH):
+    for attempt, subscription_id in attempts.expired(tx.session, tx.now, inquire.BATCH):
         attempt.status = AttemptStatus.UNKNOWN
         attempt.provable_at = attempt.sent_at + policy.settle
         attempt.ask_at = tx.now
@@ -302,6 +302,7 @@ def _settled_from_the_claim(tx: Transaction, policy: Any) -> None:
             tx.session,
             at=tx.now,
             kind="attempt.unknown",
+            subscription_id=subscription_id,
             cycle_id=attempt.cycle_id,
             attempt_id=attempt.id,
             data={"why": "the lease ran out"},
@@ -310,7 +311,7 @@ def _settled_from_the_claim(tx: Transaction, policy: Any) -> None:
 
 def _lost_means_due(tx: Transaction, policy: Any) -> None:
     """A lease that ran out makes the attempt due again, without a question."""
-    for attempt in attempts.expired(tx.session, tx.now, inquire.BATCH):
+    for attempt, subscription_id in attempts.expired(tx.session, tx.now, inquire.BATCH):
         attempt.status = AttemptStatus.DUE
         attempt.ready_at = tx.now
         attempt.dispatched_at = attempt.lease_until = None
@@ -318,6 +319,7 @@ def _lost_means_due(tx: Transaction, policy: Any) -> None:
             tx.session,
             at=tx.now,
             kind="attempt.not_sent",
+            subscription_id=subscription_id,
             cycle_id=attempt.cycle_id,
             attempt_id=attempt.id,
             data={"why": "the lease ran out"},
@@ -405,7 +407,7 @@ def _declines_forgotten(self: Any) -> plan.Declines:
     return plan.Declines(total=1, today=1)
 
 
-def _always_not_attempted(cycle: Any, subscription: Any, found: Any) -> Any:
+def _always_not_attempted(*_: Any, **__: Any) -> Any:
     return CycleStatus.MISSED, CycleReason.NOT_ATTEMPTED
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum, auto
@@ -19,6 +19,9 @@ from billing.domain.calendar import SEOUL
 STARTS_AT = datetime(2027, 2, 25, 9, 59, 50, tzinfo=SEOUL).astimezone(UTC)
 # The windows of all cycles of the month are over.
 ENDS_AT = datetime(2027, 3, 1, 0, 0, 5, tzinfo=SEOUL).astimezone(UTC)
+
+# Whoever can put it right has done so by the second morning after.
+HELPED_AT = STARTS_AT + timedelta(days=1.5)
 
 
 class Ending(StrEnum):
@@ -32,15 +35,27 @@ class Ending(StrEnum):
 
 
 class Trouble(StrEnum):
-    """What the sandbox does to a kind of subscriber."""
+    """What a kind of subscriber meets at the sandbox, in its own words (docs/sandbox.md)."""
 
-    NONE = auto()
-    SYSTEM_ERROR = auto()
-    LIMIT = auto()
-    OVERDUE = auto()
-    NUMBER_MOVED = auto()
-    NO_ANSWER = auto()
-    RESET = auto()
+    NONE = ""
+    SYSTEM_ERROR = "declined:0098"
+    NO_ANSWER = "timeout_after_charge"
+    RESET = "reset_after_charge"
+    # The line's own condition, until the customer puts it right.
+    LIMIT = "0031"
+    OVERDUE = "0016"
+    NUMBER_MOVED = "0023"
+    PAID_BY_HAND = "by hand"
+
+    @property
+    def strikes_once(self) -> bool:
+        """Whether the sandbox's script has it happen to the first request only."""
+        return self in (Trouble.SYSTEM_ERROR, Trouble.NO_ANSWER, Trouble.RESET)
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it is the line's condition."""
+        return self in (Trouble.LIMIT, Trouble.OVERDUE, Trouble.NUMBER_MOVED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +70,11 @@ class Kind:
     trouble: Trouble = Trouble.NONE
     helped: bool = True
 
+    @property
+    def prefix(self) -> str:
+        """How the `customer_uid` of each begins."""
+        return f"demo-{self.name}-"
+
 
 KINDS: Sequence[Kind] = (
     Kind("today", "due today", 90, (25,), Ending.PAID),
@@ -64,6 +84,7 @@ KINDS: Sequence[Kind] = (
     Kind("overdue", "bill overdue, paid next day", 6, (25, 31), Ending.PAID, Trouble.OVERDUE),
     Kind("silent", "charged, but no answer comes", 4, (25, 31), Ending.PAID, Trouble.NO_ANSWER),
     Kind("reset", "charged, then the line breaks", 8, (25, 28), Ending.PAID, Trouble.RESET),
+    Kind("hand", "paid at the counter meanwhile", 4, (25,), Ending.PAID, Trouble.PAID_BY_HAND),
     Kind("stuck", "limit used up, never raised", 4, (25, 30), Ending.MISSED, Trouble.LIMIT, False),
     Kind("moved", "number moved", 6, (25, 29), Ending.MISSED, Trouble.NUMBER_MOVED, False),
     Kind("waiting", "not due this month any more", 48, (3, 10, 18, 20), Ending.NOT_DUE),
@@ -89,13 +110,32 @@ class Member:
         month = (2027, 2) if self.kind.ending is Ending.NOT_DUE else (2027, 1)
         return date(*month, self.anchor_on.day)
 
-    @property
-    def earlier_payments(self) -> Sequence[datetime]:
-        """The moments of all payments up to the story, one a month, the initial one first."""
-        days = [self.anchor_on, date(2027, 1, self.anchor_on.day)]
-        if self.kind.ending is Ending.NOT_DUE:
-            days.append(self.last_paid_on)
-        return [_at(day) for day in days]
+    def as_customer(self) -> Mapping[str, object]:
+        """This subscriber as the sandbox registers one, with every month paid up to the story."""
+        lasting = self.kind.trouble.lasts
+        return {
+            "customer_uid": self.customer_uid,
+            "amount": self.amount,
+            "name": ORDER_NAME,
+            "buyer_tel": BUYER_TEL,
+            "paid_at": self.initial_paid_at.isoformat(),
+            "last_paid_at": _at(self.last_paid_on).isoformat(),
+            "condition": self.kind.trouble.value if lasting else "",
+            "condition_until": HELPED_AT.isoformat() if lasting and self.kind.helped else None,
+        }
+
+
+def faults() -> Mapping[str, object]:
+    """What goes wrong at the sandbox, as its faults file."""
+    return {
+        # Long enough that a worker can be seen, and killed, at work.
+        "latency": {"charge": 250},
+        "scripts": [
+            {"customers": f"{kind.prefix}*", "does": [kind.trouble.value]}
+            for kind in KINDS
+            if kind.trouble.strikes_once
+        ],
+    }
 
 
 def members() -> Sequence[Member]:
@@ -107,7 +147,7 @@ def _members() -> Iterator[Member]:
     for kind in KINDS:
         for number in range(kind.count):
             yield Member(
-                customer_uid=f"demo-{kind.name}-{number + 1:03}",
+                customer_uid=f"{kind.prefix}{number + 1:03}",
                 kind=kind,
                 anchor_on=date(2026, 12, kind.anchor_days[number % len(kind.anchor_days)]),
                 amount=4_900 + 1_000 * (number % 6),

@@ -25,6 +25,7 @@ _TELLING: Mapping[str, str] = {
     "attempt.declined": "declined",
     "attempt.unknown": "no usable answer: asked about, never sent again on a guess",
     "attempt.not_sent": "nothing was sent: the same attempt goes again",
+    "payment.found_elsewhere": "paid elsewhere meanwhile: found by the look-up, not charged again",
     "cycle.closing_soon": "closes within a day, unpaid: alarm",
     "cycle.missed": "window over, unpaid: missed",
     "subscription.suspended": "suspended: the customer must register again",

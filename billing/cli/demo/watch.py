@@ -27,7 +27,6 @@ class Month:
     subscription: str
     reason: str | None
     cycle: str | None
-    attempts: int
     merchant_uid: str | None
     amount: int
 
@@ -79,28 +78,17 @@ def lines_after(book: Book, last: int) -> Sequence[Line]:
 
 def months(book: Book) -> Mapping[str, Month]:
     """How every subscriber's month stands, by `customer_uid`."""
-    tried = (
-        select(Attempt.cycle_id, func.count().label("count"))
-        .where(Attempt.sent_at.is_not(None))
-        .group_by(Attempt.cycle_id)
-        .subquery()
-    )
-    query = (
-        select(Subscription, Cycle, func.coalesce(tried.c.count, 0))
-        .outerjoin(Cycle, Cycle.subscription_id == Subscription.id)
-        .outerjoin(tried, tried.c.cycle_id == Cycle.id)
-    )
+    query = select(Subscription, Cycle).outerjoin(Cycle, Cycle.subscription_id == Subscription.id)
     rows = book.run(lambda tx: list(tx.session.execute(query)))
     return {
         subscription.customer_uid: Month(
             subscription=subscription.status,
             reason=subscription.status_reason,
             cycle=cycle.status if cycle else None,
-            attempts=count,
             merchant_uid=cycle.paid_merchant_uid if cycle else None,
             amount=subscription.amount,
         )
-        for subscription, cycle, count in rows
+        for subscription, cycle in rows
     }
 
 

@@ -26,6 +26,9 @@ def accepting(*tokens: str) -> Any:
         if arrival.headers["authorization"].removeprefix("Bearer ") not in tokens:
             await wire.answer(401, {"code": -1, "message": "Unauthorized", "response": None})
             return
+        if arrival.method == "GET":
+            await wire.answer(404, {"code": -1, "message": "없음", "response": None})
+            return
         asked = arrival.json()
         await wire.ok(
             {**asked, "imp_uid": "imp_1", "status": "paid", "currency": "KRW", "paid_at": 1}
@@ -129,6 +132,45 @@ async def test_refused_twice_is_not_sent_and_goes_no_third_time(kit: Any) -> Non
     assert outcome.credentials
     assert len(kit.gateway.arrivals) == 2
     assert kit.gateway.token_fetches == 2
+
+
+@pytest.mark.parametrize("act", ["charge", "look up"])
+async def test_what_another_worker_left_may_be_as_old_as_ours(kit: Any, act: str) -> None:
+    """Ours ended, the other's newer one ended too while nothing was to do: both are refused, and
+    only then a new one is fetched."""
+    store = MemoryTokenStore()
+    ours, others = kit.client(tokens=store), kit.client(tokens=store)
+    await ours.charge(kit.request(1))
+    kit.gateway.scene = accepting("token-2")
+    assert isinstance(await others.charge(kit.request(2)), Approved)
+    kit.gateway.arrivals.clear()
+    kit.gateway.scene = accepting("token-3")
+    if act == "charge":
+        assert isinstance(await ours.charge(kit.request(3)), Approved)
+    else:
+        assert list(await ours.payments_of_order("mw-3")) == []
+    sent = [one.headers["authorization"] for one in kit.gateway.arrivals]
+    assert sent == ["Bearer token-1", "Bearer token-2", "Bearer token-3"]
+    assert kit.gateway.token_fetches == 3
+
+
+async def test_nobody_is_turned_away_while_a_neighbour_fetches(kit: Any) -> None:
+    """Many at once meet two ended tokens one after the other, at all paces."""
+    store = MemoryTokenStore()
+    ours, others = kit.client(tokens=store), kit.client(tokens=store)
+    await ours.charge(kit.request(1))
+    kit.gateway.scene = accepting("token-2")
+    await others.charge(kit.request(2))
+    turned_away = accepting("token-3")
+
+    async def at_all_paces(wire: Any, arrival: Any) -> None:
+        await asyncio.sleep(len(kit.gateway.arrivals) % 7 * 0.01)
+        await turned_away(wire, arrival)
+
+    kit.gateway.scene = at_all_paces
+    outcomes = await charge_many(ours, kit, 30)
+    assert all(isinstance(outcome, Approved) for outcome in outcomes)
+    assert kit.gateway.token_fetches == 3
 
 
 async def test_what_breaks_after_a_401_is_unknown(kit: Any) -> None:

@@ -65,7 +65,15 @@ def test_an_earlier_attempt_that_turned_paid() -> None:
 
 def test_this_attempt_outranks_the_others() -> None:
     other = replace(PAID, imp_uid="imp_9", merchant_uid="by-hand")
-    assert find(QUESTION, [other, PAID]) == PaidByThis(PAID)
+    assert find(QUESTION, [other, PAID]) == PaidByThis(PAID, also=(other,))
+
+
+def test_a_second_payment_is_told_of_even_where_it_does_not_fit() -> None:
+    earlier = replace(PAID, imp_uid="imp_8", merchant_uid="mw-x-202611-01")
+    other = replace(PAID, imp_uid="imp_9", merchant_uid="by-hand", amount=Won(100))
+    assert find(QUESTION, [other, earlier]) == PaidByEarlier(earlier, also=(other,))
+    again = replace(other, imp_uid="imp_7", amount=Won(9900), merchant_uid="by-hand-2")
+    assert find(QUESTION, [again, again]) == PaidElsewhere(again)
 
 
 def test_a_payment_by_hand_in_the_same_month() -> None:

@@ -1,0 +1,125 @@
+"""Payments by status between two moments, in portions that are whole, or `GatewayError`.
+
+V1's lists promise no order and do not stand still (gateway.md §4): a payment that is cancelled
+while they are paged leaves the list of paid ones, and all behind it move up past the page that is
+read next. So a span is cut into portions short enough to be held in memory, and a portion counts
+only when every page named the same total and so many different payments came. Otherwise it is read
+again, a few times.
+
+Even so a row can slip through, one leaving and one coming at once. What a list does *not* show is
+therefore never proof; whoever misses a payment asks for it by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+
+from billing.domain.errors import GatewayUnavailable
+from billing.domain.money import CURRENCY
+from billing.domain.payment import Payment
+from billing.portone import fields, rows
+from billing.portone.answer import Unreadable
+from billing.portone.lookups import Lookups
+
+STATUSES = ("all", "ready", "paid", "cancelled", "failed")
+# 90 days may be asked for at once (gateway.md §4), less the second that is added to both ends.
+LONGEST_SPAN = 90 * 86_400 - 2
+# A portion's rows are held until the last page agrees: a few MB.
+MOST_ROWS = 5000
+# A list that changes under every reading will be quieter tomorrow.
+MOST_READINGS = 4
+
+# The first and the last second of a portion, both of them in it.
+_Portion = tuple[int, int]
+
+
+class Spans:
+    """Reads spans through look-ups."""
+
+    def __init__(self, lookups: Lookups) -> None:
+        self._lookups = lookups
+
+    async def payments(
+        self, status: str, since: datetime, until: datetime
+    ) -> AsyncIterator[Sequence[Payment]]:
+        """Every payment in a status whose moment (of paying, cancelling, failing, or else
+        starting) lies from `since` to `until`. One on a seam may come twice."""
+        if status not in STATUSES:
+            raise ValueError(f"no such status: {status}")
+        portions = _cut(int(since.timestamp()), int(until.timestamp()), LONGEST_SPAN)
+        while portions:
+            first, last = portions.pop()
+            found = await self._whole(status, (first, last))
+            if found is None:
+                portions += _cut(first, last, (last - first) // 2)
+            else:
+                yield found
+
+    async def _whole(self, status: str, portion: _Portion) -> Sequence[Payment] | None:
+        """One portion, read until it stood still; None when it is too long to be held."""
+        first, last = portion
+        path = f"/payments/status/{status}"
+        # A second more at both ends, since no document says whether they are included. Oldest
+        # first, so that what comes in meanwhile comes in behind us.
+        query = {"from": str(first - 1), "to": str(last + 1), "sorting": "started"}
+        for _ in range(MOST_READINGS):
+            try:
+                found = await self._once(path, query, status)
+            except _TooLong:
+                if first < last:
+                    return None
+                raise GatewayUnavailable("look-up: too many payments in one second") from None
+            if found is not None:
+                return found
+        raise GatewayUnavailable("look-up: the list changes while it is read")
+
+    async def _once(self, path: str, query: dict[str, str], status: str) -> list[Payment] | None:
+        """One reading; None when the list moved meanwhile."""
+        found: dict[str, Payment | None] = {}
+        total: int | None = None
+        number = 1
+        while True:
+            page = await self._lookups.page(path, query, number)
+            if page is None:
+                break
+            total = page.total if total is None else total
+            if page.total != total or number > total // self._lookups.page_limit + 1:
+                return None
+            if total > MOST_ROWS:
+                raise _TooLong
+            for imp_uid, payment in map(_read, page.rows):
+                if payment is not None and status not in ("all", payment.status):
+                    raise GatewayUnavailable("look-up: rows in another status")
+                found[imp_uid] = payment
+            if not page.more:
+                break
+            number += 1
+        if len(found) != (total or 0):
+            return None
+        return [payment for payment in found.values() if payment is not None]
+
+
+class _TooLong(Exception):
+    """More rows than are held at once."""
+
+
+def _cut(first: int, last: int, longest: int) -> list[_Portion]:
+    """A span in portions at most `longest` seconds from end to end, the latest first."""
+    starts = range(first, last + 1, longest + 1)
+    return [(start, min(start + longest, last)) for start in reversed(starts)]
+
+
+def _read(value: object) -> tuple[str, Payment | None]:
+    """A payment under its id; without the payment when it is in another currency.
+
+    A store may take dollars and cents elsewhere. Those are none of ours, and no reason to give up.
+    """
+    try:
+        row = fields.row(value)
+        imp_uid = fields.needed_text(row, "imp_uid")
+        if fields.text(row, "currency") not in (None, CURRENCY):
+            return imp_uid, None
+        return imp_uid, rows.payment(row)
+    except Unreadable as error:
+        raise GatewayUnavailable(f"look-up: {error}") from None

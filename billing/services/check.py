@@ -1,0 +1,33 @@
+"""Look whether every fact still holds, and raise an alarm for what does not."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from billing.domain.policy import BillingPolicy
+from billing.services.invariants import Broken, broken
+from billing.store import events
+from billing.store.session import Book, Transaction
+
+# The same finding is told again once a day, not once an hour.
+AGAIN_AFTER = timedelta(days=1)
+# Enough to find them by; `maewol invariants` shows the others.
+MOST_IDS = 10
+
+
+def check(book: Book, policy: BillingPolicy) -> int:
+    """One alarm for each fact that does not hold; returns how many do not."""
+    found = broken(book, policy)
+    for one in found:
+        _tell(book, one)
+    return len(found)
+
+
+def _tell(book: Book, one: Broken) -> None:
+    told = {"name": one.name, "rows": one.rows[:MOST_IDS]}
+
+    def step(tx: Transaction) -> None:
+        if told not in events.told_since(tx.session, "invariant.broken", tx.now - AGAIN_AFTER):
+            events.add(tx.session, at=tx.now, kind="invariant.broken", data=told, alarm=True)
+
+    book.run(step)

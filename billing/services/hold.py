@@ -1,0 +1,61 @@
+"""Stop all charging, and start it again."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+
+from billing.domain.cycle import CycleStatus, HoldReason
+from billing.domain.policy import BillingPolicy
+from billing.domain.subscription import SubscriptionStatus
+from billing.services.change_status import attempt_again
+from billing.store import events, health, installation
+from billing.store.session import Book, Transaction
+from billing.store.tables import Cycle, Subscription
+
+
+def hold(book: Book, why: str) -> str:
+    """Stop all charging, at once for every worker; returns why it is stopped now."""
+
+    def step(tx: Transaction) -> str:
+        stop(tx, why)
+        return health.hold_reason(tx.session) or why
+
+    return book.run(step)
+
+
+def stop(tx: Transaction, why: str) -> None:
+    """Stop all charging, with one alarm; the first reason stays."""
+    if health.hold(tx.session, tx.now, why):
+        events.add(tx.session, at=tx.now, kind="charging.held", data={"why": why}, alarm=True)
+
+
+def release(book: Book, policy: BillingPolicy) -> int:
+    """Start charging again, from this database and for this store. Customers whom the brake kept
+    from being suspended are tried again; returns how many."""
+
+    def step(tx: Transaction) -> int:
+        if not health.release(tx.session):
+            return 0
+        installation.accept(tx.session)
+        events.add(tx.session, at=tx.now, kind="charging.released")
+        return _try_again(tx, policy)
+
+    return book.run(step)
+
+
+def _try_again(tx: Transaction, policy: BillingPolicy) -> int:
+    rows = tx.session.execute(
+        select(Cycle, Subscription)
+        .join(Subscription, Subscription.id == Cycle.subscription_id)
+        .where(
+            Cycle.status == CycleStatus.OPEN,
+            Cycle.held == HoldReason.UNCONFIRMED,
+            Subscription.status == SubscriptionStatus.ACTIVE,
+        )
+        .order_by(Subscription.id)
+        .with_for_update()
+    ).all()
+    for cycle, subscription in rows:
+        cycle.held = None
+        attempt_again(tx, subscription, policy, pardoned=True)
+    return len(rows)

@@ -1,0 +1,302 @@
+"""The gateway's list of payments beside the book: every difference by name, with its remedy.
+
+read      the lists of paid and cancelled payments, into a file without a name (no transaction)
+compare   in one transaction the database lays them beside the book; whole days are proved
+confirm   every difference is looked up at the gateway by its own name: a list can miss a row
+apply     only when asked to, and only what the design names: a payment found counts as its
+          cycle's, a cancellation found makes its cycle refunded. Everything else is told, once
+
+Not without `apply`: then nothing at all is written, and whoever may only read may run it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from billing.domain.calendar import day_of, end_of, start_of
+from billing.domain.errors import InvalidInput
+from billing.domain.payment import Payment
+from billing.domain.policy import BillingPolicy
+from billing.domain.reconciliation import Case, Difference, DifferenceKind, judge
+from billing.domain.refund import month_after, month_of
+from billing.ports import PaymentGateway
+from billing.services import prove
+from billing.services.prove import Proofs
+from billing.services.settle_difference import Settled, settle, tell
+from billing.store import ledger
+from billing.store.ledger import Compared, Key, PaidInBook, Scope
+from billing.store.session import Book
+
+T = TypeVar("T")
+
+# Differences that are looked up by name and told in one run. More than these have one cause, which
+# the first of them show.
+MOST_DIFFERENCES = 500
+# Billing keys whose schedules are asked about in one run; a larger book takes several days.
+MOST_KEYS = 10_000
+# Questions that are open at the gateway at once: they must not crowd out charges.
+WIDTH = 10
+# The gateway tells at most three months of its schedule at once (gateway.md §5).
+SCHEDULE_SPAN = timedelta(days=89)
+# How far back the daily run looks, beside the current month; and at most, when it was long away.
+LAST_DAYS = 7
+LONGEST_CATCH_UP = timedelta(days=92)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Days, Asia/Seoul, both included."""
+
+    first: date
+    last: date
+
+
+@dataclass
+class Report:
+    """What one run found. `differences` is in the order in which a person should look."""
+
+    span: Span
+    at: datetime
+    counts: dict[str, int]
+    differences: list[Difference] = field(default_factory=list)
+    # Differences that were counted and neither looked up nor told.
+    beyond: int = 0
+    applied: list[Difference] = field(default_factory=list)
+    # Differences that nobody was told of before.
+    news: int = 0
+    proofs: Proofs = field(default_factory=Proofs)
+
+    @property
+    def clean(self) -> bool:
+        """Whether both sides agree, as far as they were compared."""
+        unproved = self.proofs.disagree or self.proofs.changed
+        return not (self.differences or self.applied or self.beyond or unproved)
+
+
+def span_of_today(
+    now: datetime, policy: BillingPolicy, last_run: datetime | None, proved_to: date | None
+) -> Span:
+    """What the daily run looks at: the current month, the last days, and all since its last run."""
+    zone = policy.plan.zone
+    today = day_of(now, zone)
+    first = min(today.replace(day=1), today - timedelta(days=LAST_DAYS))
+    if last_run is not None:
+        first = min(first, day_of(last_run, zone) - timedelta(days=1))
+    if proved_to is not None:
+        first = min(first, proved_to)
+    return Span(max(first, day_of(now - LONGEST_CATCH_UP, zone)), today)
+
+
+async def reconcile(
+    book: Book,
+    gateway: PaymentGateway,
+    policy: BillingPolicy,
+    span: Span,
+    *,
+    apply: bool = False,
+    proofs: Path | None = None,
+) -> Report:
+    """Compare the days of `span`. Raises `GatewayError` when a list is not to be had whole: then
+    nothing is concluded and nothing is written; `InvalidInput` for a span that makes no sense."""
+    now = await asyncio.to_thread(book.run, lambda tx: tx.now)
+    scope = _scope(span, now, policy)
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as spool:
+        await _read(gateway, scope, now, spool)
+        compared, proved = await asyncio.to_thread(_compare, book, policy, scope, spool, proofs)
+    report = Report(span, now, compared.counts, beyond=compared.beyond, proofs=proved)
+    found = await _confirmed(gateway, policy, compared)
+    keys = await asyncio.to_thread(_keys, book, policy)
+    found += await _schedules(gateway, keys, now)
+    report.differences = sorted(found, key=lambda one: _order(one, now))
+    if apply:
+        await asyncio.to_thread(_apply, book, policy, scope, report, keys)
+    return report
+
+
+def _scope(span: Span, now: datetime, policy: BillingPolicy) -> Scope:
+    zone = policy.plan.zone
+    if span.first > span.last:
+        raise InvalidInput("from", span.first.isoformat(), "lies after --to", "Swap the two")
+    since = start_of(span.first, zone)
+    if since >= now:
+        raise InvalidInput("from", span.first.isoformat(), "lies in the future", "Use a past day")
+    return Scope(
+        since=since,
+        # What is newer than this the gateway need not show yet.
+        until=min(end_of(span.last, zone), now - policy.visibility),
+        month_begins=start_of(day_of(now, zone).replace(day=1), zone),
+        zone=zone,
+        prefix=policy.merchant_uid_prefix,
+        sandbox=policy.sandbox,
+    )
+
+
+# -- read ---------------------------------------------------------------------------------------
+
+
+async def _read(gateway: PaymentGateway, scope: Scope, now: datetime, spool: IO[str]) -> None:
+    """Whole calendar months, since two payments in one of them are a difference; cancellations up
+    to now, since they may come long after the payment."""
+    first = day_of(scope.since, scope.zone).replace(day=1)
+    after = month_after(day_of(scope.until, scope.zone).replace(day=1))
+    since = start_of(first, scope.zone)
+    until = min(start_of(after, scope.zone), max(scope.until, since))
+    for status, to in (("paid", until), ("cancelled", now)):
+        async for portion in gateway.payments_between(status, since, to):
+            spool.writelines(f"{json.dumps(_row(payment))}\n" for payment in portion)
+
+
+def _row(payment: Payment) -> list[Any]:
+    """In the order of `ledger.STAGED_COLUMNS`."""
+    return [
+        payment.imp_uid,
+        payment.merchant_uid,
+        payment.status,
+        payment.amount.amount,
+        payment.cancelled_amount.amount,
+        payment.customer_uid,
+        payment.paid_at.isoformat() if payment.paid_at else None,
+        payment.cancelled_at.isoformat() if payment.cancelled_at else None,
+        payment.currency,
+        payment.sandbox,
+        payment.customer_uid_usage,
+        payment.pay_method,
+    ]
+
+
+# -- compare ------------------------------------------------------------------------------------
+
+
+def _compare(
+    book: Book, policy: BillingPolicy, scope: Scope, spool: IO[str], folder: Path | None
+) -> tuple[Compared, Proofs]:
+    with book.transaction() as tx:
+        spool.seek(0)
+        ledger.stage(tx.session, _rows(spool), scope)
+        compared = ledger.compare(tx.session, scope, MOST_DIFFERENCES)
+        if folder is None:
+            return compared, Proofs()
+        return compared, prove.write_proofs(tx, policy, scope, folder)
+
+
+def _rows(spool: IO[str]) -> Iterator[list[Any]]:
+    for line in spool:
+        yield json.loads(line)
+
+
+# -- confirm ------------------------------------------------------------------------------------
+
+
+async def _confirmed(
+    gateway: PaymentGateway, policy: BillingPolicy, compared: Compared
+) -> list[Difference]:
+    async def case(one: Case) -> Difference | None:
+        return await _by_name(gateway, policy, one)
+
+    async def unseen(one: PaidInBook) -> Difference | None:
+        return await _missing(gateway, policy, one)
+
+    found = [*await _side_by_side(case, compared.cases)]
+    found += await _side_by_side(unseen, compared.unseen)
+    return [one for one in found if one is not None]
+
+
+async def _by_name(gateway: PaymentGateway, policy: BillingPolicy, case: Case) -> Difference | None:
+    """Judge a case by what the gateway says of the payment itself, now."""
+    payment = await gateway.payment(case.payment.imp_uid)
+    kept = await gateway.payment(case.double_of) if case.double_of is not None else None
+    if payment is None:
+        # In the list, yet not to be had by its id: told as the list shows it, never applied.
+        found = judge(case, sandbox=policy.sandbox, zone=policy.plan.zone)
+        return None if found is None else replace(found, confirmed=False)
+    still_double = kept is not None and kept.status == "paid"
+    fresh = replace(case, payment=payment, double_of=case.double_of if still_double else None)
+    return judge(fresh, sandbox=policy.sandbox, zone=policy.plan.zone)
+
+
+async def _missing(
+    gateway: PaymentGateway, policy: BillingPolicy, paid: PaidInBook
+) -> Difference | None:
+    payment = await gateway.payment(paid.imp_uid)
+    if payment is not None:
+        case = Case(payment, paid.book)
+        return judge(case, sandbox=policy.sandbox, zone=policy.plan.zone)
+    return Difference(
+        kind=DifferenceKind.MISSING,
+        at=paid.paid_at,
+        imp_uid=paid.imp_uid,
+        merchant_uid=paid.merchant_uid,
+        customer_uid=paid.book.customer_uid,
+        subscription_id=paid.book.subscription_id,
+        cycle_id=paid.book.cycle_id,
+        cycle_number=paid.book.cycle_number,
+        cycle_status=paid.book.cycle_status,
+        month=month_of(paid.paid_at, policy.plan.zone),
+        paid_at=paid.paid_at,
+        book_amount=paid.book.amount,
+    )
+
+
+def _keys(book: Book, policy: BillingPolicy) -> list[Key]:
+    return book.run(
+        lambda tx: ledger.keys_to_ask(tx.session, day_of(tx.now, policy.plan.zone), MOST_KEYS)
+    )
+
+
+async def _schedules(
+    gateway: PaymentGateway, keys: Sequence[Key], now: datetime
+) -> list[Difference]:
+    """What the gateway's own scheduler is going to charge with our keys: a second charger."""
+
+    async def one(key: Key) -> list[Difference]:
+        held = await gateway.scheduled_payments(key.customer_uid, now, now + SCHEDULE_SPAN)
+        return [
+            Difference(
+                kind=DifferenceKind.SCHEDULED,
+                at=scheduled.scheduled_at,
+                imp_uid=None,
+                merchant_uid=scheduled.merchant_uid,
+                customer_uid=key.customer_uid,
+                subscription_id=key.subscription_id,
+                ledger_amount=scheduled.amount,
+            )
+            for scheduled in held
+            if scheduled.status == "scheduled"
+        ]
+
+    return [found for group in await _side_by_side(one, keys) for found in group]
+
+
+async def _side_by_side(ask: Callable[[Any], Awaitable[T]], about: Sequence[Any]) -> list[T]:
+    """Ask about each, a few at once; the first that fails ends all."""
+    results: list[T] = []
+    for start in range(0, len(about), WIDTH):
+        results += await asyncio.gather(*(ask(one) for one in about[start : start + WIDTH]))
+    return results
+
+
+def _order(found: Difference, now: datetime) -> tuple[bool, datetime, str, datetime]:
+    """What can still be given back first, the nearest deadline before all; then by kind."""
+    refundable = found.refund_by is not None and found.refund_by > now
+    deadline = found.refund_by if refundable and found.refund_by else found.at
+    return not refundable, deadline, found.kind, found.at
+
+
+# -- apply --------------------------------------------------------------------------------------
+
+
+def _apply(
+    book: Book, policy: BillingPolicy, scope: Scope, report: Report, keys: Sequence[Key]
+) -> None:
+    ends = [(settle(book, policy, found), found) for found in report.differences]
+    report.applied = [found for end, found in ends if end is Settled.APPLIED]
+    report.differences = [found for end, found in ends if end is Settled.LEFT]
+    asked = [key.subscription_id for key in keys]
+    report.news = tell(book, scope, report.differences, asked, whole=not report.beyond)

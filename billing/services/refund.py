@@ -1,0 +1,459 @@
+"""Give one payment back: propose, request, and work on it until the gateway's row says what is.
+
+propose    look it up, check month, amount and owner; nothing is written
+request    the wish, in one transaction; a second one is the same one
+work_on    claim and send, or ask what became of it; from the claim's commit on money may move
+
+A request that may have left is never repeated before look-ups proved that nothing was given back.
+(The gateway would refuse the second one by its checksum; we do not lean on that alone.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from sqlalchemy import or_, select
+from sqlalchemy.dialects.postgresql import insert
+
+from billing.domain.errors import Conflict, GatewayError, NotFound
+from billing.domain.money import Won
+from billing.domain.outcome import NotSent, Unknown
+from billing.domain.payment import Payment
+from billing.domain.policy import BillingPolicy
+from billing.domain.refund import (
+    REFUND_TRANSITIONS,
+    Cancelled,
+    CancelOutcome,
+    RefundStatus,
+    month_of,
+    refundable_until,
+)
+from billing.ports import PaymentGateway
+from billing.services import take_back
+from billing.services.record import (
+    FIRST_BACKOFF,
+    FIRST_LOOK,
+    LONGEST_BACKOFF,
+    LOOKS_THAT_PROVE,
+    clean,
+)
+from billing.store import refunds
+from billing.store.refunds import RefundClaim
+from billing.store.session import Book, Transaction
+from billing.store.tables import Attempt, Cycle, Refund, Subscription
+
+BATCH = 100
+REASON_LENGTH = 200
+# A question that the gateway could not answer, or answered with nothing, is asked again after this.
+ASK_AGAIN = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A payment that could be given back, with what must be known before it is."""
+
+    subscription_id: int
+    customer_uid: str = field(repr=False)
+    cycle_number: int | None
+    imp_uid: str
+    merchant_uid: str
+    amount: Won
+    refund_by: datetime
+    # Whether its calendar month would be left without a payment.
+    breaks_chain: bool
+    # When the gateway gave it back already; None while it holds the money.
+    cancelled_at: datetime | None = None
+
+    @property
+    def warning_en(self) -> str:
+        """What must be said before it is done."""
+        if not self.breaks_chain:
+            return (
+                f"{self.amount} go back to the customer. The month stays paid by another payment."
+            )
+        return (
+            f"{self.amount} go back to the customer, and the month is left without a payment."
+            " Next month's payment will be refused (the chain is broken): only a new registration"
+            " by the customer helps. This cannot be undone."
+        )
+
+    @property
+    def warning_ko(self) -> str:
+        """The same in Korean."""
+        if not self.breaks_chain:
+            return f"{self.amount}을 고객에게 환불합니다. 이 달은 다른 결제로 유지됩니다."
+        return (
+            f"{self.amount}을 고객에게 환불하며, 이 달에는 결제가 없게 됩니다. 다음 달 결제는"
+            " 거절되고(결제 이력 단절), 고객이 새로 등록해야만 다시 결제할 수 있습니다. 되돌릴 수"
+            " 없습니다."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a refund stands now."""
+
+    status: RefundStatus
+    message: str | None
+    cancelled_at: datetime | None
+    ask_at: datetime | None
+
+
+# -- propose ------------------------------------------------------------------------------------
+
+
+async def propose(
+    book: Book,
+    gateway: PaymentGateway,
+    policy: BillingPolicy,
+    merchant_uid: str,
+    imp_uid: str | None = None,
+) -> Proposal:
+    """Look up a payment of one of our subscribers that is to be given back.
+
+    `imp_uid` says which, where several were made under one `merchant_uid`. Raises `NotFound`,
+    `Conflict` (why it cannot be given back), `GatewayError`.
+    """
+    payment = await _the_payment(gateway, merchant_uid, imp_uid)
+    now, owner, cycle = await asyncio.to_thread(book.run, lambda tx: (tx.now, *_owner(tx, payment)))
+    zone = policy.plan.zone
+    paid_at = payment.paid_at
+    if paid_at is None:
+        raise Conflict(f"{payment.imp_uid} was never paid (it is {payment.status})")
+    if payment.status == "paid":
+        _check_refundable(payment, refundable_until(paid_at, zone), now, policy)
+    month = month_of(paid_at, zone)
+    of_key = await gateway.payments_of_key(owner.customer_uid, paid_at - timedelta(days=32))
+    others = [
+        one
+        for one in of_key
+        if one.status == "paid"
+        and one.imp_uid != payment.imp_uid
+        and one.paid_at is not None
+        and month_of(one.paid_at, zone) == month
+    ]
+    return Proposal(
+        subscription_id=owner.id,
+        customer_uid=owner.customer_uid,
+        cycle_number=cycle,
+        imp_uid=payment.imp_uid,
+        merchant_uid=payment.merchant_uid,
+        amount=payment.amount,
+        refund_by=refundable_until(paid_at, zone),
+        breaks_chain=not others,
+        cancelled_at=None if payment.status == "paid" else payment.cancelled_at or now,
+    )
+
+
+async def _the_payment(gateway: PaymentGateway, merchant_uid: str, imp_uid: str | None) -> Payment:
+    rows = await gateway.payments_of_order(merchant_uid)
+    if imp_uid is not None:
+        rows = [row for row in rows if row.imp_uid == imp_uid]
+    for status in ("paid", "cancelled"):
+        found = [row for row in rows if row.status == status]
+        if len(found) > 1:
+            names = ", ".join(row.imp_uid for row in found)
+            raise Conflict(f"several payments under {merchant_uid}: say which (--imp-uid): {names}")
+        if found:
+            return found[0]
+    raise NotFound(f"the gateway has no payment under {merchant_uid!r}")
+
+
+def _owner(tx: Transaction, payment: Payment) -> tuple[Subscription, int | None]:
+    """Whose payment it is by the book, and which cycle it pays. Never a stranger's."""
+    name, session = payment.merchant_uid, tx.session
+    cycle = session.execute(
+        select(Cycle).where(Cycle.paid_imp_uid == payment.imp_uid)
+    ).scalar_one_or_none()
+    by_name = (
+        select(Cycle.subscription_id)
+        .join(Attempt, Attempt.cycle_id == Cycle.id)
+        .where(Attempt.merchant_uid == name)
+    )
+    query = select(Subscription).where(
+        Subscription.customer_uid == payment.customer_uid
+        if payment.customer_uid is not None
+        else or_(
+            Subscription.id == (cycle.subscription_id if cycle else None),
+            Subscription.id.in_(by_name),
+            Subscription.initial_merchant_uid == name,
+        )
+    )
+    owner = session.execute(query.limit(1)).scalar_one_or_none()
+    if owner is None:
+        raise NotFound(f"{name!r} is not a payment of any subscription in this book")
+    if cycle is not None and cycle.subscription_id != owner.id:
+        raise Conflict(f"{payment.imp_uid} pays another customer's month in our book; look first")
+    return owner, cycle.number if cycle is not None else None
+
+
+def _check_refundable(
+    payment: Payment, refund_by: datetime, now: datetime, policy: BillingPolicy
+) -> None:
+    if payment.sandbox != policy.sandbox:
+        raise Conflict(f"{payment.imp_uid} is of the other kind (test or live): INCLUDE_SANDBOX?")
+    if payment.cancelled_amount.amount:
+        raise Conflict(
+            f"{payment.imp_uid} was cancelled in part, which phone billing does not know: ask"
+            " PortOne. 일부 취소된 결제입니다. 포트원에 문의하십시오."
+        )
+    if now >= refund_by:
+        last = f"{refund_by.astimezone(policy.plan.zone):%Y-%m-%d %H:%M}"
+        raise Conflict(
+            f"the calendar month of {payment.imp_uid} ended at {last} (Seoul); the gateway takes"
+            " nothing back after it. Pay it back by transfer. 결제한 달이 지나 취소할 수 없습니다."
+            " 계좌로 환불하십시오."
+        )
+
+
+def payment_of_month(book: Book, policy: BillingPolicy, customer_uid: str) -> tuple[str, str]:
+    """The `merchant_uid` and `imp_uid` of the payment of this calendar month, refunded or not.
+    Raises `NotFound` when there is none."""
+
+    def step(tx: Transaction) -> tuple[str, str]:
+        found = tx.session.execute(
+            select(Cycle.paid_merchant_uid, Cycle.paid_imp_uid)
+            .join(Subscription, Subscription.id == Cycle.subscription_id)
+            .where(
+                Subscription.customer_uid == customer_uid,
+                Cycle.month == month_of(tx.now, policy.plan.zone),
+                Cycle.paid_imp_uid.is_not(None),
+            )
+        ).first()
+        if found is None or found[0] is None or found[1] is None:
+            raise NotFound("there is no payment of this calendar month that could be given back")
+        return found[0], found[1]
+
+    return book.run(step)
+
+
+# -- request ------------------------------------------------------------------------------------
+
+
+def request(book: Book, proposal: Proposal, reason: str) -> int:
+    """Write the wish down, and the end when the gateway had it cancelled already.
+
+    Returns the refund's id; the standing one's when there is one. Raises `Conflict` when the month
+    ended meanwhile."""
+
+    def step(tx: Transaction) -> int:
+        standing = refunds.standing(tx.session, proposal.imp_uid)
+        if standing is None:
+            standing = _new(tx, proposal, reason)
+        ends_now = standing.status in (RefundStatus.REQUESTED, RefundStatus.UNKNOWN)
+        if proposal.cancelled_at is not None and ends_now:
+            take_back.done(tx, standing, proposal.cancelled_at)
+        return standing.id
+
+    return book.run(step)
+
+
+def _new(tx: Transaction, proposal: Proposal, reason: str) -> Refund:
+    if proposal.cancelled_at is None and tx.now >= proposal.refund_by:
+        raise Conflict("the calendar month of this payment ended; nothing was sent")
+    cycle_id = tx.session.execute(
+        select(Cycle.id).where(Cycle.paid_imp_uid == proposal.imp_uid)
+    ).scalar_one_or_none()
+    row = insert(Refund).values(
+        subscription_id=proposal.subscription_id,
+        cycle_id=cycle_id,
+        imp_uid=proposal.imp_uid,
+        merchant_uid=proposal.merchant_uid[:100],
+        amount=proposal.amount.amount,
+        breaks_chain=proposal.breaks_chain,
+        refund_by=proposal.refund_by,
+        reason=clean(reason)[:REASON_LENGTH],
+        status=RefundStatus.REQUESTED,
+        requested_at=tx.now,
+    )
+    # Two at once: one of them makes the row, both then see it.
+    made = tx.session.execute(row.on_conflict_do_nothing().returning(Refund.id)).first()
+    standing = refunds.standing(tx.session, proposal.imp_uid)
+    if standing is None:
+        raise Conflict("this refund ended at this very moment; look at it again")
+    if made is not None:
+        take_back.told(tx, standing, "refund.requested")
+    return standing
+
+
+# -- work on it ---------------------------------------------------------------------------------
+
+
+async def work_on_open(
+    book: Book, gateway: PaymentGateway, policy: BillingPolicy
+) -> Counter[RefundStatus]:
+    """Take every open refund one step further; a tick's work. Returns how many stand how."""
+    ids = await asyncio.to_thread(open_now, book)
+    standings = [await work_on(book, gateway, policy, refund_id) for refund_id in ids]
+    return Counter(standing.status for standing in standings)
+
+
+def open_now(book: Book) -> list[int]:
+    """Refunds that wait for something to be done now."""
+    return list(book.run(lambda tx: refunds.open_now(tx.session, tx.now, BATCH)))
+
+
+async def see_through(
+    book: Book, gateway: PaymentGateway, policy: BillingPolicy, refund_id: int, seconds: float
+) -> Standing:
+    """Work on one refund until it ended, for so many seconds at most. What is left then, the tick
+    goes on with."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    while True:
+        standing = await work_on(book, gateway, policy, refund_id)
+        ended = not REFUND_TRANSITIONS.after(standing.status)
+        if ended or loop.time() >= until:
+            return standing
+        await asyncio.sleep(min(1.0, max(0.0, until - loop.time())))
+
+
+async def work_on(
+    book: Book, gateway: PaymentGateway, policy: BillingPolicy, refund_id: int
+) -> Standing:
+    """Send a refund, or ask what became of it, whichever is due; then write down what was learnt.
+
+    Commit, call out, commit: no transaction is open while the gateway is asked."""
+    claim, sends = await asyncio.to_thread(book.run, lambda tx: _take(tx, policy, refund_id))
+    if claim is not None and sends:
+        outcome = await gateway.cancel(claim.request)
+        await asyncio.to_thread(book.run, lambda tx: _record(tx, policy, claim, outcome))
+    elif claim is not None:
+        try:
+            found = await gateway.payment(claim.request.imp_uid)
+        except GatewayError:
+            await asyncio.to_thread(book.run, lambda tx: _put_off(tx, claim))
+        else:
+            await asyncio.to_thread(book.run, lambda tx: _conclude(tx, policy, claim, found))
+    return await asyncio.to_thread(book.run, lambda tx: _standing(tx, refund_id))
+
+
+def _take(
+    tx: Transaction, policy: BillingPolicy, refund_id: int
+) -> tuple[RefundClaim | None, bool]:
+    """What is to be done now: a claim to send, a question to ask (False), or nothing."""
+    refund = refunds.locked(tx.session, refund_id)
+    if refund is None:
+        return None, False
+    if refund.status == RefundStatus.SENDING:
+        if refund.lease_until is None or refund.lease_until >= tx.now:
+            return None, False
+        # Its sender is gone, or too slow: the request may still be under way.
+        _make_unknown(tx, refund, refund.lease_until + policy.settle, "the lease ran out")
+    if refund.ask_at is not None and refund.ask_at > tx.now:
+        return None, False
+    if refund.status == RefundStatus.UNKNOWN:
+        return refunds.as_claim(refund), False
+    if tx.now >= refund.refund_by:
+        take_back.refused(tx, refund, "the calendar month of the payment ended before it was sent")
+        return None, False
+    claim = refunds.claim(tx.session, refund_id, tx.now, policy.lease)
+    tx.session.refresh(refund)
+    take_back.told(tx, refund, "refund.sending")
+    return claim, True
+
+
+def _record(
+    tx: Transaction, policy: BillingPolicy, claim: RefundClaim, outcome: CancelOutcome
+) -> None:
+    """Apply what one request learnt. An answer to an older claim changes nothing (fencing)."""
+    refund = _newest(tx, claim)
+    if refund is None:
+        return
+    match outcome:
+        case Cancelled(cancelled_at=cancelled_at):
+            take_back.done(tx, refund, cancelled_at)
+        case NotSent(why=why) if refund.status == RefundStatus.SENDING:
+            wait = min(FIRST_BACKOFF * 2 ** min(refund.fence - 1, 10), LONGEST_BACKOFF)
+            _back_to_requested(tx, refund, wait, why)
+        case NotSent():
+            # The lease ran out meanwhile; the look-ups will say the same.
+            return
+        case Unknown(why=why, refusal=refusal, contradiction=contradiction):
+            over = policy.settle if refusal is None else policy.visibility
+            refund.refusal = None if refusal is None else clean(refusal)
+            wait = min(FIRST_LOOK, policy.visibility)
+            _make_unknown(tx, refund, tx.now + over, refusal or why, wait, contradiction)
+
+
+def _conclude(
+    tx: Transaction, policy: BillingPolicy, claim: RefundClaim, found: Payment | None
+) -> None:
+    """Apply what the gateway's own row of the payment says."""
+    refund = _newest(tx, claim)
+    if refund is None:
+        return
+    if found is None:
+        # A payment we know of and they do not show: that proves nothing either way.
+        refund.ask_at = tx.now + ASK_AGAIN
+    elif found.status == "cancelled" and found.cancelled_amount.amount in (0, refund.amount):
+        take_back.done(tx, refund, found.cancelled_at or tx.now)
+    elif found.cancelled_amount.amount or found.status == "cancelled":
+        take_back.refused(tx, refund, f"cancelled in part: {found.cancelled_amount}")
+    elif found.status == "paid":
+        _still_paid(tx, policy, refund)
+    else:
+        refund.ask_at = tx.now + ASK_AGAIN
+
+
+def _still_paid(tx: Transaction, policy: BillingPolicy, refund: Refund) -> None:
+    """Proof that nothing was given back, when it is late enough and seen often enough."""
+    if refund.provable_at is not None and tx.now < refund.provable_at:
+        refund.ask_at = refund.provable_at
+        return
+    if refund.refusal is not None:
+        take_back.refused(tx, refund, refund.refusal)
+        return
+    refund.still_paid += 1
+    if refund.still_paid < LOOKS_THAT_PROVE:
+        refund.ask_at = tx.now + max(policy.visibility, FIRST_LOOK)
+        return
+    _back_to_requested(tx, refund, timedelta(0), "proved not given back by the gateway's look-ups")
+
+
+def _newest(tx: Transaction, claim: RefundClaim) -> Refund | None:
+    refund = refunds.locked(tx.session, claim.refund_id)
+    waiting = refund is not None and refund.status in (RefundStatus.SENDING, RefundStatus.UNKNOWN)
+    return refund if waiting and refund is not None and refund.fence == claim.fence else None
+
+
+def _put_off(tx: Transaction, claim: RefundClaim) -> None:
+    refund = _newest(tx, claim)
+    if refund is not None:
+        refund.ask_at = tx.now + ASK_AGAIN
+
+
+def _make_unknown(
+    tx: Transaction,
+    refund: Refund,
+    provable_at: datetime,
+    why: str,
+    wait: timedelta = timedelta(0),
+    alarm: bool = False,
+) -> None:
+    if refund.status == RefundStatus.SENDING:
+        REFUND_TRANSITIONS.check(RefundStatus.SENDING, RefundStatus.UNKNOWN)
+        refund.status = RefundStatus.UNKNOWN
+        refund.provable_at = provable_at
+    refund.still_paid = 0
+    refund.lease_until = None
+    refund.ask_at = tx.now + wait
+    take_back.told(tx, refund, "refund.unknown", why=why, alarm=alarm)
+
+
+def _back_to_requested(tx: Transaction, refund: Refund, wait: timedelta, why: str) -> None:
+    REFUND_TRANSITIONS.check(RefundStatus(refund.status), RefundStatus.REQUESTED)
+    refund.status = RefundStatus.REQUESTED
+    refund.lease_until = refund.provable_at = None
+    refund.ask_at = tx.now + wait
+    take_back.told(tx, refund, "refund.not_sent", why=why)
+
+
+def _standing(tx: Transaction, refund_id: int) -> Standing:
+    found = tx.session.get(Refund, refund_id)
+    if found is None:
+        raise NotFound(f"no refund has the id {refund_id}")
+    return Standing(RefundStatus(found.status), found.message, found.cancelled_at, found.ask_at)

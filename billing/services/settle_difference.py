@@ -1,0 +1,153 @@
+"""What reconciliation may change by itself, and how it tells of the rest: once, with an alarm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+from sqlalchemy import select
+
+from billing.domain.cycle import CycleReason, CycleStatus
+from billing.domain.money import Won
+from billing.domain.payment import Payment
+from billing.domain.policy import BillingPolicy
+from billing.domain.reconciliation import Difference, DifferenceKind
+from billing.domain.refund import RefundStatus, refundable_until
+from billing.services import take_back
+from billing.services.record import Result, adopt
+from billing.store import differences, events, refunds
+from billing.store.ledger import Scope
+from billing.store.session import Book, Transaction
+from billing.store.tables import Cycle, Refund
+
+# So many news have one cause: one loud alarm, not a thousand.
+MOST_ALARMS = 20
+_WHY_CANCELLED = "found cancelled by reconciliation"
+
+
+class Settled(StrEnum):
+    """What became of one difference."""
+
+    APPLIED = "applied"
+    # The book moved on meanwhile, or a request of ours is on its way: that is settled first.
+    GONE = "gone"
+    # Nothing that may be changed by itself: a person must look.
+    LEFT = "left"
+
+
+def settle(book: Book, policy: BillingPolicy, found: Difference) -> Settled:
+    """Make the book follow the ledger where the design names how.
+
+    A payment that is found counts as its month's (also late: that mends the chain); a payment that
+    was given back makes its month refunded. Each in the one place where that is applied."""
+    if found.countable:
+        result = book.run(lambda tx: _count(tx, policy, found))
+        return Settled.APPLIED if result is Result.ELSEWHERE else Settled.GONE
+    if found.takes_back:
+        followed = book.run(lambda tx: _follow_cancellation(tx, policy, found))
+        return Settled.APPLIED if followed else Settled.GONE
+    return Settled.LEFT
+
+
+def _count(tx: Transaction, policy: BillingPolicy, found: Difference) -> Result:
+    if found.cycle_id is None or found.imp_uid is None or found.paid_at is None:
+        raise AssertionError("a countable payment has an id, a moment and a cycle")
+    payment = Payment(
+        imp_uid=found.imp_uid,
+        merchant_uid=found.merchant_uid,
+        status="paid",
+        amount=found.ledger_amount or Won(0),
+        customer_uid=found.customer_uid,
+        paid_at=found.paid_at,
+    )
+    late = found.kind is DifferenceKind.LATE_PAID
+    reason = CycleReason.PAID_LATE if late else CycleReason.PAID_ELSEWHERE
+    return adopt(tx, policy, found.cycle_id, payment, reason)
+
+
+def _follow_cancellation(tx: Transaction, policy: BillingPolicy, found: Difference) -> bool:
+    cycle = tx.session.execute(
+        select(Cycle)
+        .where(
+            Cycle.id == found.cycle_id,
+            Cycle.status == CycleStatus.PAID,
+            Cycle.paid_imp_uid == found.imp_uid,
+        )
+        .with_for_update()
+    ).scalar_one_or_none()
+    if cycle is None or found.imp_uid is None:
+        return False
+    standing = refunds.standing(tx.session, found.imp_uid)
+    if standing is None:
+        standing = _unasked(tx, policy, found, cycle)
+    if standing.status not in (RefundStatus.REQUESTED, RefundStatus.UNKNOWN):
+        # Our own request is on its way: its answer, or the question about it, settles that.
+        return False
+    take_back.done(tx, standing, found.at, found=True)
+    return True
+
+
+def _unasked(tx: Transaction, policy: BillingPolicy, found: Difference, cycle: Cycle) -> Refund:
+    """The refund that nobody here asked for, so that every one has its row."""
+    if cycle.paid_imp_uid is None or cycle.paid_merchant_uid is None or cycle.paid_at is None:
+        raise AssertionError("a CHECK constraint says that a paid cycle has all three")
+    refund = Refund(
+        subscription_id=cycle.subscription_id,
+        cycle_id=cycle.id,
+        imp_uid=cycle.paid_imp_uid,
+        merchant_uid=cycle.paid_merchant_uid,
+        amount=cycle.amount,
+        breaks_chain=not found.month_stands,
+        refund_by=refundable_until(cycle.paid_at, policy.plan.zone),
+        reason=_WHY_CANCELLED,
+        status=RefundStatus.REQUESTED,
+        requested_at=tx.now,
+        fence=0,
+    )
+    tx.session.add(refund)
+    tx.session.flush()
+    return refund
+
+
+def tell(
+    book: Book, scope: Scope, left: Sequence[Difference], asked: Sequence[int], *, whole: bool
+) -> int:
+    """Keep what a person must look at and tell of it once; end what is gone. Returns the news.
+
+    `whole` says that nothing was left out, so that what was not seen is gone. `asked` are the
+    subscriptions whose schedules were asked about."""
+
+    def step(tx: Transaction) -> int:
+        news = [found for found in left if differences.note(tx.session, tx.now, found)]
+        for found in news:
+            _tell(tx, found, alarm=len(news) <= MOST_ALARMS)
+        if len(news) > MOST_ALARMS:
+            data = {"differences": len(news)}
+            events.add(tx.session, at=tx.now, kind="reconcile.many", data=data, alarm=True)
+        seen = [found.key[: differences.KEY_LENGTH] for found in left]
+        if whole:
+            differences.resolve_unseen(tx.session, tx.now, scope.since, scope.until, seen)
+        differences.resolve_unscheduled(tx.session, tx.now, asked, seen)
+        return len(news)
+
+    return book.run(step)
+
+
+def _tell(tx: Transaction, found: Difference, *, alarm: bool) -> None:
+    events.add(
+        tx.session,
+        at=tx.now,
+        kind="reconcile.difference",
+        subscription_id=found.subscription_id,
+        cycle_id=found.cycle_id,
+        data={
+            "kind": found.kind,
+            "imp_uid": found.imp_uid,
+            "merchant_uid": found.merchant_uid[:100],
+            "ledger_amount": found.ledger_amount.amount if found.ledger_amount else None,
+            "book_amount": found.book_amount.amount if found.book_amount else None,
+            "keep": found.keep,
+            "refund_by": found.refund_by.isoformat() if found.refund_by else None,
+        },
+        alarm=alarm,
+    )

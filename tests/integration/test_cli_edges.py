@@ -1,0 +1,392 @@
+"""The edges of the command line: wrong calls, what people see, a reader that leaves, Ctrl-C.
+
+Most run in this process, since a process of its own costs seconds; `test_cli.py` has the others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from rich.cells import cell_len
+
+from billing import logs
+from billing.cli import main
+from billing.embedded import Servers
+from billing.store.session import Book
+from billing.store.trouble import why
+from tests.builders import HEADER, a_foreign_gateway, execute, query
+
+pytestmark = pytest.mark.timeout(300)
+PAID = (datetime.now(UTC) - timedelta(days=40)).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+    def document(self) -> Any:
+        """The one JSON document on stdout."""
+        assert self.out.count("\n") == 1
+        return json.loads(self.out)
+
+
+Call = Callable[..., Done]
+
+
+@pytest.fixture
+def call(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    database_url: str,
+    servers: Servers,
+) -> Call:
+    """`maewol …` in this process, against this test's database."""
+    assert servers.broker_url is not None
+    monkeypatch.setenv("MAEWOL_DATABASE_URL", database_url)
+    monkeypatch.setenv("MAEWOL_BROKER_URL", servers.broker_url)
+    monkeypatch.setenv("COLUMNS", "150")
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
+
+    def run(*words: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["maewol", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        told = capfd.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Done(ended.value.code, told.out, told.err)
+
+    return run
+
+
+def added(call: Call, uid: str, order_name: str = "plan", amount: str = "9900") -> Done:
+    return call(
+        *("subscription", "add", "--customer-uid", uid, "--amount", amount),
+        *("--order-name", order_name, "--initial-paid-at", PAID, "--json"),
+    )
+
+
+WRONG_CALLS = [
+    (["cycles", "--status", "nonsense"], "--status", "'missed'"),
+    (["subscription", "list", "--status", "nonsense"], "--status", "'suspended'"),
+    (["cycles", "--limit", "0"], "--limit", "1"),
+    (["due", "--at", "2026-11-20T10:00:00"], "--at", "+09:00"),
+    (["due", "--days", "367"], "--days", "366"),
+    (["windows", "--initial-paid-on", "2024-02-30"], "--initial-paid-on", "2024-02-30"),
+    (["windows", "--initial-paid-on", "9999-12-01"], "cycle", "9999"),
+    (["why", "a", "--cycle", "0"], "--cycle", "1"),
+    (["subscription", "import", "/nowhere.csv"], "file", "does not exist"),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "field", "said"), WRONG_CALLS, ids=[" ".join(w) for w, *_ in WRONG_CALLS]
+)
+def test_a_wrong_call_exits_2_and_names_the_field(
+    call: Call, words: list[str], field: str, said: str
+) -> None:
+    done = call(*words, "--json")
+    assert done.code == 2
+    told = done.document()
+    assert (told["field"], said in told["error"]) == (field, True)
+    assert said in " ".join(done.err.replace("│", " ").split())
+    assert "Traceback" not in done.err
+
+
+def test_a_wrong_amount_is_a_wrong_call_with_a_remedy(call: Call) -> None:
+    done = added(call, "a", amount="９９００")
+    told = done.document()
+    assert (done.code, told["field"], told["value"]) == (2, "amount", "９９００")
+    assert told["remedy"]
+
+
+@pytest.mark.parametrize(
+    "words", [["subscription", "show"], ["subscription", "pause"], ["why"]], ids=" ".join
+)
+def test_a_failure_is_one_document_too(call: Call, words: list[str]) -> None:
+    done = call(*words, "nobody", "--json")
+    assert done.code == 1
+    assert done.document() == {"error": "no subscription has the customer_uid 'nobody'"}
+    assert done.err == "maewol: no subscription has the customer_uid 'nobody'\n"
+
+
+def test_no_schema_says_what_to_run(call: Call, book: Book) -> None:
+    execute(book, "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    done = call("cycles", "--json")
+    assert done.code == 1
+    assert "maewol db upgrade" in done.document()["error"]
+
+
+def test_every_document_stands_alone_on_stdout(call: Call, tmp_path: Path) -> None:
+    """Each command that prints data, with what it says beside it on stderr."""
+    file = tmp_path / "subscribers.csv"
+    file.write_text(f"{HEADER}\ncustomer-1,9900,plan,{PAID},,\n", encoding="utf-8")
+    for words in [
+        ["db", "upgrade"],
+        ["subscription", "import", str(file)],
+        ["subscription", "list"],
+        ["subscription", "show", "customer-1"],
+        ["subscription", "pause", "customer-1"],
+        ["subscription", "resume", "customer-1"],
+        ["why", "customer-1"],
+        ["due", "--days", "60"],
+        ["cycles"],
+        ["status"],
+        ["invariants"],
+        ["hold"],
+        ["release"],
+        ["subscription", "cancel", "customer-1"],
+    ]:
+        done = call(*words, "--json")
+        assert done.code == 0, done.err
+        assert done.document() is not None
+    assert "final" in done.err
+    assert "되돌릴 수 없습니다" in done.err
+
+
+def test_tables_keep_their_columns_with_wide_letters(call: Call) -> None:
+    added(call, "a", order_name="월정액 이용권 프리미엄")
+    added(call, "b", order_name="[bold]plan[/bold]")
+    done = call("subscription", "list")
+    lines = done.out.splitlines()
+    assert len({cell_len(line) for line in lines}) == 1, "Korean letters are two cells wide"
+    assert "월정액 이용권 프리미엄" in done.out
+    assert "[bold]plan[/bold]" in done.out, "outside text is never markup"
+    assert "9,900" in done.out
+
+
+def test_due_adds_up(call: Call) -> None:
+    added(call, "a")
+    added(call, "b", amount="5100")
+    found = call("due", "--days", "90", "--json").document()
+    assert {one["amount"] for one in found} == {9900, 5100}
+    won = sum(one["amount"] for one in found)
+    assert f"{len(found)} charges, {won:,} won\n" in call("due", "--days", "90").out
+    assert "the first 1 only" in call("due", "--days", "90", "--limit", "1").out
+
+
+def doctor(call: Call, code: int) -> dict[str, dict[str, Any]]:
+    done = call("doctor", "--json")
+    found = done.document()
+    assert (done.code, found["ok"]) == (code, code == 0)
+    for check in found["checks"]:
+        assert check["ok"] or check["remedy"]
+    assert len({check["name"] for check in found["checks"]}) == len(found["checks"])
+    return {check["name"]: check for check in found["checks"]}
+
+
+def failing(found: dict[str, dict[str, Any]]) -> set[str]:
+    return {name for name, check in found.items() if not check["ok"]}
+
+
+@pytest.fixture
+def healthy(book: Book, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Everything that charging needs, with a gateway that takes any credentials."""
+    execute(
+        book,
+        "INSERT INTO heartbeats VALUES ('maewol.charge', now()), ('maewol.tick.open', now())",
+    )
+    with a_foreign_gateway() as gateway:
+        monkeypatch.setenv("MAEWOL_PORTONE_API_URL", gateway.url)
+        monkeypatch.setenv("MAEWOL_PORTONE_IMP_KEY", "the key")
+        monkeypatch.setenv("MAEWOL_PORTONE_IMP_SECRET", "hunter2")
+        yield
+
+
+@pytest.mark.usefixtures("healthy")
+def test_doctor_finds_each_thing_that_is_wrong(call: Call, book: Book) -> None:
+    assert failing(doctor(call, 0)) == set()
+    for name, breaking, mending in [
+        (
+            "hold",
+            "UPDATE installation SET hold_reason = 'a drill'",
+            "UPDATE installation SET hold_reason = NULL",
+        ),
+        (
+            "gateway",
+            "UPDATE gateway_health SET failures = 5",
+            "UPDATE gateway_health SET failures = 0",
+        ),
+        (
+            "workers seen",
+            "UPDATE heartbeats SET at = at - interval '6 minutes' WHERE name = 'maewol.charge'",
+            "UPDATE heartbeats SET at = now()",
+        ),
+        (
+            "last tick",
+            "DELETE FROM heartbeats WHERE name = 'maewol.tick.open'",
+            "INSERT INTO heartbeats VALUES ('maewol.tick.open', now())",
+        ),
+        (
+            "schema",
+            "UPDATE alembic_version SET version_num = '0000'",
+            "UPDATE alembic_version SET version_num = (SELECT * FROM remembered)",
+        ),
+    ]:
+        execute(book, "CREATE TABLE IF NOT EXISTS remembered AS SELECT * FROM alembic_version")
+        execute(book, breaking)
+        assert failing(doctor(call, 1)) == {name}
+        execute(book, mending)
+    assert failing(doctor(call, 0)) == set()
+
+
+@pytest.mark.usefixtures("healthy")
+def test_doctor_compares_clocks_with_the_gateway_itself(call: Call, book: Book) -> None:
+    """What a worker measured an hour ago proves nothing about now, in either direction."""
+    execute(
+        book,
+        "UPDATE gateway_health SET clock_skew = interval '90 seconds', skew_checked_at = now()",
+    )
+    assert doctor(call, 0)["clock skew"]["ok"]
+    execute(book, "UPDATE installation SET clock_offset = interval '90 seconds'")
+    execute(book, "UPDATE gateway_health SET clock_skew = interval '0'")
+    found = doctor(call, 1)
+    assert failing(found) == {"clock skew"}
+    assert "-90" in found["clock skew"]["detail"] or "-89" in found["clock skew"]["detail"]
+
+
+@pytest.mark.usefixtures("healthy")
+def test_doctor_says_when_nobody_answers(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAEWOL_PORTONE_API_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("MAEWOL_BROKER_URL", "redis://:hunter2@127.0.0.1:9/0")
+    found = doctor(call, 1)
+    assert failing(found) == {"credentials", "broker"}
+    assert "hunter2" not in json.dumps(found)
+    assert "MAEWOL_BROKER_URL" in found["broker"]["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "postgresql://u:hunter2@localhost:port/x"),
+        ("DATABASE_URL", "postgresql://u:hunter2@[::1/x"),
+        ("BROKER_URL", "redis://:hunter2@localhost:port/0"),
+        ("BROKER_URL", "redis://:hunter2@[::1/0"),
+    ],
+)
+def test_an_address_that_cannot_be_read_is_a_wrong_setting(
+    call: Call, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"MAEWOL_{name}", value)
+    done = call("status", "--json")
+    assert done.code == 2
+    assert (done.document()["field"], done.document()["value"]) == (name, "********")
+    assert "hunter2" not in done.out + done.err
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://u:hunter2@127.0.0.1:9/x", "nothing listens"),
+        ("postgresql://u:hunter2@/x?host=/nowhere", "no server has a socket there"),
+        ("postgresql://u:hunter2@127.0.0.1:9/x?colour=red", "ProgrammingError"),
+    ],
+)
+def test_a_database_that_is_away_says_why(
+    call: Call, monkeypatch: pytest.MonkeyPatch, url: str, said: str
+) -> None:
+    monkeypatch.setenv("MAEWOL_DATABASE_URL", url)
+    done = call("status", "--json")
+    assert done.code == 1
+    assert said in done.document()["error"]
+    assert "hunter2" not in done.out + done.err
+
+
+def test_a_refused_password_is_told_without_it() -> None:
+    """As PostgreSQL says it; our private one asks nobody for a password."""
+    text = 'connection to server failed: FATAL:  password authentication failed for user "hunter2"'
+    assert why(psycopg.OperationalError(text)) == "user or password are refused"
+    assert why(psycopg.OperationalError("hunter2 " * 9)) == "OperationalError"
+
+
+def test_a_data_folder_that_cannot_be_made_is_one_line(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "a-file").touch()
+    monkeypatch.delenv("MAEWOL_DATABASE_URL")
+    monkeypatch.setenv("MAEWOL_DATA_DIR", str(tmp_path / "a-file" / "data"))
+    done = call("status", "--json")
+    assert done.code == 1
+    assert "MAEWOL_DATA_DIR" in done.document()["error"]
+    assert done.err.count("\n") == 1
+
+
+# -- processes of their own -------------------------------------------------------------------
+
+
+def process(*words: str, cwd: Path | None = None, **env: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "billing.cli", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **env},
+    )
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["table", "json"])
+def test_a_reader_that_leaves_is_no_trouble(form: list[str]) -> None:
+    """`maewol windows … | head -1`"""
+    running = process("windows", "--initial-paid-on", "2024-01-31", "--months", "2000", *form)
+    assert running.stdout is not None
+    assert running.stderr is not None
+    with running, running.stdout, running.stderr:
+        assert running.stdout.read(10)
+        running.stdout.close()
+        assert running.stderr.read() == ""
+        assert running.wait(60) in (0, 1)
+
+
+def test_ctrl_c_ends_an_import_quietly_and_writes_nothing(
+    database_url: str, servers: Servers, book: Book, tmp_path: Path
+) -> None:
+    assert servers.broker_url is not None
+    file = tmp_path / "subscribers.csv"
+    os.mkfifo(file)
+    running = process(
+        *("subscription", "import", str(file), "--json"),
+        MAEWOL_DATABASE_URL=database_url,
+        MAEWOL_BROKER_URL=servers.broker_url,
+    )
+    with running, file.open("w", encoding="utf-8") as lines:
+        lines.write(f"{HEADER}\ncustomer-1,9900,plan,{PAID},,\n")
+        lines.flush()
+        copying = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND query ILIKE 'COPY staged%'"
+        )
+        deadline = time.monotonic() + 60
+        while not query(book, copying)[0][0]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert out == ""
+    assert "Traceback" not in err
+    assert query(book, "SELECT count(*) FROM subscriptions") == [(0,)]
+
+
+def test_settings_come_from_a_file_in_the_folder(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("MAEWOL_WINDOW_DAYS=2\n", encoding="utf-8")
+    words = ["windows", "--initial-paid-on", "2024-01-15", "--months", "1", "--json"]
+    with process(*words, cwd=tmp_path) as running:
+        out, _ = running.communicate(timeout=60)
+    assert json.loads(out)[0]["opens_on"] == "2024-02-13"
+    with process(*words, cwd=tmp_path, MAEWOL_WINDOW_DAYS="1") as running:
+        out, _ = running.communicate(timeout=60)
+    assert json.loads(out)[0]["opens_on"] == "2024-02-14", "the environment is stronger"

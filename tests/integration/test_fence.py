@@ -1,0 +1,271 @@
+"""The fence and the brake: our own mistakes, and a book that forgot something, charge nobody."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from billing.domain.policy import BillingPolicy
+from billing.services.hold import hold, release
+from billing.services.invariants import broken
+from billing.services.record import Result
+from billing.store.session import Book
+from tests.builders import execute, query
+from tests.conftest import MovedClock
+from tests.world import World
+
+
+@pytest.fixture
+def policy(make_policy: Callable[..., BillingPolicy]) -> BillingPolicy:
+    return make_policy(
+        charge_cron="* * * * *",
+        charges_per_second=0,
+        portone_imp_key="store-1",
+        portone_imp_secret="secret",
+    )
+
+
+@pytest.fixture
+def world(book: Book, policy: BillingPolicy, clock: MovedClock) -> World:
+    return World(book, policy, clock)
+
+
+def names(count: int) -> list[str]:
+    return [f"customer-{number:03d}" for number in range(count)]
+
+
+# -- the brake --------------------------------------------------------------------------------
+
+
+def test_wrong_keys_stop_after_a_few_and_suspend_nobody(world: World) -> None:
+    world.enrol(*names(300), known=False)
+    world.run(times=30)
+    assert world.requests() <= 60
+    assert world.statuses("subscriptions") == {"active": 300}
+    assert "unknown to the gateway" in (world.hold() or "")
+    assert world.alarms().count("charging.held") == 1
+
+
+def test_after_the_mistake_is_mended_everybody_is_charged(world: World) -> None:
+    world.enrol(*names(12), known=False)
+    world.run(times=20)
+    declined = world.statuses("attempts")["declined"]
+    assert world.hold() is not None
+    for name in names(12):
+        _register(world, name)
+    assert release(world.book, world.policy) == declined
+    # Those who were declined get another try at the next retry slot, in the evening.
+    world.run(times=4)
+    world.run(every=timedelta(minutes=30), times=20)
+    assert world.statuses("cycles") == {"paid": 12}
+    assert broken(world.book, world.policy) == []
+
+
+def test_one_customer_who_is_gone_is_suspended_within_two_ticks_more(world: World) -> None:
+    world.enrol("gone", known=False)
+    world.run(times=5)
+    assert query(world.book, "SELECT status, status_reason FROM subscriptions") == [
+        ("suspended", "key_invalid")
+    ]
+    assert query(world.book, "SELECT held FROM cycles") == [(None,)]
+    assert world.hold() is None
+    assert world.requests() == 1
+
+
+def test_among_approvals_those_who_are_gone_are_suspended(world: World) -> None:
+    world.enrol(*names(40))
+    world.enrol("gone-1", "gone-2", "gone-3", known=False)
+    world.run(times=8)
+    assert world.statuses("cycles") == {"paid": 40, "open": 3}
+    assert world.statuses("subscriptions") == {"active": 40, "suspended": 3}
+    assert world.hold() is None
+
+
+def test_until_something_is_approved_only_a_few_go_out_at_once(world: World) -> None:
+    world.enrol(*names(20))
+    world.tick()
+    assert world.requests() == world.policy.canaries
+    world.tick()
+    assert world.requests() == 20
+
+
+def test_declines_by_our_own_configuration_stop_the_rest(world: World) -> None:
+    world.enrol(*names(30), script=["declined:0071"])
+    world.run(times=6)
+    assert world.requests() <= 5
+    assert "our own configuration" in (world.hold() or "")
+
+
+# -- the hold ---------------------------------------------------------------------------------
+
+
+def test_nothing_is_sent_while_held_and_the_end_says_so(world: World) -> None:
+    world.enrol("somebody")
+    hold(world.book, "a look first")
+    world.run(times=3)
+    assert world.requests() == 0
+    world.clock.move(days=10)
+    world.tick()
+    assert query(world.book, "SELECT status, reason FROM cycles") == [("missed", "held")]
+
+
+def test_the_first_reason_of_a_hold_stays(world: World) -> None:
+    assert hold(world.book, "first") == "first"
+    assert hold(world.book, "second") == "first"
+    assert release(world.book, world.policy) == 0
+    assert world.hold() is None
+
+
+# -- the fence --------------------------------------------------------------------------------
+
+MOVES = [
+    ("system_identifier = '1/2'", "another database"),
+    ("timeline = '00000009'", "back in time"),
+    ("imp_key_fingerprint = 'other'", "another store"),
+]
+
+
+@pytest.mark.parametrize(("change", "why"), MOVES, ids=[why for _, why in MOVES])
+def test_a_book_that_moved_charges_nobody_until_a_person_has_looked(
+    world: World, change: str, why: str
+) -> None:
+    world.enrol("first")
+    world.run()
+    assert world.requests() == 1
+    world.enrol("second")
+    execute(world.book, f"UPDATE installation SET {change}")
+    world.run(times=3)
+    assert world.requests() == 1
+    assert why in (world.hold() or "")
+    assert world.alarms() == ["charging.held"]
+    release(world.book, world.policy)
+    world.run(times=2)
+    assert world.requests() == 2
+    assert world.hold() is None
+
+
+def test_the_fence_is_set_by_the_first_charge(world: World) -> None:
+    world.enrol("first")
+    world.run()
+    database, timeline, store = query(
+        world.book, "SELECT system_identifier, timeline, imp_key_fingerprint FROM installation"
+    )[0]
+    assert "/" in database
+    assert len(timeline) == 8
+    assert store
+    assert "store-1" not in store
+
+
+class _Redis:
+    """Remembers as Redis does, for one database."""
+
+    def __init__(self) -> None:
+        self.highest: int | None = None
+
+    async def seen(self, database: str) -> int | None:
+        assert database
+        return self.highest
+
+    async def raise_to(self, database: str, number: int) -> None:
+        self.highest = max(number, self.highest or 0)
+
+
+def test_a_book_that_forgot_events_charges_nobody(world: World) -> None:
+    remembered = world.watermark = _Redis()
+    world.enrol("first")
+    world.run()
+    assert world.requests() == 1
+    assert remembered.highest is not None
+    remembered.highest += 1000
+    world.enrol("second")
+    world.run(times=2)
+    assert world.requests() == 1
+    assert "back in time" in (world.hold() or "")
+
+
+# -- slowing down -----------------------------------------------------------------------------
+
+
+def test_too_many_requests_slow_everybody_down_and_nobody_pays_twice(world: World) -> None:
+    world.enrol("slow", script=["too_many:120"])
+    world.enrol("other")
+    world.tick()
+    pause, pace, failures = query(
+        world.book, "SELECT pause_until - slowed_at, pace, failures FROM gateway_health"
+    )[0]
+    assert pause == timedelta(seconds=120)
+    assert pace == 0.5
+    assert failures == 0
+    sent = world.requests()
+    world.enrol("late")
+    world.run(every=timedelta(seconds=40), times=3)
+    assert world.requests() == sent
+    world.run(times=12)
+    assert world.statuses("cycles") == {"paid": 3}
+    assert world.tally[Result.APPROVED] == 3
+
+
+def test_after_an_outage_speed_returns_step_by_step(world: World) -> None:
+    world.enrol(*names(6), script=["http_before_charge:502"])
+    world.run(times=20)
+    assert "gateway.down" in world.alarms()
+    pace = query(world.book, "SELECT pace FROM gateway_health")[0][0]
+    assert pace == pytest.approx(0.1)
+    world.run(times=20)
+    assert world.statuses("cycles") == {"paid": 6}
+
+
+# -- stopping ---------------------------------------------------------------------------------
+
+
+def test_a_batch_that_is_told_to_stop_writes_down_what_it_knows(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answers in flight end as unknown, and none stays `sending` until its lease runs out."""
+    world.enrol(*names(4))
+    world.tick()
+    world.clock.move(days=30)
+    for name in names(4):
+        _slow(world, name)
+
+    async def stopped(seconds: float) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(world.sandbox, "sleep", stopped)
+    from billing.services.open_cycles import open_cycles
+
+    open_cycles(world.book, world.policy)
+    ids = [row[0] for row in query(world.book, "SELECT id FROM attempts WHERE status = 'due'")]
+    assert len(ids) == 4
+    world.charge(ids)
+
+    async def cancelled() -> None:
+        task = asyncio.create_task(world._work())
+        while world.statuses("attempts").get("sending") != 4:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancelled())
+    assert world.statuses("attempts") == {"approved": 4, "unknown": 4}
+
+
+def _register(world: World, name: str) -> None:
+    from billing.sandbox import NewCustomer, register
+    from tests.world import PAID_AT
+
+    register(
+        world.sandbox,
+        [NewCustomer(customer_uid=name, amount=9900, name="plan", paid_at=PAID_AT)],
+    )
+
+
+def _slow(world: World, name: str) -> None:
+    from billing.sandbox import LineChange, change
+
+    change(world.sandbox, name, LineChange(script=["slow:5000"]))

@@ -1,0 +1,229 @@
+"""What all workers share: the ceiling, the circuit, the hold, the skew. On real rows and locks."""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime, timedelta
+
+import pytest
+
+from billing.domain.brake import Verdict
+from billing.domain.pace import Ceiling
+from billing.store import health
+from billing.store.health import Permit
+from billing.store.session import Book
+from tests.builders import execute, query
+from tests.conftest import MovedClock
+
+NO_WAIT = timedelta(0)
+LONG = timedelta(seconds=30)
+
+
+def reserve(book: Book, clock: MovedClock, wanted: int, rate: float, longest: timedelta) -> Permit:
+    with book.transaction() as tx:
+        return health.reserve(tx.session, clock.now, wanted, Ceiling(rate, canaries=0), longest)
+
+
+def answered(book: Book, clock: MovedClock, usable: int = 0, useless: int = 0) -> bool:
+    with book.transaction() as tx:
+        return health.note_answers(tx.session, clock.now, usable=usable, useless=useless)
+
+
+def judged(book: Book, clock: MovedClock, letters: str = "") -> bool:
+    with book.transaction() as tx:
+        verdicts = [Verdict(letter) for letter in letters]
+        return health.note_verdicts(tx.session, clock.now, verdicts) is not None
+
+
+def room(book: Book, clock: MovedClock, wanted: int = 100) -> int:
+    with book.transaction() as tx:
+        return health.room(tx.session, clock.now, wanted, Ceiling(0, canaries=0))
+
+
+# -- the ceiling ------------------------------------------------------------------------------
+
+
+def test_places_follow_each_other_at_the_rate(book: Book, clock: MovedClock) -> None:
+    assert reserve(book, clock, 50, 10.0, LONG) == Permit(50, NO_WAIT, 10.0)
+    assert reserve(book, clock, 50, 10.0, LONG) == Permit(50, timedelta(seconds=5), 10.0)
+    clock.move(seconds=4)
+    assert reserve(book, clock, 50, 10.0, LONG) == Permit(50, timedelta(seconds=6), 10.0)
+    clock.move(seconds=60)
+    assert reserve(book, clock, 1, 10.0, LONG) == Permit(1, NO_WAIT, 10.0), "no saved-up burst"
+
+
+def test_nobody_is_given_a_place_beyond_the_lease(book: Book, clock: MovedClock) -> None:
+    assert reserve(book, clock, 500, 10.0, LONG).count == 300
+    assert reserve(book, clock, 500, 10.0, LONG).count == 0
+    clock.move(seconds=1)
+    assert reserve(book, clock, 500, 10.0, LONG) == Permit(10, timedelta(seconds=29), 10.0)
+
+
+def test_no_ceiling_gives_everything_at_once(book: Book, clock: MovedClock) -> None:
+    assert reserve(book, clock, 500, 0, LONG) == Permit(500, NO_WAIT)
+    assert query(book, "SELECT next_start_at FROM gateway_health") == [(None,)]
+
+
+def test_a_clock_that_jumped_back_does_not_block_for_ever(book: Book, clock: MovedClock) -> None:
+    """The next place lies years ahead; nobody waits longer than `longest` for it."""
+    execute(book, "UPDATE gateway_health SET next_start_at = '2036-01-01Z'")
+    assert reserve(book, clock, 5, 10.0, LONG).count == 0
+    clock.move(seconds=1)
+    assert reserve(book, clock, 5, 10.0, LONG).count == 5
+
+
+def test_workers_at_once_share_one_ceiling(book: Book, clock: MovedClock) -> None:
+    """Eight workers, one rate: their places are one row of places, with no overlap."""
+    permits: list[Permit] = []
+    threads = [
+        threading.Thread(target=lambda: permits.append(reserve(book, clock, 10, 10.0, LONG)))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert sorted(permit.wait for permit in permits) == [timedelta(seconds=n) for n in range(8)]
+    assert {permit.count for permit in permits} == {10}
+
+
+# -- the circuit ------------------------------------------------------------------------------
+
+
+def test_five_useless_answers_in_a_row_open_it_and_one_usable_closes_it(
+    book: Book, clock: MovedClock
+) -> None:
+    assert not answered(book, clock, useless=4)
+    assert not answered(book, clock, usable=1, useless=9), "any usable answer counts"
+    assert not answered(book, clock, useless=4)
+    assert room(book, clock) == 100
+    assert answered(book, clock, useless=1)
+    assert not answered(book, clock, useless=1), "told once"
+    assert room(book, clock) == 0
+    assert not answered(book, clock, usable=1)
+    assert room(book, clock) == 100
+
+
+def test_no_answers_change_nothing(book: Book, clock: MovedClock) -> None:
+    before = query(book, "SELECT * FROM gateway_health")
+    assert not answered(book, clock)
+    assert not judged(book, clock)
+    assert query(book, "SELECT * FROM gateway_health") == before
+
+
+def test_while_it_is_open_one_probe_goes_after_each_pause(book: Book, clock: MovedClock) -> None:
+    answered(book, clock, useless=5)
+    assert reserve(book, clock, 50, 0, LONG).count == 0
+    clock.move(seconds=health.PROBE_EVERY.total_seconds() + 1)
+    assert room(book, clock) == 1
+    assert reserve(book, clock, 50, 0, LONG).count == 1
+    assert reserve(book, clock, 50, 0, LONG).count == 0, "the next pause has begun"
+    assert room(book, clock) == 0
+
+
+def test_two_workers_send_one_probe(book: Book, clock: MovedClock) -> None:
+    answered(book, clock, useless=5)
+    clock.move(seconds=health.PROBE_EVERY.total_seconds() + 1)
+    counts: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: counts.append(reserve(book, clock, 50, 0, LONG).count))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert sorted(counts) == [0, 0, 0, 1]
+
+
+# -- the hold, the brake, the skew ------------------------------------------------------------
+
+
+def test_a_hold_stops_and_a_release_starts(book: Book, clock: MovedClock) -> None:
+    def step(why: str | None) -> bool:
+        with book.transaction() as tx:
+            if why is None:
+                return health.release(tx.session)
+            return health.hold(tx.session, clock.now, why)
+
+    assert step("first")
+    assert not step("second"), "the first reason stands"
+    assert query(book, "SELECT hold_reason, held_at FROM installation") == [("first", clock.now)]
+    assert (room(book, clock), reserve(book, clock, 5, 0, LONG).count) == (0, 0)
+    answered(book, clock, useless=9)
+    assert step(None)
+    assert not step(None)
+    assert (room(book, clock), reserve(book, clock, 5, 0, LONG).count) == (100, 5)
+
+
+def test_a_run_of_suspicious_declines_pulls_the_brake(book: Book, clock: MovedClock) -> None:
+    assert not judged(book, clock, "oo")
+    assert not judged(book, clock, "a"), "an approval clears our name"
+    assert not judged(book, clock, "od")
+    assert not judged(book, clock, "o")
+    assert judged(book, clock, "o")
+    assert query(book, "SELECT verdicts, suspicious FROM gateway_health") == [("ooaodoo", 3)]
+
+
+def test_the_pace_falls_at_a_429_and_returns(book: Book, clock: MovedClock) -> None:
+    with book.transaction() as tx:
+        health.slow_down(tx.session, clock.now, 30)
+    assert (room(book, clock), reserve(book, clock, 5, 10.0, LONG).count) == (0, 0)
+    clock.move(seconds=30)
+    assert reserve(book, clock, 5, 10.0, LONG) == Permit(5, NO_WAIT, pytest.approx(7.0))
+    clock.move(seconds=60)
+    assert reserve(book, clock, 5, 10.0, LONG) == Permit(5, NO_WAIT, 10.0)
+
+
+def test_a_clock_that_jumped_back_does_not_pause_for_days(book: Book, clock: MovedClock) -> None:
+    with book.transaction() as tx:
+        health.slow_down(tx.session, clock.now, 9_999_999)
+    clock.move(seconds=-1)
+    assert reserve(book, clock, 5, 0, LONG).count == 0
+    clock.move(days=-3)
+    assert reserve(book, clock, 5, 0, LONG).count == 5
+
+
+def test_after_an_outage_a_tenth_of_the_ceiling(book: Book, clock: MovedClock) -> None:
+    answered(book, clock, useless=5)
+    answered(book, clock, usable=1)
+    assert reserve(book, clock, 5, 50.0, LONG).rate == pytest.approx(5.0)
+
+
+def test_canaries_go_out_a_few_at_a_time(book: Book, clock: MovedClock) -> None:
+    def places(canaries: int) -> int:
+        with book.transaction() as tx:
+            ceiling = Ceiling(0, canaries)
+            return health.reserve(tx.session, clock.now, 50, ceiling, LONG).count
+
+    assert (places(5), places(0)) == (5, 50)
+    judged(book, clock, "a")
+    assert places(5) == 50
+    clock.move(hours=1, seconds=1)
+    assert places(5) == 5
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(-61, 0), (-60, 5), (0, 5), (60, 5), (61, 0)])
+def test_a_skew_of_more_than_a_minute_stops(
+    book: Book, clock: MovedClock, seconds: int, count: int
+) -> None:
+    with book.transaction() as tx:
+        too_far = health.note_skew(tx.session, clock.now, timedelta(seconds=seconds))
+    assert too_far == (count == 0)
+    assert reserve(book, clock, 5, 0, LONG).count == count
+    with book.transaction() as tx:
+        again = health.note_skew(tx.session, clock.now, timedelta(seconds=seconds))
+    assert not again, "told once"
+
+
+def test_a_skew_is_measured_anew_after_five_minutes(book: Book, clock: MovedClock) -> None:
+    def stale(now: datetime) -> bool:
+        with book.transaction() as tx:
+            return health.skew_is_stale(tx.session, now)
+
+    assert stale(clock.now)
+    with book.transaction() as tx:
+        health.note_skew(tx.session, clock.now, timedelta(0))
+    assert not stale(clock.now + health.SKEW_GOOD_FOR)
+    assert stale(clock.now + health.SKEW_GOOD_FOR + timedelta(seconds=1))
+    assert stale(clock.now - health.SKEW_GOOD_FOR - timedelta(seconds=1)), "a clock that jumped"

@@ -1,0 +1,205 @@
+"""Two of anything at once: every row is won by exactly one, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+import pytest
+
+from billing.domain.outcome import Declined, NotSent, Outcome
+from billing.domain.policy import BillingPolicy
+from billing.services.change_status import Changed, cancel, pause
+from billing.services.close_cycles import close_cycles
+from billing.services.dispatch import dispatch
+from billing.services.open_cycles import open_cycles
+from billing.services.record import Answer, record
+from billing.store import attempts
+from billing.store.session import Book
+from tests.builders import a_row, enrolled, query
+from tests.conftest import MovedClock
+
+COUNT = 600
+Change = Callable[[Book, BillingPolicy, str], Changed]
+
+
+class Queue:
+    """Remembers what was sent, from any thread."""
+
+    def __init__(self) -> None:
+        self.sent: list[int] = []
+
+    def charge(self, attempt_ids: Sequence[int]) -> None:
+        self.sent.extend(attempt_ids)
+
+    def inquire(self, attempt_ids: Sequence[int]) -> None:
+        raise AssertionError("nothing is unknown here")
+
+    def dispatch_soon(self) -> None:
+        """Nobody listens."""
+
+
+def together(*steps: Callable[[], object]) -> None:
+    """Run all at once, from one starting signal; an exception of any is this test's."""
+    barrier, errors = threading.Barrier(len(steps)), list[BaseException]()
+
+    def run(step: Callable[[], object]) -> None:
+        barrier.wait()
+        try:
+            step()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(step,)) for step in steps]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+        assert not thread.is_alive()
+    if errors:
+        raise errors[0]
+
+
+@pytest.fixture
+def many(book: Book, policy: BillingPolicy) -> Book:
+    """More subscribers than one batch, all due now."""
+    assert enrolled(book, policy, *(a_row(number) for number in range(COUNT))).added == COUNT
+    return book
+
+
+def test_two_openers_open_each_once(many: Book, policy: BillingPolicy) -> None:
+    opened: list[int] = []
+    together(*[lambda: opened.append(open_cycles(many, policy))] * 3)
+    assert sum(opened) == COUNT
+    assert query(many, "SELECT count(*), count(DISTINCT subscription_id) FROM cycles") == [
+        (COUNT, COUNT)
+    ]
+    assert query(many, "SELECT count(*) FROM events WHERE kind = 'cycle.opened'") == [(COUNT,)]
+    assert query(many, "SELECT DISTINCT next_cycle FROM subscriptions") == [(2,)]
+
+
+def test_two_dispatchers_hand_out_each_once(many: Book, policy: BillingPolicy) -> None:
+    open_cycles(many, policy)
+    queue = Queue()
+    together(*[lambda: dispatch(many, queue, policy)] * 3)
+    assert len(queue.sent) == COUNT
+    assert set(Counter(queue.sent).values()) == {1}
+
+
+def test_two_closers_end_each_once(many: Book, policy: BillingPolicy, clock: MovedClock) -> None:
+    open_cycles(many, policy)
+    clock.move(days=10)
+    ended: list[int] = []
+    together(*[lambda: ended.append(close_cycles(many, policy))] * 3)
+    assert sum(ended) == COUNT
+    told = "SELECT kind, count(*), count(DISTINCT subscription_id) FROM events"
+    kinds = " WHERE kind IN ('cycle.missed', 'subscription.suspended') GROUP BY 1 ORDER BY 1"
+    assert query(many, told + kinds) == [
+        ("cycle.missed", COUNT, COUNT),
+        ("subscription.suspended", COUNT, COUNT),
+    ]
+
+
+def test_two_claimers_of_the_same_ids_win_each_once(
+    many: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    open_cycles(many, policy)
+    ids = [one for (one,) in query(many, "SELECT id FROM attempts")]
+    won: list[tuple[int, int]] = []
+
+    def claim(mine: Sequence[int]) -> None:
+        for start in range(0, len(mine), 50):
+            with many.transaction() as tx:
+                until = clock.now + timedelta(minutes=2)
+                claims = attempts.claim(tx.session, mine[start : start + 50], clock.now, until)
+            won.extend((one.attempt_id, one.fence) for one in claims)
+
+    # The same messages in the same order, in the opposite order, and from the middle on.
+    middle = ids[COUNT // 2 :] + ids[: COUNT // 2]
+    together(lambda: claim(ids), lambda: claim(ids[::-1]), lambda: claim(middle))
+    assert sorted(won) == [(one, 1) for one in sorted(ids)]
+    assert query(many, "SELECT DISTINCT status, fence FROM attempts") == [("sending", 1)]
+
+
+@pytest.mark.parametrize("change", [pause, cancel])
+def test_a_claim_never_commits_after_the_change(
+    many: Book, policy: BillingPolicy, clock: MovedClock, change: Change
+) -> None:
+    """Many customers change while their charges are claimed, batch by batch: each attempt was
+    either claimed before the change committed, or withdrawn by it."""
+    open_cycles(many, policy)
+    rows = query(
+        many,
+        "SELECT a.id, s.customer_uid FROM attempts a JOIN cycles c ON c.id = a.cycle_id JOIN"
+        " subscriptions s ON s.id = c.subscription_id ORDER BY a.id",
+    )
+    ids = [attempt_id for attempt_id, _ in rows]
+    begun, turned = threading.Event(), threading.Event()
+    won: set[int] = set()
+    early: dict[int, str] = {}
+
+    def claim() -> None:
+        for start in range(0, COUNT, 20):
+            if start == COUNT - 20:
+                turned.wait(30)
+            with many.transaction() as tx:
+                until = clock.now + timedelta(minutes=2)
+                claims = attempts.claim(tx.session, ids[start : start + 20], clock.now, until)
+            won.update(one.attempt_id for one in claims)
+            begun.set()
+
+    def change_some() -> None:
+        begun.wait(30)
+        # One that is claimed for sure, one that is not for sure, and then whatever comes.
+        for attempt_id, uid in [rows[0], rows[-1], *rows[6:-6:6]]:
+            change(many, policy, uid)
+            found = query(many, "SELECT status FROM attempts WHERE id = :id", id=attempt_id)
+            early[attempt_id] = found[0][0]
+            if attempt_id == ids[-1]:
+                turned.set()
+
+    together(claim, change_some)
+    assert (early[ids[0]], early[ids[-1]]) == ("sending", "withdrawn")
+    for attempt_id, status in query(many, "SELECT id, status FROM attempts"):
+        # What was so when the change had committed is so for ever: no claim came after it.
+        assert status == early.get(attempt_id, "sending")
+        assert (attempt_id in won) == (status == "sending")
+
+
+@pytest.mark.parametrize("change", [pause, cancel])
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [(NotSent("refused at the door"), "withdrawn"), (Declined("시스템 오류"), "declined")],
+)
+def test_what_was_in_flight_is_recorded_and_nothing_follows(
+    book: Book,
+    policy: BillingPolicy,
+    clock: MovedClock,
+    change: Change,
+    answer: Outcome,
+    status: str,
+) -> None:
+    """The change and the answer arrive at once, in whichever order the locks decide."""
+    enrolled(book, policy, *(a_row(number) for number in range(20)))
+    open_cycles(book, policy)
+    ids = [one for (one,) in query(book, "SELECT id FROM attempts ORDER BY id")]
+    with book.transaction() as tx:
+        claims = attempts.claim(tx.session, ids, clock.now, clock.now + timedelta(minutes=2))
+    customers = {one.attempt_id: one.request.customer_uid for one in claims}
+
+    def answers() -> None:
+        for attempt_id in ids:
+            book.run(lambda tx, it=attempt_id: record(tx, policy, [Answer(it, 1, answer)]))
+
+    def changes() -> None:
+        for attempt_id in reversed(ids):
+            change(book, policy, customers[attempt_id])
+
+    together(answers, changes)
+    first = query(book, "SELECT DISTINCT status FROM attempts WHERE number = 1")
+    assert first == [(status,)]
+    # Where the answer came first, a retry was planned, and the change withdrew it.
+    live = "SELECT count(*) FROM attempts WHERE status IN ('due', 'sending', 'unknown')"
+    assert query(book, live) == [(0,)]

@@ -1,0 +1,597 @@
+"""Reconciliation: every kind of difference is planted, found and named; a clean book has none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from billing.domain.errors import GatewayError, InvalidInput
+from billing.domain.policy import BillingPolicy
+from billing.domain.remedies import remedy
+from billing.portone.client import PortOneClient
+from billing.sandbox import mood
+from billing.sandbox.model import Status
+from billing.services.enrol import enrol as enrol_one
+from billing.services.inquire import inquire
+from billing.services.invariants import broken
+from billing.services.open_cycles import open_cycles
+from billing.services.reconcile import Report, Span, reconcile, span_of_today
+from billing.store import differences
+from billing.store.session import Book
+from tests.builders import KEY, execute, query
+from tests.conftest import MovedClock
+from tests.town import Town, seoul, uid
+
+AGAIN = "/payments/again"
+LIST = "/payments/status/paid"
+
+
+@pytest.fixture
+def policy(make_policy: Callable[..., BillingPolicy]) -> BillingPolicy:
+    return make_policy(charge_cron="* * * * *", charges_per_second=0)
+
+
+@pytest.fixture
+def town(book: Book, policy: BillingPolicy, clock: MovedClock) -> Town:
+    """10:00 on 20 November 2026 in Seoul."""
+    return Town(book, policy, clock)
+
+
+@pytest.fixture
+def paid(town: Town) -> Town:
+    """Three subscribers, charged."""
+    town.subscribe(3)
+    assert town.charge() == {"approved": 3}
+    return town
+
+
+def declined(town: Town) -> str:
+    """One subscriber whose first attempt was declined; that attempt's merchant_uid."""
+    town.subscribe()
+    town.sandbox.mood = mood({"scripts": [{"customers": "*", "does": ["declined:0031"]}]})
+    assert town.charge() == {"declined": 1}
+    ((name,),) = query(town.book, "SELECT merchant_uid FROM attempts WHERE status = 'declined'")
+    return str(name)
+
+
+def open_only(town: Town) -> None:
+    """Open what is due, and charge nothing yet."""
+    assert open_cycles(town.book, town.policy) == 1
+
+
+def enrol(town: Town, number: int, paid: str, last_paid_on: str) -> None:
+    """Enrol a key that has been charged for some time."""
+    fields = {
+        "customer_uid": uid(number),
+        "amount": "5000",
+        "order_name": "another",
+        "initial_paid_at": seoul(paid).isoformat(),
+        "last_paid_on": last_paid_on,
+    }
+    assert enrol_one(town.book, town.policy, lambda: KEY, fields)
+
+
+def alarms(town: Town) -> list[str]:
+    return [row[0] for row in query(town.book, "SELECT kind FROM events WHERE alarm ORDER BY id")]
+
+
+def cycle(town: Town) -> tuple[str, str | None]:
+    ((status, reason),) = query(town.book, "SELECT status, reason FROM cycles")
+    return status, reason
+
+
+def open_differences(town: Town) -> int:
+    return town.book.run(lambda tx: differences.count_open(tx.session))
+
+
+def applied(town: Town) -> list[str]:
+    town.move(minutes=5)
+    return [str(one.kind) for one in town.reconcile(apply=True).applied]
+
+
+# -- nothing false ------------------------------------------------------------------------------
+
+
+def test_a_clean_book_of_hundreds_has_no_difference(town: Town) -> None:
+    """Several months, small pages, a span over 90 days."""
+    town.at("2026-09-20 10:00").subscribe(120, paid="2026-08-20 14:30")
+    months = ["2026-09", "2026-10", "2026-11", "2026-12"]
+    for month in months:
+        town.at(f"{month}-20 10:00")
+        assert town.charge() == {"approved": 120}
+    town.subscribe(7, paid="2026-12-05 12:00", first=300)
+    town.page_limit = 9
+    town.move(minutes=5)
+    report = town.reconcile("2026-08-01", "2026-12-20")
+    assert report.differences == []
+    assert report.clean
+    assert report.counts["paid"] == 120 * 5 + 7
+    assert report.counts["not_ours"] == 0
+    assert broken(town.book, town.policy) == []
+
+
+def test_charges_on_their_way_are_not_differences(town: Town) -> None:
+    town.subscribe(2)
+    town.wire.faults[AGAIN] = "unanswered"
+    assert town.charge() == {"unknown": 2}
+    town.wire.faults.clear()
+    assert town.kinds(apply=True) == []
+    assert query(town.book, "SELECT DISTINCT status FROM cycles") == [("open",)]
+    ids = [row[0] for row in query(town.book, "SELECT id FROM attempts")]
+    town.run(lambda client: inquire(town.book, client, town.policy, ids))
+    assert query(town.book, "SELECT DISTINCT status, reason FROM cycles") == [("paid", None)]
+    assert town.kinds() == []
+
+
+def test_what_is_newer_than_the_gateway_must_show_is_left_for_tomorrow(paid: Town) -> None:
+    paid.pay_by_hand()
+    assert paid.reconcile().differences == []
+    assert paid.kinds() == ["double"]
+
+
+def test_payments_before_our_time_are_none_of_ours(town: Town) -> None:
+    """Months that another system charged, before the key was enrolled."""
+    town.register_only(1, paid="2026-06-20 14:30", last_paid_at=seoul("2026-10-20 11:00"))
+    enrol(town, 1, "2026-06-20 14:30", last_paid_on="2026-10-20")
+    assert town.kinds(first="2026-06-01") == []
+
+
+def test_other_things_that_the_store_sells_are_only_counted(paid: Town) -> None:
+    stranger = paid.register_only(9)
+    paid.changed(stranger.imp_uid, paid_at=stranger.paid_at, customer_uid="")
+    assert paid.kinds(first="2026-10-01") == ["not_enrolled"], "usage says that it made a key"
+
+
+# -- paid at the gateway, not in our book -------------------------------------------------------
+
+
+def test_double(paid: Town) -> None:
+    second = paid.pay_by_hand(2)
+    paid.move(minutes=5)
+    (found,) = paid.reconcile().differences
+    assert (found.kind, found.imp_uid, found.keep) == (
+        "double",
+        second.imp_uid,
+        paid.paid_imp_uid(2),
+    )
+    assert found.refund_by == seoul("2026-12-01 00:00")
+    advice = remedy(found, paid.clock.now, paid.policy.plan.zone)
+    for text in (advice.en, advice.ko):
+        assert f"maewol refund {second.merchant_uid} --imp-uid {second.imp_uid}" in text
+        assert "2026-12-01 00:00" in text
+        assert str(found.keep) in text
+    late = remedy(found, seoul("2026-12-01 00:00"), paid.policy.plan.zone)
+    assert "transfer" in late.en
+    assert "계좌" in late.ko
+
+
+def test_double_where_ours_came_second(town: Town) -> None:
+    """Our own is kept, whichever was first: it is the one that the book counts."""
+    town.subscribe()
+    assert town.charge() == {"approved": 1}
+    by_hand = town.pay_by_hand(at=town.clock.now - timedelta(hours=1))
+    town.move(minutes=5)
+    (found,) = town.reconcile().differences
+    assert (found.kind, found.imp_uid) == ("double", by_hand.imp_uid)
+
+
+def test_double_in_the_month_of_the_initial_payment(town: Town) -> None:
+    town.subscribe(paid="2026-11-10 14:30")
+    second = town.pay_by_hand()
+    town.move(minutes=5)
+    (found,) = town.reconcile().differences
+    assert (found.kind, found.imp_uid) == ("double", second.imp_uid)
+
+
+def test_late_paid_in_an_open_month(town: Town) -> None:
+    name = declined(town)
+    town.pay_by_hand(merchant_uid=name)
+    assert town.kinds() == ["late_paid"]
+    assert applied(town) == ["late_paid"]
+    assert cycle(town) == ("paid", "paid_late")
+    assert query(town.book, "SELECT status FROM attempts ORDER BY number") == [
+        ("declined",),
+        ("withdrawn",),
+    ]
+    assert town.kinds() == []
+    assert broken(town.book, town.policy) == []
+
+
+def test_late_proof_mends_the_chain(town: Town) -> None:
+    name = declined(town)
+    town.pay_by_hand(merchant_uid=name)
+    town.at("2026-11-26 10:00")
+    assert town.close() == 1
+    assert cycle(town)[0] == "missed"
+    assert query(town.book, "SELECT status FROM subscriptions") == [("suspended",)]
+    assert applied(town) == ["late_paid"]
+    assert cycle(town) == ("paid", "paid_late")
+    assert query(town.book, "SELECT status, status_reason FROM subscriptions") == [("active", None)]
+    assert "subscription.mended" in alarms(town)
+    assert broken(town.book, town.policy) == []
+
+
+def test_paid_elsewhere(town: Town) -> None:
+    town.subscribe()
+    open_only(town)
+    by_hand = town.pay_by_hand()
+    assert town.kinds() == ["paid_elsewhere"]
+    assert cycle(town)[0] == "open"
+    assert applied(town) == ["paid_elsewhere"]
+    assert cycle(town) == ("paid", "paid_elsewhere")
+    assert town.paid_imp_uid() == by_hand.imp_uid
+    assert alarms(town) == ["payment.found_elsewhere"]
+    assert town.charge() == {}, "the month is not charged a second time"
+    assert town.kinds() == []
+
+
+def test_an_attempt_of_ours_that_is_due_and_paid_already(town: Town) -> None:
+    """A database that went back in time: the attempt is due, the gateway has its payment."""
+    town.subscribe()
+    open_only(town)
+    ((name,),) = query(town.book, "SELECT merchant_uid FROM attempts")
+    town.pay_by_hand(merchant_uid=name)
+    assert applied(town) == ["late_paid"]
+    assert query(town.book, "SELECT status, imp_uid FROM attempts") == [
+        ("approved", town.paid_imp_uid())
+    ]
+    assert cycle(town)[0] == "paid"
+    assert broken(town.book, town.policy) == []
+
+
+def test_before_the_cycle_opens_it_is_told_and_counts_later(town: Town) -> None:
+    town.at("2026-11-03 10:00").subscribe()
+    town.pay_by_hand()
+    town.move(minutes=5)
+    (found,) = town.reconcile(apply=True).differences
+    assert (found.kind, found.cycle_status) == ("paid_elsewhere", None)
+    assert "Nothing" in remedy(found, town.clock.now, town.policy.plan.zone).en
+    assert town.at("2026-11-20 10:00").charge() == {"paid_elsewhere": 1}
+    assert town.kinds(apply=True) == []
+    assert open_differences(town) == 0
+
+
+def test_ours_by_name_and_not_in_the_book(town: Town) -> None:
+    town.subscribe()
+    open_only(town)
+    ((tag,),) = query(town.book, "SELECT tag FROM subscriptions")
+    town.pay_by_hand(merchant_uid=f"mw-{tag}-202611-07")
+    assert town.kinds() == ["not_in_book"]
+    assert applied(town) == ["not_in_book"]
+    assert cycle(town) == ("paid", "paid_elsewhere")
+
+
+def test_ours_by_form_and_nobodys_tag(paid: Town) -> None:
+    paid.register_only(9)
+    paid.pay_by_hand(9, merchant_uid="mw-aaaabbbbccccdddd-202611-01")
+    assert paid.kinds() == ["not_in_book"]
+
+
+def test_paid_though_nothing_was_due(town: Town) -> None:
+    town.subscribe(2)
+    execute(town.book, "UPDATE subscriptions SET status = 'cancelled' WHERE id = 1")
+    town.charge()
+    town.pay_by_hand(1)
+    town.move(minutes=5)
+    (found,) = town.reconcile().differences
+    assert (found.kind, found.refund_by) == ("paid_not_due", seoul("2026-12-01 00:00"))
+
+
+def test_strangers(paid: Town) -> None:
+    paid.register_only(8)
+    paid.pay_by_hand(8)
+    paid.register_only(9, paid="2026-11-19 11:00")
+    assert sorted(paid.kinds()) == ["not_enrolled", "stranger"]
+
+
+# -- paid in our book, not at the gateway -------------------------------------------------------
+
+
+def test_cancelled_at_the_gateway(paid: Town) -> None:
+    paid.cancel_outside(paid.paid_imp_uid(2))
+    assert paid.kinds() == ["cancelled_at_gateway"]
+    assert applied(paid) == ["cancelled_at_gateway"]
+    rows = query(
+        paid.book,
+        "SELECT s.status_reason, c.status FROM subscriptions s JOIN cycles c"
+        " ON c.subscription_id = s.id ORDER BY s.id",
+    )
+    assert rows == [(None, "paid"), ("chain_at_risk", "refunded"), (None, "paid")]
+    assert query(paid.book, "SELECT status, reason FROM refunds") == [
+        ("done", "found cancelled by reconciliation")
+    ]
+    assert alarms(paid) == ["refund.done", "subscription.chain_at_risk"]
+    assert query(paid.book, "SELECT count(*) FROM notices WHERE kind = 'refunded'") == [(1,)]
+    assert paid.kinds(apply=True) == []
+    assert broken(paid.book, paid.policy) == []
+
+
+def test_cancelled_long_after_the_days_asked_about(paid: Town) -> None:
+    paid.at("2026-11-29 23:00")
+    paid.cancel_outside(paid.paid_imp_uid(2))
+    assert paid.kinds(last="2026-11-20") == [], "it was cancelled on another day"
+    assert paid.kinds(first="2026-11-29") == ["cancelled_at_gateway"]
+
+
+def test_the_initial_payment_was_cancelled(town: Town) -> None:
+    town.subscribe(paid="2026-11-10 14:30")
+    ((name,),) = query(town.book, "SELECT initial_merchant_uid FROM subscriptions")
+    (initial,) = town.sandbox.ledger.of_order(name)
+    town.cancel_outside(initial.imp_uid)
+    town.move(minutes=5)
+    (found,) = town.reconcile(apply=True).differences
+    assert found.kind == "cancelled_at_gateway"
+    assert "registered" in remedy(found, town.clock.now, town.policy.plan.zone).en
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ({"status": Status.FAILED, "paid_at": 0, "failed_at": 1}, "failed_at_gateway"),
+        ({"status": Status.READY, "paid_at": 0}, "not_final_at_gateway"),
+        ({"visible_at": 9e9}, "missing_at_gateway"),
+        ({"amount": 1}, "amount_differs"),
+        ({"customer_uid": "somebody-else"}, "customer_differs"),
+        ({"merchant_uid": "another-name"}, "customer_differs"),
+    ],
+)
+def test_the_gateways_row_says_something_else(
+    paid: Town, change: dict[str, object], kind: str
+) -> None:
+    paid.changed(paid.paid_imp_uid(2), **change)
+    assert paid.kinds(apply=True) == [kind]
+    assert query(paid.book, "SELECT DISTINCT status FROM cycles") == [("paid",)]
+    assert alarms(paid) == ["reconcile.difference"]
+
+
+def test_refunded_in_our_book_and_paid_at_the_gateway(paid: Town) -> None:
+    imp_uid = paid.paid_imp_uid(2)
+    paid.cancel_outside(imp_uid)
+    assert applied(paid) == ["cancelled_at_gateway"]
+    paid.changed(imp_uid, status=Status.PAID, cancelled_at=0)
+    assert paid.kinds() == ["refund_not_at_gateway"]
+
+
+def test_an_amount_that_differs_is_never_counted(town: Town) -> None:
+    town.subscribe()
+    open_only(town)
+    town.pay_by_hand(amount=5000)
+    assert town.kinds(apply=True) == ["amount_differs"]
+    assert cycle(town)[0] == "open"
+
+
+def test_test_payments_among_live_ones(
+    book: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock
+) -> None:
+    policy = make_policy(charge_cron="* * * * *", charges_per_second=0, include_sandbox=True)
+    town = Town(book, policy, clock)
+    town.subscribe(2)
+    for payment in [*town.sandbox.ledger.payments]:
+        town.changed(payment.imp_uid, sandbox=True)
+    town.sandbox.mood = town.sandbox.mood.model_copy(update={"test_mode": True})
+    assert town.charge() == {"approved": 2}
+    assert town.kinds() == []
+    town.changed(town.paid_imp_uid(1), sandbox=False)
+    assert town.kinds() == ["sandbox_mixed"]
+
+
+def test_the_gateways_own_schedule(paid: Town) -> None:
+    at = int(seoul("2026-12-18 10:00").timestamp())
+    wish = {"merchant_uid": "theirs-1", "schedule_at": at, "amount": 1002, "name": "plan 2"}
+    answer = paid.post(
+        "/subscribe/payments/schedule", {"customer_uid": uid(2), "schedules": [wish]}
+    )
+    assert answer["code"] == 0
+    assert paid.kinds(apply=True) == ["scheduled_at_gateway"]
+    assert open_differences(paid) == 1
+    paid.post("/subscribe/payments/unschedule", {"customer_uid": uid(2)})
+    assert paid.kinds(apply=True) == []
+    assert open_differences(paid) == 0
+
+
+# -- the report, and what is remembered ---------------------------------------------------------
+
+
+def test_what_can_still_be_given_back_comes_first(paid: Town) -> None:
+    paid.changed(paid.paid_imp_uid(1), visible_at=9e9)
+    paid.register_only(9)
+    paid.pay_by_hand(9)
+    paid.pay_by_hand(3)
+    kinds = paid.kinds()
+    assert kinds[0] == "double"
+    assert sorted(kinds[1:]) == ["missing_at_gateway", "stranger"]
+
+
+def test_a_report_changes_nothing(town: Town) -> None:
+    town.subscribe()
+    open_only(town)
+    town.pay_by_hand()
+    before = query(town.book, "SELECT count(*), max(id) FROM events")
+    assert town.kinds() == ["paid_elsewhere"]
+    assert query(town.book, "SELECT count(*), max(id) FROM events") == before
+    assert cycle(town)[0] == "open"
+    assert open_differences(town) == 0
+
+
+def test_told_once_until_it_is_gone_and_back(paid: Town) -> None:
+    second = paid.pay_by_hand(2)
+    for day in (21, 22, 23):
+        paid.at(f"2026-11-{day} 05:30")
+        assert paid.kinds(apply=True) == ["double"]
+    assert alarms(paid) == ["reconcile.difference"]
+    assert open_differences(paid) == 1
+    paid.cancel_outside(second.imp_uid)
+    assert paid.kinds(apply=True) == []
+    assert open_differences(paid) == 0
+    paid.changed(second.imp_uid, status=Status.PAID, cancelled_at=0)
+    assert paid.kinds(apply=True) == ["double"]
+    assert alarms(paid) == ["reconcile.difference"] * 2
+
+
+def test_a_part_of_the_month_resolves_nothing_outside_it(paid: Town) -> None:
+    paid.changed(paid.paid_imp_uid(2), amount=1)
+    assert paid.kinds(apply=True) == ["amount_differs"]
+    paid.at("2026-11-25 10:00")
+    assert paid.kinds(first="2026-11-22", apply=True) == []
+    assert open_differences(paid) == 1
+
+
+def test_many_differences_are_one_loud_alarm(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("billing.services.reconcile.MOST_DIFFERENCES", 25)
+    town.subscribe(30)
+    town.charge()
+    for number in range(1, 31):
+        town.changed(town.paid_imp_uid(number), visible_at=9e9)
+    town.move(minutes=5)
+    report = town.reconcile(apply=True)
+    assert (len(report.differences), report.beyond) == (25, 5)
+    assert alarms(town) == ["reconcile.many"]
+    assert not report.clean
+
+
+def test_the_daily_run_doubled(town: Town) -> None:
+    """Two at the same moment: one adoption, one alarm, one refund."""
+    town.subscribe(3)
+    assert town.charge() == {"approved": 3}
+    town.subscribe(1, first=4)
+    open_only(town)
+    town.pay_by_hand(4)
+    town.pay_by_hand(3)
+    town.cancel_outside(town.paid_imp_uid(1))
+    town.move(minutes=5)
+    span = Span(seoul("2026-11-01").date(), seoul("2026-11-30").date())
+
+    async def twice(client: PortOneClient) -> list[Report]:
+        runs = (reconcile(town.book, client, town.policy, span, apply=True) for _ in range(2))
+        return list(await asyncio.gather(*runs))
+
+    reports = town.run(twice)
+    assert sum(len(report.applied) for report in reports) == 2
+    assert sum(report.news for report in reports) == 1
+    told = query(town.book, "SELECT kind, count(*) FROM events WHERE alarm GROUP BY 1 ORDER BY 1")
+    assert told == [
+        ("payment.found_elsewhere", 1),
+        ("reconcile.difference", 1),
+        ("refund.done", 1),
+        ("subscription.chain_at_risk", 1),
+    ]
+    assert broken(town.book, town.policy) == []
+
+
+def test_a_charge_that_begins_while_the_payment_is_counted(town: Town) -> None:
+    """Found by the list, then claimed by a worker before it is applied: nothing is written."""
+    town.subscribe()
+    open_only(town)
+    town.pay_by_hand()
+    town.move(minutes=5)
+
+    def claimed() -> None:
+        execute(
+            town.book,
+            "UPDATE attempts SET status = 'sending', fence = 1, sent_at = now(),"
+            " lease_until = now() + interval '1 hour'",
+        )
+
+    town.wire.faults["/schedules"] = claimed
+    report = town.reconcile(apply=True)
+    assert report.clean, "that charge's own look-up finds the payment"
+    assert open_differences(town) == 0
+    assert query(town.book, "SELECT c.status, a.status FROM cycles c, attempts a") == [
+        ("open", "sending")
+    ]
+
+
+# -- a list that cannot be believed -------------------------------------------------------------
+
+
+def test_a_list_that_is_not_to_be_had_proves_nothing(town: Town) -> None:
+    town.subscribe(2)
+    assert town.charge() == {"approved": 2}
+    town.wire.faults[LIST] = "lost"
+    before = query(town.book, "SELECT count(*) FROM events")
+    with pytest.raises(GatewayError):
+        town.kinds(apply=True)
+    assert query(town.book, "SELECT count(*) FROM events") == before
+    assert query(town.book, "SELECT DISTINCT status FROM cycles") == [("paid",)]
+
+
+def test_a_look_up_that_fails_proves_nothing(paid: Town) -> None:
+    imp_uid = paid.paid_imp_uid(2)
+    paid.changed(imp_uid, visible_at=9e9)
+    paid.wire.faults[imp_uid] = "lost"
+    with pytest.raises(GatewayError):
+        paid.kinds(apply=True)
+    assert open_differences(paid) == 0
+
+
+def test_a_list_that_changes_is_read_again(town: Town) -> None:
+    """A payment is cancelled between two pages: the rows behind it move up, past the next page."""
+    town.subscribe(12)
+    assert town.charge() == {"approved": 12}
+    town.page_limit = 4
+    imp_uid = town.paid_imp_uid(1)
+    pages = 0
+
+    def cancel_after_the_first_page() -> None:
+        nonlocal pages
+        pages += 1
+        if pages == 2:
+            at = int(town.clock.now.timestamp()) - 60
+            town.changed(imp_uid, status=Status.CANCELLED, cancelled_at=at)
+
+    town.wire.faults[LIST] = cancel_after_the_first_page
+    assert town.kinds() == ["cancelled_at_gateway"]
+
+
+def test_a_row_that_slipped_through_the_list_is_asked_for_by_name(paid: Town) -> None:
+    """The list says two payments and means it; the third exists all the same."""
+    imp_uid = paid.paid_imp_uid(2)
+
+    def hide() -> None:
+        paid.changed(imp_uid, visible_at=9e9)
+
+    def show() -> None:
+        paid.changed(imp_uid, visible_at=0.0)
+
+    paid.wire.faults = {LIST: hide, "/payments/status/cancelled": show}
+    assert paid.kinds() == []
+
+
+@pytest.mark.parametrize(
+    ("first", "last"), [("2026-11-20", "2026-11-19"), ("2026-12-24", "2026-12-25")]
+)
+def test_a_span_that_makes_no_sense(town: Town, first: str, last: str) -> None:
+    with pytest.raises(InvalidInput):
+        town.reconcile(first, last)
+
+
+def test_the_span_of_the_daily_run(policy: BillingPolicy) -> None:
+    def span(moment: str, last: str | None = None, proved: str | None = None) -> list[str]:
+        found = span_of_today(
+            seoul(moment),
+            policy,
+            seoul(last) if last else None,
+            seoul(proved).date() if proved else None,
+        )
+        return [found.first.isoformat(), found.last.isoformat()]
+
+    assert span("2026-11-20 05:30") == ["2026-11-01", "2026-11-20"]
+    assert span("2026-12-02 05:30") == ["2026-11-25", "2026-12-02"]
+    assert span("2026-11-20 05:30", "2026-10-20 05:30") == ["2026-10-19", "2026-11-20"]
+    assert span("2026-11-20 05:30", "2025-10-20 05:30") == ["2026-08-20", "2026-11-20"]
+    assert span("2026-11-20 05:30", proved="2026-10-28") == ["2026-10-28", "2026-11-20"]
+
+
+def test_the_last_second_of_a_month_belongs_to_it(town: Town) -> None:
+    town.at("2026-11-30 12:00").subscribe(paid="2026-10-31 14:30")
+    open_only(town)
+    town.at("2026-12-02 10:00").close()
+    assert cycle(town) == ("missed", "not_attempted")
+    town.pay_by_hand(at=seoul("2026-11-30 23:59:59"))
+    town.move(minutes=5)
+    report = town.reconcile("2026-11-30", "2026-11-30", apply=True)
+    assert [str(one.kind) for one in report.applied] == ["paid_elsewhere"]
+    assert cycle(town)[0] == "paid"

@@ -1,0 +1,366 @@
+"""Refunds: whole, within the month, once; whatever is lost, repeated or crashes on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy.exc import DBAPIError
+
+from billing.domain.errors import Conflict, GatewayUnavailable, NotFound
+from billing.domain.policy import BillingPolicy
+from billing.domain.refund import RefundStatus
+from billing.portone.client import PortOneClient
+from billing.services.invariants import broken
+from billing.services.refund import (
+    Standing,
+    payment_of_month,
+    propose,
+    request,
+    work_on,
+    work_on_open,
+)
+from billing.store.session import Book
+from tests.builders import execute, query
+from tests.conftest import MovedClock
+from tests.town import Crash, Town, uid
+
+CANCEL = "/payments/cancel"
+
+
+@pytest.fixture
+def policy(make_policy: Callable[..., BillingPolicy]) -> BillingPolicy:
+    return make_policy(charge_cron="* * * * *", charges_per_second=0)
+
+
+@pytest.fixture
+def town(book: Book, policy: BillingPolicy, clock: MovedClock) -> Town:
+    """One subscriber, charged at 10:00 on 20 November 2026 in Seoul."""
+    town = Town(book, policy, clock)
+    town.subscribe()
+    assert town.charge() == {"approved": 1}
+    return town
+
+
+def merchant_uid(town: Town) -> str:
+    ((found,),) = query(town.book, "SELECT merchant_uid FROM attempts")
+    return str(found)
+
+
+def requested(town: Town, name: str | None = None, imp_uid: str | None = None) -> int:
+    """Propose and request; the refund's id."""
+
+    async def both(client: PortOneClient) -> int:
+        wanted = name or merchant_uid(town)
+        proposal = await propose(town.book, client, town.policy, wanted, imp_uid)
+        return request(town.book, proposal, "the customer asked")
+
+    return town.run(both)
+
+
+def step(town: Town, refund_id: int) -> Standing:
+    return town.run(lambda client: work_on(town.book, client, town.policy, refund_id))
+
+
+def tick(town: Town) -> dict[RefundStatus, int]:
+    return dict(town.run(lambda client: work_on_open(town.book, client, town.policy)))
+
+
+def cancels(town: Town) -> int:
+    """Requests that left for the gateway's cancel."""
+    return town.wire.asked.count(CANCEL)
+
+
+def given_back(town: Town) -> int:
+    """What the gateway's own ledger says."""
+    return sum(one.status == "cancelled" for one in town.sandbox.ledger.payments)
+
+
+def settled(town: Town) -> tuple[str, str]:
+    """How the refund and its cycle stand."""
+    ((found,),) = query(town.book, "SELECT status FROM refunds ORDER BY id DESC LIMIT 1")
+    ((cycle,),) = query(town.book, "SELECT status FROM cycles")
+    return str(found), str(cycle)
+
+
+def test_a_payment_is_given_back_and_the_chain_is_at_risk(town: Town) -> None:
+    assert step(town, requested(town)).status is RefundStatus.DONE
+    assert settled(town) == ("done", "refunded")
+    assert given_back(town) == 1
+    assert query(town.book, "SELECT status, status_reason FROM subscriptions") == [
+        ("active", "chain_at_risk")
+    ]
+    assert query(town.book, "SELECT kind FROM notices ORDER BY id") == [("paid",), ("refunded",)]
+    kinds = [row[0] for row in query(town.book, "SELECT kind FROM events ORDER BY id")]
+    assert kinds[-5:] == [
+        "refund.requested",
+        "refund.sending",
+        "refund.done",
+        "cycle.refunded",
+        "subscription.chain_at_risk",
+    ]
+    assert query(town.book, "SELECT kind FROM events WHERE alarm") == [
+        ("subscription.chain_at_risk",)
+    ]
+    assert broken(town.book, town.policy) == []
+
+
+def test_the_request_carries_the_checksum_and_no_amount(town: Town) -> None:
+    step(town, requested(town))
+    (body,) = town.wire.bodies
+    assert b'"checksum":1001' in body
+    assert b'"amount"' not in body
+
+
+def test_next_month_tells_and_a_decline_suspends(town: Town) -> None:
+    step(town, requested(town))
+    town.at("2026-12-20 10:00")
+    assert town.charge() == {"declined": 1}
+    assert query(town.book, "SELECT status, status_reason FROM subscriptions") == [
+        ("suspended", "chain_broken")
+    ]
+
+
+def test_next_month_tells_and_an_approval_mends(town: Town) -> None:
+    step(town, requested(town))
+    town.at("2026-11-21 10:00")
+    # Somebody paid the month again at the counter: the carrier is content.
+    town.pay_by_hand()
+    town.at("2026-12-20 10:00")
+    assert town.charge() == {"approved": 1}
+    assert query(town.book, "SELECT status, status_reason FROM subscriptions") == [("active", None)]
+
+
+def test_twice_is_once(town: Town) -> None:
+    first = requested(town)
+    assert requested(town) == first
+    assert step(town, first).status is RefundStatus.DONE
+    assert step(town, first).status is RefundStatus.DONE
+    assert cancels(town) == 1
+    assert requested(town) == first
+    assert query(town.book, "SELECT count(*) FROM refunds") == [(1,)]
+    assert query(town.book, "SELECT count(*) FROM events WHERE kind = 'cycle.refunded'") == [(1,)]
+
+
+def test_two_at_once_send_one_request(town: Town) -> None:
+    refund_id = requested(town)
+
+    async def both(client: PortOneClient) -> list[Standing]:
+        return list(
+            await asyncio.gather(
+                *(work_on(town.book, client, town.policy, refund_id) for _ in range(4))
+            )
+        )
+
+    town.run(both)
+    assert cancels(town) == 1
+    assert settled(town) == ("done", "refunded")
+
+
+def test_cancelled_outside_already(town: Town) -> None:
+    town.cancel_outside(town.paid_imp_uid())
+    refund_id = requested(town)
+    assert step(town, refund_id).status is RefundStatus.DONE
+    assert cancels(town) == 0
+    assert settled(town) == ("done", "refunded")
+
+
+def test_the_last_second_of_the_month_in_seoul(town: Town) -> None:
+    town.at("2026-11-30 23:59:59")
+    assert step(town, requested(town)).status is RefundStatus.DONE
+    assert given_back(town) == 1
+
+
+def test_the_first_second_of_the_next_month(town: Town) -> None:
+    town.at("2026-12-01 00:00:00")
+    with pytest.raises(Conflict, match="calendar month"):
+        requested(town)
+    assert query(town.book, "SELECT count(*) FROM refunds") == [(0,)]
+    assert cancels(town) == 0
+
+
+def test_a_month_that_ends_between_the_wish_and_the_request(town: Town) -> None:
+    town.at("2026-11-30 23:59:59")
+    refund_id = requested(town)
+    town.move(seconds=1)
+    standing = step(town, refund_id)
+    assert standing.status is RefundStatus.REFUSED
+    assert "ended" in (standing.message or "")
+    assert cancels(town) == 0
+    assert settled(town) == ("refused", "paid")
+
+
+def test_an_answer_that_was_lost_is_asked_about(town: Town) -> None:
+    town.wire.faults[CANCEL] = "unanswered"
+    refund_id = requested(town)
+    assert step(town, refund_id).status is RefundStatus.UNKNOWN
+    assert settled(town) == ("unknown", "paid")
+    town.move(seconds=6)
+    assert tick(town) == {RefundStatus.DONE: 1}
+    assert settled(town) == ("done", "refunded")
+    assert cancels(town) == 1
+
+
+def test_a_request_that_never_arrived_goes_again_after_proof(town: Town) -> None:
+    town.wire.faults[CANCEL] = "lost"
+    refund_id = requested(town)
+    assert step(town, refund_id).status is RefundStatus.UNKNOWN
+    looks = 0
+    while settled(town)[0] == "unknown":
+        town.move(seconds=10)
+        tick(town)
+        looks += 1
+        assert cancels(town) == 1, "nothing is sent before the proof"
+        assert looks < 60
+    assert settled(town)[0] == "requested"
+    elapsed = town.clock.now - query(town.book, "SELECT sent_at FROM refunds")[0][0]
+    assert elapsed >= town.policy.settle
+    town.wire.faults.clear()
+    assert tick(town) == {RefundStatus.DONE: 1}
+    assert cancels(town) == 2
+    assert given_back(town) == 1
+
+
+def test_a_refusal_is_believed_only_after_a_look(town: Town) -> None:
+    refund_id = requested(town)
+    # The gateway's balance is another one than ours: it refuses by the checksum.
+    town.changed(town.paid_imp_uid(), amount=999)
+    assert step(town, refund_id).status is RefundStatus.UNKNOWN
+    town.move(seconds=6)
+    assert step(town, refund_id).status is RefundStatus.UNKNOWN
+    town.move(seconds=30)
+    standing = step(town, refund_id)
+    assert standing.status is RefundStatus.REFUSED
+    assert "checksum" in (standing.message or "")
+    assert settled(town) == ("refused", "paid")
+    assert query(town.book, "SELECT kind FROM events WHERE alarm") == [("refund.refused",)]
+    town.changed(town.paid_imp_uid(), amount=1001)
+    assert step(town, requested(town)).status is RefundStatus.DONE
+
+
+@pytest.mark.parametrize("when", ["crash before", "crash after"])
+def test_a_crash_while_sending(town: Town, when: str) -> None:
+    town.wire.faults[CANCEL] = when
+    refund_id = requested(town)
+    with pytest.raises(Crash):
+        step(town, refund_id)
+    town.wire.faults.clear()
+    assert settled(town)[0] == "sending"
+    assert step(town, refund_id).status is RefundStatus.SENDING, "the lease still holds"
+    for _ in range(60):
+        town.move(seconds=10)
+        tick(town)
+        if settled(town)[0] == "done":
+            break
+    assert settled(town) == ("done", "refunded")
+    assert given_back(town) == 1
+    assert cancels(town) == (2 if when == "crash before" else 1)
+
+
+def test_a_crash_before_the_claim_and_between_request_and_work(town: Town) -> None:
+    requested(town)
+    assert settled(town)[0] == "requested"
+    assert tick(town) == {RefundStatus.DONE: 1}
+    assert given_back(town) == 1
+
+
+def test_a_crash_while_recording_leaves_all_or_nothing(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: object) -> None:
+        raise Crash
+
+    refund_id = requested(town)
+    with monkeypatch.context() as patch:
+        patch.setattr("billing.services.take_back._refund_cycle", crash)
+        with pytest.raises(Crash):
+            step(town, refund_id)
+    assert settled(town) == ("sending", "paid")
+    town.move(seconds=130)
+    tick(town)
+    assert settled(town) == ("done", "refunded")
+    assert cancels(town) == 1
+
+
+def test_an_answer_to_an_older_claim_changes_nothing(town: Town) -> None:
+    """The first sender wakes up long after its lease; a newer claim is there."""
+    refund_id = requested(town)
+
+    def newer_claim() -> None:
+        execute(town.book, "UPDATE refunds SET fence = fence + 1")
+
+    town.wire.faults[CANCEL] = newer_claim
+    assert step(town, refund_id).status is RefundStatus.SENDING
+    assert settled(town) == ("sending", "paid")
+    town.wire.faults.clear()
+    town.move(seconds=130)
+    assert tick(town) == {RefundStatus.DONE: 1}
+
+
+def test_a_gateway_that_is_away(town: Town) -> None:
+    town.wire.faults[f"/findAll/{merchant_uid(town)}"] = "lost"
+    with pytest.raises(GatewayUnavailable):
+        requested(town)
+    town.wire.faults.clear()
+    refund_id = requested(town)
+    town.wire.faults = {CANCEL: "unanswered", town.paid_imp_uid(): "lost"}
+    step(town, refund_id)
+    town.move(seconds=6)
+    assert step(town, refund_id).status is RefundStatus.UNKNOWN, "nobody could be asked"
+
+
+def test_the_second_payment_of_a_month_leaves_the_chain_alone(town: Town) -> None:
+    second = town.pay_by_hand()
+    refund_id = requested(town, second.merchant_uid)
+    assert step(town, refund_id).status is RefundStatus.DONE
+    assert settled(town) == ("done", "paid")
+    assert query(town.book, "SELECT status_reason, cycle_id FROM subscriptions, refunds") == [
+        (None, None)
+    ]
+    assert broken(town.book, town.policy) == []
+
+
+def test_two_payments_under_one_name_must_be_told_apart(town: Town) -> None:
+    name = merchant_uid(town)
+    second = town.pay_by_hand(merchant_uid=name)
+    with pytest.raises(Conflict, match="--imp-uid"):
+        requested(town)
+    assert step(town, requested(town, name, second.imp_uid)).status is RefundStatus.DONE
+    assert settled(town) == ("done", "paid")
+
+
+def test_a_stranger_is_not_refunded(town: Town) -> None:
+    with pytest.raises(NotFound):
+        requested(town, "nobody-knows")
+    town.register_only(9)
+    stranger = town.pay_by_hand(9)
+    with pytest.raises(NotFound, match="not a payment of any subscription"):
+        requested(town, stranger.merchant_uid)
+    assert cancels(town) == 0
+
+
+def test_the_payment_of_this_month(town: Town) -> None:
+    found = payment_of_month(town.book, town.policy, uid(1))
+    assert found == (merchant_uid(town), town.paid_imp_uid())
+    town.at("2026-12-01 00:00")
+    with pytest.raises(NotFound):
+        payment_of_month(town.book, town.policy, uid(1))
+
+
+def test_the_database_refuses_a_second_refund_and_a_changed_end(town: Town) -> None:
+    step(town, requested(town))
+    again = (
+        "INSERT INTO refunds (subscription_id, imp_uid, merchant_uid, amount, breaks_chain,"
+        " refund_by, reason, status, requested_at) SELECT subscription_id, imp_uid, merchant_uid,"
+        " amount, false, refund_by, '', 'requested', now() FROM refunds"
+    )
+    with pytest.raises(DBAPIError, match="uq_refunds_one_standing"):
+        execute(town.book, again)
+    for change in (
+        "UPDATE refunds SET status = 'requested', settled_at = NULL, cancelled_at = NULL",
+        "UPDATE refunds SET amount = 1",
+        "DELETE FROM refunds",
+    ):
+        with pytest.raises(DBAPIError, match="never changed"):
+            execute(town.book, change)

@@ -1,0 +1,33 @@
+"""How long a lost message or answer is waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from billing.domain.policy import BillingPolicy
+
+
+@pytest.mark.parametrize(("lease", "again"), [(120, 60), (60, 60), (15, 15)])
+def test_a_lost_message_is_waited_for_a_minute_or_a_shorter_lease(
+    make_policy: Callable[..., BillingPolicy], lease: float, again: float
+) -> None:
+    policy = make_policy(
+        portone_timeout_seconds=2,
+        gateway_visibility_seconds=1,
+        lease_seconds=lease,
+        charges_per_second=0,
+    )
+
+    assert policy.ask_again_after == timedelta(seconds=again)
+    assert policy.dispatch_again_after == timedelta(seconds=again)
+
+
+def test_what_a_full_queue_takes_to_drain_is_not_taken_for_lost(
+    make_policy: Callable[..., BillingPolicy],
+) -> None:
+    policy = make_policy(max_outstanding=2000, charges_per_second=10)
+
+    assert policy.dispatch_again_after == timedelta(seconds=300)

@@ -87,7 +87,7 @@ async def _ticks_down(world: World, _: Sequence[Person], until: float) -> None:
 
 async def _gateway_down(world: World, _: Sequence[Person], until: float) -> None:
     now = world.loop.now()
-    lasts = min(world.nemesis.between(30, 2 * _DAY), until - world.loop.time())
+    lasts = min(world.nemesis.between(30, 5 * _DAY), until - world.loop.time())
     word = world.dice.choice(_SPELLS)
     spell = Spell.model_validate(
         {"from": now, "until": now + timedelta(seconds=max(lasts, 1)), "does": word}
@@ -97,15 +97,20 @@ async def _gateway_down(world: World, _: Sequence[Person], until: float) -> None
     await asyncio.sleep(max(lasts, 1))
 
 
-async def _token_revoked(world: World, _: Sequence[Person], until: float) -> None:
-    world.sandbox.tokens.revoke()
+async def _lookups_down(world: World, _: Sequence[Person], until: float) -> None:
+    """The gateway charges, and cannot say what it charged."""
+    world.lookups_are_down = True
+    world.tell("look-ups down")
+    await _for_a_while(world, until, _HOUR, 6 * _DAY)
+    world.lookups_are_down = False
+    world.tell("look-ups up")
 
 
 async def _outage(world: World, _: Sequence[Person], until: float) -> None:
     """Every process of ours is down, from minutes to days."""
     world.tell("outage")
     world.kill_all()
-    await _for_a_while(world, until, _MINUTE, 6 * _DAY)
+    await _for_a_while(world, until, _MINUTE, 9 * _DAY)
     world.out = False
     world.tell("outage over")
     world.wake()
@@ -121,7 +126,7 @@ async def _clock_step(world: World, _: Sequence[Person], until: float) -> None:
     world.database_ahead = before + step
     world.tell("database clock wrong", seconds=round(step.total_seconds()))
     world.wake()
-    await _for_a_while(world, until, _MINUTE, 3 * _HOUR)
+    await _for_a_while(world, until, 10 * _MINUTE, _DAY)
     world.database_ahead = before
     world.tell("database clock right")
     world.wake()
@@ -291,7 +296,7 @@ async def down_between(world: World, spans: Sequence[tuple[datetime, datetime]])
 def calm(world: World) -> None:
     """The faults stop; what the gateway and the carrier are like by nature stays."""
     world.database_is_down = world.broker_is_down = world.way_is_down = False
-    world.ticks_are_down = world.out = False
+    world.ticks_are_down = world.lookups_are_down = world.out = False
     world.sandbox.mood = world.sandbox.mood.model_copy(update={"chances": Chances(), "spells": []})
     world.tell("faults stop")
     world.wake()
@@ -303,7 +308,7 @@ _FATES: Final[dict[str, Fate]] = {
     "broker_flushed_a_month": _broker_flushed,
     "ticks_down_a_month": _ticks_down,
     "gateway_down_a_month": _gateway_down,
-    "token_revoked_a_month": _token_revoked,
+    "lookups_down_a_month": _lookups_down,
     "outage_a_month": _outage,
     "clock_step_a_month": _clock_step,
     "hand_payment_a_month": _hand_payment,

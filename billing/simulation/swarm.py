@@ -28,6 +28,7 @@ KINDS: Final[Mapping[str, tuple[float, float]]] = {
     "commit_lost_undone": (0.0005, 0.05),
     "deadlock": (0.0005, 0.1),
     "database_down_a_month": (0.2, 4),
+    "database_down_after_answer": (0.001, 0.05),
     # The broker: a hint that is lost, doubled, late, very old; all of it gone.
     "message_lost": (0.001, 0.5),
     "message_doubled": (0.001, 0.5),
@@ -43,7 +44,8 @@ KINDS: Final[Mapping[str, tuple[float, float]]] = {
     "not_connected": (0.001, 0.2),
     "slow_way": (0.001, 0.3),
     "answer_lost": (0.001, 0.2),
-    "token_revoked_a_month": (0.5, 30),
+    "token_revoked": (0.001, 0.1),
+    "lookups_down_a_month": (0.2, 4),
     # The gateway.
     "gateway_charge_faults": (0.005, 0.4),
     "gateway_lookup_faults": (0.005, 0.4),
@@ -51,7 +53,7 @@ KINDS: Final[Mapping[str, tuple[float, float]]] = {
     "lookup_lag": (0.05, 1),
     "late_paid": (0.002, 0.1),
     "failed_row_after": (0.05, 1),
-    "operator_declines": (0.002, 0.05),
+    "operator_declines": (0.02, 0.6),
     # Clocks.
     "clock_drift": (0.1, 1),
     "clock_step_a_month": (0.2, 3),

@@ -53,6 +53,8 @@ class Wire(httpx.AsyncBaseTransport):
         if process.world.way_is_down or nemesis.strikes("not_connected"):
             await asyncio.sleep(nemesis.between(*_USUAL))
             raise httpx.ConnectError("simulated", request=request)
+        if is_charge and nemesis.strikes("token_revoked"):
+            process.world.sandbox.tokens.revoke()
         if nemesis.strikes("kill_before_request"):
             process.kill()
             raise Killed
@@ -81,8 +83,12 @@ class Wire(httpx.AsyncBaseTransport):
     async def _answered(
         self, request: httpx.Request, answer: _Answer | None, is_charge: bool
     ) -> httpx.Response:
-        nemesis = self._process.world.nemesis
+        world, nemesis = self._process.world, self._process.world.nemesis
         await asyncio.sleep(nemesis.between(*_USUAL))
+        if is_charge and nemesis.strikes("database_down_after_answer"):
+            world.take_database_down(nemesis.between(5, 900))
+        if request.method == "GET" and world.lookups_are_down:
+            raise httpx.ReadError("simulated", request=request)
         if nemesis.strikes("kill_after_answer"):
             self._process.kill()
             raise Killed
@@ -90,7 +96,7 @@ class Wire(httpx.AsyncBaseTransport):
             await asyncio.get_running_loop().create_future()
         if nemesis.strikes("answer_lost"):
             if is_charge and nemesis.strikes("failed_row_after"):
-                _recover(self._process.world.sandbox, request)
+                _recover(world.sandbox, request)
             if nemesis.between(1, 4) > 2:
                 await asyncio.get_running_loop().create_future()
             raise httpx.ReadError("simulated", request=request)

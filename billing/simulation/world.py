@@ -99,7 +99,7 @@ class World:
         self.mail = Mail(self)
         self.database_ahead = timedelta(0)
         self.database_is_down = self.broker_is_down = self.way_is_down = False
-        self.ticks_are_down = False
+        self.ticks_are_down = self.lookups_are_down = False
         self.out = False
         self.sent: list[Sent] = []
         self.surprises: list[BaseException] = []
@@ -147,6 +147,17 @@ class World:
         elif dead is self.operator:
             self.operator = fresh
         self.wake()
+
+    def take_database_down(self, seconds: float) -> None:
+        """The database is away for so long, from now on."""
+
+        def back() -> None:
+            self.database_is_down = False
+            self.wake()
+
+        self.database_is_down = True
+        self.tell("database down", seconds=round(seconds))
+        self.loop.later_outside(seconds, back)
 
     def kill_all(self) -> None:
         """Everything of ours is down, and stays so until `out` is lifted."""

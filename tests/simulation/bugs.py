@@ -111,7 +111,7 @@ def _claim_whatever_status(
 
 
 async def _claimed_after_sending(
-    book: Book, gateway: Any, policy: Any, attempt_ids: Sequence[int]
+    book: Book, gateway: Any, policy: Any, attempt_ids: Sequence[int], watermark: Any = None
 ) -> Any:
     """The request goes out first; the claim is written when the answer is there."""
 
@@ -450,6 +450,7 @@ BUGS: Sequence[Bug] = (
         "claim without the status condition",
         _replaced(attempts, "claim", _claim_whatever_status),
         ("I5", "I6", "I7"),
+        recipe={"rates": HARSH},
     ),
     Bug(
         "claim after the request was sent",

@@ -1,6 +1,6 @@
 # Needs git, make and Python 3.11 or newer with venv. Every target sets up what it needs, once.
 # Kept to what GNU make 3.81 (macOS) knows.
-.PHONY: help setup demo test chaos chaos-points check format audit lock clean
+.PHONY: help setup demo test simulate planted chaos chaos-points check format audit lock clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -19,6 +19,15 @@ demo: setup ## the whole system on this machine, until Ctrl-C (or DEMO_SECONDS=n
 
 test: setup ## every test but the long suites; ARGS='-k name' for some
 	@$(BIN)/python -m pytest -m "not long" $(ARGS)
+
+SEEDS := 1000
+MONTHS := 12
+simulate: setup ## a year of faults for each of SEEDS seeds (MONTHS=n, FIRST=n, ARGS='--subscriptions 24')
+	@$(BIN)/maewol simulate --chaos --seed $(or $(FIRST),1) --seeds $(SEEDS) --months $(MONTHS) \
+	  --processes $(or $(PROCESSES),2) $(ARGS)
+
+planted: setup ## plant every known mistake and show how soon the simulation finds it
+	@$(BIN)/python -m tests.simulation.planted $(ARGS)
 
 chaos: setup ## kills real processes and judges by the gateway's ledger; SEED=n KILLS=n
 	@$(BIN)/python -m tests.chaos --seed $(SEED) --kills $(KILLS) $(ARGS)

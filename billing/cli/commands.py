@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from billing.cli import reconciling
+from billing.cli import reconciling, simulating
 from billing.cli.output import err, say, show
 from billing.domain.calendar import CalendarPolicy
 from billing.domain.calendar import cycles as cycles_of
@@ -40,6 +40,7 @@ subscription = typer.Typer(help="Standing agreements to be charged.", no_args_is
 app.add_typer(database, name="db")
 app.add_typer(subscription, name="subscription")
 app.add_typer(reconciling.app)
+app.command()(simulating.simulate)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Limit = Annotated[int, typer.Option(min=1, max=100_000)]

@@ -40,9 +40,16 @@ class Transaction:
 class Book:
     """The way to the database: opens transactions and tells each the moment it began."""
 
-    def __init__(self, engine: Engine, moment: Callable[[Session], datetime]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        moment: Callable[[Session], datetime],
+        *,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._engine = engine
         self._moment = moment
+        self._pause = pause
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -63,15 +70,15 @@ class Book:
             except DBAPIError as error:
                 if tried == _TRIES or not isinstance(error.orig, _MADE_AGAIN):
                     raise
-                time.sleep(random.uniform(0, 0.02 * 2**tried))  # noqa: S311 - spreads retries only
+                self._pause(random.uniform(0, 0.02 * 2**tried))  # noqa: S311 - spreads retries only
         raise AssertionError("unreachable")
 
     def close(self) -> None:
         self._engine.dispose()
 
 
-def create_book_engine(url: str, *, pool_size: int = 5) -> Engine:
-    """An engine whose errors never print rows, and whose dead connections are noticed."""
+def create_book_engine(url: str, *, pool_size: int = 5, pre_ping: bool = True) -> Engine:
+    """An engine whose errors never print rows; with `pre_ping` dead connections are noticed."""
     address = make_url(url)
     if address.drivername in {"postgresql", "postgres"}:
         address = address.set(drivername="postgresql+psycopg")
@@ -79,7 +86,7 @@ def create_book_engine(url: str, *, pool_size: int = 5) -> Engine:
         address,
         pool_size=pool_size,
         max_overflow=pool_size,
-        pool_pre_ping=True,
+        pool_pre_ping=pre_ping,
         hide_parameters=True,
         connect_args={
             "connect_timeout": 10,

@@ -1,0 +1,320 @@
+"""What befalls the world from outside: servers that are away, clocks that step, people who act."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import text
+
+from billing.domain.errors import BillingError
+from billing.sandbox import HandPayment, LineChange, change, pay
+from billing.sandbox.cancelling import cancel as cancel_payment
+from billing.sandbox.keys import delete as delete_key
+from billing.sandbox.model import Schedule
+from billing.sandbox.mood import Chances, Spell
+from billing.services import change_status, hold
+from billing.simulation.people import Person, Trouble
+from billing.simulation.processes import Process
+from billing.simulation.world import World
+
+_MINUTE, _HOUR, _DAY = 60.0, 3_600.0, 86_400.0
+_SPELLS: Final = ("http:503", "timeout", "reset", "html", "too_many:30", "unauthorized")
+
+Fate = Callable[[World, Sequence[Person], float], Coroutine[Any, Any, None]]
+
+
+def all_of(world: World, people: Sequence[Person], until: float) -> list[Coroutine[Any, Any, None]]:
+    """Everything that may befall a world, each as a coroutine of its own."""
+    return [_again_and_again(world, people, until, kind, fate) for kind, fate in _FATES.items()]
+
+
+async def _again_and_again(
+    world: World, people: Sequence[Person], until: float, kind: str, fate: Fate
+) -> None:
+    while (wait := world.nemesis.wait_for(kind)) is not None:
+        await asyncio.sleep(wait)
+        world.nemesis.struck[kind] += 1
+        await fate(world, people, until)
+
+
+async def _for_a_while(world: World, until: float, low: float, high: float) -> float:
+    """Wait as long as this fault lasts, at most until the faults stop; returns the seconds."""
+    lasts = min(world.nemesis.between(low, high), max(until - world.loop.time(), 0.0))
+    await asyncio.sleep(lasts)
+    return lasts
+
+
+def _any(world: World, people: Sequence[Person]) -> Person:
+    return people[world.dice.randrange(len(people))]
+
+
+# -- servers ----------------------------------------------------------------------------------
+
+
+async def _database_down(world: World, _: Sequence[Person], until: float) -> None:
+    world.database_is_down = True
+    world.tell("database down")
+    await _for_a_while(world, until, 2, 2 * _HOUR)
+    world.database_is_down = False
+    world.tell("database up")
+    world.wake()
+
+
+async def _broker_down(world: World, _: Sequence[Person], until: float) -> None:
+    world.broker_is_down = True
+    world.tell("broker down")
+    await _for_a_while(world, until, 5, 6 * _HOUR)
+    world.broker_is_down = False
+    world.tell("broker up")
+
+
+async def _broker_flushed(world: World, _: Sequence[Person], until: float) -> None:
+    world.mail.flush()
+    world.tell("broker flushed")
+
+
+async def _ticks_down(world: World, _: Sequence[Person], until: float) -> None:
+    world.ticks_are_down = True
+    world.tell("no ticks")
+    await _for_a_while(world, until, 5 * _MINUTE, 3 * _DAY)
+    world.ticks_are_down = False
+    world.tell("ticks again")
+    world.wake()
+
+
+async def _gateway_down(world: World, _: Sequence[Person], until: float) -> None:
+    now = world.loop.now()
+    lasts = min(world.nemesis.between(30, 5 * _DAY), until - world.loop.time())
+    word = world.dice.choice(_SPELLS)
+    spell = Spell.model_validate(
+        {"from": now, "until": now + timedelta(seconds=max(lasts, 1)), "does": word}
+    )
+    world.sandbox.mood = world.sandbox.mood.model_copy(update={"spells": [spell]})
+    world.tell("gateway spell", does=word, seconds=round(lasts))
+    await asyncio.sleep(max(lasts, 1))
+
+
+async def _lookups_down(world: World, _: Sequence[Person], until: float) -> None:
+    """The gateway charges, and cannot say what it charged."""
+    world.lookups_are_down = True
+    world.tell("look-ups down")
+    await _for_a_while(world, until, _HOUR, 6 * _DAY)
+    world.lookups_are_down = False
+    world.tell("look-ups up")
+
+
+async def _outage(world: World, _: Sequence[Person], until: float) -> None:
+    """Every process of ours is down, from minutes to days."""
+    world.tell("outage")
+    world.kill_all()
+    await _for_a_while(world, until, _MINUTE, 9 * _DAY)
+    world.out = False
+    world.tell("outage over")
+    world.wake()
+
+
+# -- clocks -----------------------------------------------------------------------------------
+
+
+async def _clock_step(world: World, _: Sequence[Person], until: float) -> None:
+    """The database's clock is set wrong by minutes, forwards or back, and later right again."""
+    before = world.database_ahead
+    step = timedelta(seconds=world.nemesis.between(90, 2_000) * world.dice.choice((-1, 1)))
+    world.database_ahead = before + step
+    world.tell("database clock wrong", seconds=round(step.total_seconds()))
+    world.wake()
+    await _for_a_while(world, until, 10 * _MINUTE, _DAY)
+    world.database_ahead = before
+    world.tell("database clock right")
+    world.wake()
+
+
+async def drift(world: World, until: float) -> None:
+    """The database's clock strays from the gateway's, within the bound that is assumed."""
+    if not world.nemesis.strikes("clock_drift"):
+        return
+    while world.loop.time() < until:
+        world.database_ahead = timedelta(seconds=world.dice.uniform(-50, 50))
+        await asyncio.sleep(world.nemesis.between(_HOUR, 20 * _DAY))
+    world.database_ahead = timedelta(0)
+
+
+# -- people -----------------------------------------------------------------------------------
+
+
+async def _hand_payment(world: World, people: Sequence[Person], until: float) -> None:
+    """Somebody else charges the key: a person, a script, the gateway console's daily recovery."""
+    who = _any(world, people)
+    key = world.sandbox.ledger.key(who.customer_uid)
+    if key is None:
+        return
+    other = key.amount + 1_000 if world.dice.random() < 0.25 else None
+    pay(
+        world.sandbox,
+        HandPayment(customer_uid=who.customer_uid, amount=other, carrier=True),
+    )
+    world.tell("paid by hand", customer=who.customer_uid, amount=other)
+
+
+async def _second_charger(world: World, people: Sequence[Person], until: float) -> None:
+    """The gateway's own scheduler is told to charge a key within some days."""
+    who = _any(world, people)
+    number = len(world.sandbox.ledger.schedules) + 1
+    world.sandbox.ledger.put(
+        Schedule(
+            merchant_uid=f"schedule-{number}",
+            customer_uid=who.customer_uid,
+            schedule_at=int(world.loop.time() + world.nemesis.between(_HOUR, 20 * _DAY)),
+            amount=who.amount,
+            name=who.order_name,
+            buyer_name=who.buyer_name,
+            buyer_tel=who.buyer_tel,
+        )
+    )
+    world.tell("scheduled at the gateway", customer=who.customer_uid)
+
+
+async def _pause(world: World, people: Sequence[Person], until: float) -> None:
+    who = _any(world, people).customer_uid
+    await by_hand(world, "pause", lambda it: change_status.pause(it.book, world.policy, who))
+    wait = world.nemesis.between(_HOUR, 40 * _DAY)
+
+    async def resume() -> None:
+        await asyncio.sleep(wait)
+        await by_hand(world, "resume", lambda it: change_status.resume(it.book, world.policy, who))
+
+    world.tell("paused", customer=who, resumed_after_days=round(wait / _DAY, 1))
+    world.loop.outside(resume())
+
+
+async def _cancel(world: World, people: Sequence[Person], until: float) -> None:
+    who = _any(world, people).customer_uid
+    world.tell("cancelled", customer=who)
+    await by_hand(world, "cancel", lambda it: change_status.cancel(it.book, world.policy, who))
+
+
+async def _payment_cancelled(world: World, people: Sequence[Person], until: float) -> None:
+    """A payment is given back in the gateway's console."""
+    who = _any(world, people).customer_uid
+    made = world.sandbox.ledger.of_customer(who)
+    if made:
+        cancel_payment(world.sandbox, {"imp_uid": made[-1].imp_uid})
+        world.tell("payment cancelled at the gateway", customer=who)
+
+
+async def _key_deleted(world: World, people: Sequence[Person], until: float) -> None:
+    who = _any(world, people).customer_uid
+    delete_key(world.sandbox, who)
+    world.tell("billing key deleted", customer=who)
+
+
+async def by_hand(world: World, what: str, act: Callable[[Process], Any]) -> None:
+    """A command typed by a person, who types it again when it failed."""
+    for _ in range(30):
+        done: asyncio.Future[bool] = world.loop.create_future()
+        world.operator.start(_typed(act, done))
+        try:
+            async with asyncio.timeout(120):
+                if await done:
+                    break
+        except TimeoutError:
+            pass
+        await asyncio.sleep(world.nemesis.between(60, 3_600))
+    world.wake()
+
+
+def _typed(
+    act: Callable[[Process], Any], done: asyncio.Future[bool]
+) -> Callable[[Process], Coroutine[Any, Any, None]]:
+    async def job(process: Process) -> None:
+        good = False
+        try:
+            await asyncio.to_thread(act, process)
+            good = True
+        except BillingError:
+            # Refused for good: a suspended subscription cannot be resumed.
+            good = True
+        finally:
+            if not done.done():
+                done.set_result(good)
+
+    return job
+
+
+async def releases(world: World) -> None:
+    """The operator looks twice a day whether charging is held, and releases it."""
+    while True:
+        await asyncio.sleep(_DAY / 2)
+        with world.engine.connect() as connection:
+            held = connection.execute(text("SELECT hold_reason FROM installation")).scalar_one()
+        if held is not None:
+            world.tell("released by the operator", reason=held)
+            await by_hand(world, "release", lambda it: hold.release(it.book, world.policy))
+
+
+async def lives(world: World, troubles: Sequence[Trouble]) -> None:
+    """What befalls the subscribers' lines, in the order of time."""
+    for trouble in troubles:
+        wait = (trouble.at - world.loop.now()).total_seconds()
+        await asyncio.sleep(max(wait, 0.0))
+        key = world.sandbox.ledger.key(trouble.customer_uid)
+        if key is None:
+            continue
+        world.tell("trouble", customer=trouble.customer_uid, condition=trouble.condition or "limit")
+        if trouble.limit:
+            wish = LineChange(monthly_limit=key.amount, spent_elsewhere=1)
+            raised = LineChange(monthly_limit=0, spent_elsewhere=0)
+            change(world.sandbox, trouble.customer_uid, wish)
+            if trouble.until is not None:
+                world.loop.outside(_later(world, trouble.until, trouble.customer_uid, raised))
+        else:
+            wish = LineChange(condition=trouble.condition, condition_until=trouble.until)
+            change(world.sandbox, trouble.customer_uid, wish)
+
+
+async def _later(world: World, at: datetime, customer_uid: str, wish: LineChange) -> None:
+    await asyncio.sleep(max((at - world.loop.now()).total_seconds(), 0.0))
+    if world.sandbox.ledger.key(customer_uid) is not None:
+        change(world.sandbox, customer_uid, wish)
+
+
+async def down_between(world: World, spans: Sequence[tuple[datetime, datetime]]) -> None:
+    """Outages at moments that are given: everything of ours is down."""
+    for begins, ends in sorted(spans):
+        await asyncio.sleep(max((begins - world.loop.now()).total_seconds(), 0.0))
+        world.kill_all()
+        world.tell("outage", until=ends.astimezone(UTC).isoformat())
+        await asyncio.sleep(max((ends - world.loop.now()).total_seconds(), 0.0))
+        world.out = False
+        world.tell("outage over")
+        world.wake()
+
+
+def calm(world: World) -> None:
+    """The faults stop; what the gateway and the carrier are like by nature stays."""
+    world.database_is_down = world.broker_is_down = world.way_is_down = False
+    world.ticks_are_down = world.lookups_are_down = world.out = False
+    world.sandbox.mood = world.sandbox.mood.model_copy(update={"chances": Chances(), "spells": []})
+    world.tell("faults stop")
+    world.wake()
+
+
+_FATES: Final[dict[str, Fate]] = {
+    "database_down_a_month": _database_down,
+    "broker_down_a_month": _broker_down,
+    "broker_flushed_a_month": _broker_flushed,
+    "ticks_down_a_month": _ticks_down,
+    "gateway_down_a_month": _gateway_down,
+    "lookups_down_a_month": _lookups_down,
+    "outage_a_month": _outage,
+    "clock_step_a_month": _clock_step,
+    "hand_payment_a_month": _hand_payment,
+    "second_charger_a_month": _second_charger,
+    "pause_a_month": _pause,
+    "cancel_a_month": _cancel,
+    "payment_cancelled_a_month": _payment_cancelled,
+    "key_deleted_a_month": _key_deleted,
+}

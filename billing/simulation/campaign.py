@@ -1,0 +1,136 @@
+"""Many seeds on several processes: finds the seed that breaks something, and sums up the rest."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from sqlalchemy import Engine
+
+from billing.settings import Settings
+from billing.simulation import stage
+from billing.simulation.counters import CLASSES
+from billing.simulation.ledger_judge import Breach
+from billing.simulation.run import Report, Scenario, simulate
+
+# One seed of so many is run twice; everything that happened must be the same.
+TWICE_EVERY: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one seed came to: small enough to pass between processes."""
+
+    scenario: Scenario
+    breaches: tuple[Breach, ...]
+    figures: Counter[str]
+    struck: Counter[str]
+    sometimes: Counter[str]
+    digest: str
+    days: float
+    seconds: float
+    repeated: bool = False
+
+    @classmethod
+    def of(cls, report: Report) -> Verdict:
+        return cls(
+            scenario=report.scenario,
+            breaches=tuple(report.breaches[:20]),
+            figures=report.figures,
+            struck=report.struck,
+            sometimes=report.sometimes,
+            digest=report.digest,
+            days=report.days,
+            seconds=report.seconds,
+        )
+
+
+@dataclass(slots=True)
+class Campaign:
+    """The sum of many seeds."""
+
+    seeds: int = 0
+    repeated: int = 0
+    days: float = 0.0
+    figures: Counter[str] = field(default_factory=Counter)
+    struck: Counter[str] = field(default_factory=Counter)
+    sometimes: Counter[str] = field(default_factory=Counter)
+    failed: list[Verdict] = field(default_factory=list)
+
+    def add(self, verdict: Verdict) -> None:
+        self.seeds += 1
+        self.repeated += verdict.repeated
+        self.days += verdict.days
+        self.figures.update(verdict.figures)
+        self.struck.update(verdict.struck)
+        self.sometimes.update(verdict.sometimes)
+        if verdict.breaches:
+            self.failed.append(verdict)
+
+    @property
+    def never(self) -> list[str]:
+        """What must happen sometimes and never did: nothing is proved about it."""
+        return [name for name in CLASSES if not self.sometimes[name]]
+
+
+def run_seeds(
+    scenarios: Sequence[Scenario],
+    settings: Settings,
+    *,
+    processes: int = 1,
+    announce: Callable[[str], None] = lambda _: None,
+) -> Iterator[Verdict]:
+    """Run scenarios, in any order; each process has a database of its own.
+
+    Raises `EmbeddedServerError`.
+    """
+    with stage.server(announce) as url:
+        if processes <= 1:
+            with stage.database(url) as engine:
+                for scenario in scenarios:
+                    yield _one(engine, settings, scenario)
+            return
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(processes, _begin, (url, settings)) as pool:
+            yield from pool.imap_unordered(_in_pool, scenarios)
+            # The pool's databases go with the server, which is ours alone.
+
+
+_pool: dict[str, tuple[Engine, Settings]] = {}
+
+
+def _begin(url: str, settings: Settings) -> None:
+    opened = stage.database(url)
+    _pool["mine"] = opened.__enter__(), settings
+    _kept.append(opened)
+
+
+# Held open as long as the process lives.
+_kept: list[object] = []
+
+
+def _in_pool(scenario: Scenario) -> Verdict:
+    engine, settings = _pool["mine"]
+    return _one(engine, settings, scenario)
+
+
+def _one(engine: Engine, settings: Settings, scenario: Scenario) -> Verdict:
+    verdict = Verdict.of(simulate(scenario, engine, settings=settings))
+    if scenario.seed % TWICE_EVERY:
+        return verdict
+    again = simulate(scenario, engine, settings=settings)
+    if again.digest == verdict.digest:
+        return replace(verdict, repeated=True)
+    what = "the same seed made another run: something reads a real clock, or chance without a seed"
+    return replace(verdict, breaches=(*verdict.breaches, Breach("determinism", "", what)))
+
+
+@contextmanager
+def one_database(announce: Callable[[str], None]) -> Iterator[Engine]:
+    """A server and a database for single runs. Raises `EmbeddedServerError`."""
+    with stage.server(announce) as url, stage.database(url) as engine:
+        yield engine

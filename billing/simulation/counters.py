@@ -1,0 +1,97 @@
+"""What must happen sometimes: a simulation in which it never does proves nothing about it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+from typing import Final
+
+from billing.simulation.evidence import Evidence
+from billing.simulation.world import World
+
+# A campaign in which one of these never happened counts as failed.
+CLASSES: Final = (
+    "unknown, then approved",
+    "unknown, then declined",
+    "unknown, then the same uid again",
+    "refused by the fence",
+    "lease ran out in flight",
+    "401 in flight",
+    "paid elsewhere",
+    "paid late",
+    "missed: declined",
+    "missed: not_attempted",
+    "missed: unproven",
+    "missed: held",
+    "skipped: paused",
+    "skipped: cancelled",
+    "gateway down, then up",
+    "caught up after a day",
+    "all charging held",
+    "cycle held",
+    "answer contradicts",
+    "suspended: key invalid",
+    "suspended: chain broken",
+    "chain mended",
+    "process killed",
+    "process frozen",
+    "clock found wrong",
+    "record given up",
+)
+
+
+def sometimes(evidence: Evidence, world: World) -> Counter[str]:
+    """How often each class happened in one run."""
+    found: Counter[str] = Counter()
+    unknown: set[int] = set()
+    proved: set[int] = set()
+    down = False
+    for line in evidence.told:
+        attempt = line.attempt
+        match line.kind:
+            case "attempt.unknown" if attempt is not None:
+                unknown.add(attempt)
+                if line.data.get("why") == "the lease ran out":
+                    found["lease ran out in flight"] += 1
+            case "attempt.not_sent" if attempt in unknown:
+                unknown.discard(attempt)
+                proved.add(attempt)
+            case "attempt.sending" if attempt in proved:
+                found["unknown, then the same uid again"] += 1
+            case "attempt.approved":
+                found["unknown, then approved"] += attempt in unknown
+                found["gateway down, then up"] += down
+                down = False
+            case "attempt.declined":
+                found["unknown, then declined"] += attempt in unknown
+            case "answer.too_late":
+                found["refused by the fence"] += 1
+            case "gateway.down":
+                down = True
+            case "charging.held":
+                found["all charging held"] += 1
+            case "cycle.held":
+                found["cycle held"] += 1
+                found["answer contradicts"] += line.data.get("reason") == "contradiction"
+            case "subscription.suspended":
+                found[f"suspended: {str(line.data.get('reason')).replace('_', ' ')}"] += 1
+            case "subscription.mended":
+                found["chain mended"] += 1
+            case "clock.skewed":
+                found["clock found wrong"] += 1
+    for month in evidence.months:
+        if month.status in ("missed", "skipped"):
+            found[f"{month.status}: {month.reason}"] += 1
+        elif month.reason:
+            found[month.reason.replace("_", " ")] += 1
+    for row in evidence.attempts:
+        late = row["sent_at"] is not None and row["sent_at"] - row["planned_at"]
+        found["caught up after a day"] += bool(late and late > timedelta(days=1))
+    found["401 in flight"] = sum(
+        one.kind == "again" and one.outcome == "turned_away"
+        for one in world.sandbox.ledger.requests
+    )
+    found["process killed"] = sum(line.what == "killed" for line in world.lines)
+    found["process frozen"] = sum(line.what == "stopped" for line in world.lines)
+    found["record given up"] = world.tallies["charge:unrecorded"]
+    return +found

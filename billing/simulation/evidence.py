@@ -1,0 +1,222 @@
+"""Reads what a run left behind, in the judges' words: our book, the gateway's ledger, the wire."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Engine, text
+
+from billing.sandbox.model import Origin
+from billing.simulation import event_judge, ledger_judge
+from billing.simulation.event_judge import Ends, Told
+from billing.simulation.ledger_judge import KOREA, Asked, Looked, Month, Paid
+from billing.simulation.world import World
+
+_EVENTS = text(
+    """
+    SELECT e.id, e.at, e.kind, coalesce(s.customer_uid, t.customer_uid, '') AS customer, c.month,
+        e.attempt_id, coalesce(a.merchant_uid, '') AS order_id, e.data, e.alarm
+    FROM events e
+    LEFT JOIN cycles c ON c.id = e.cycle_id
+    LEFT JOIN subscriptions s ON s.id = e.subscription_id
+    LEFT JOIN subscriptions t ON t.id = c.subscription_id
+    LEFT JOIN attempts a ON a.id = e.attempt_id
+    ORDER BY e.id
+    """
+)
+_MONTHS = text(
+    """
+    SELECT s.customer_uid, c.month, c.status, coalesce(c.reason, '') AS reason, c.amount,
+        c.settled_at,
+        coalesce(c.paid_merchant_uid, '') AS paid_by,
+        EXISTS (SELECT FROM events e WHERE e.cycle_id = c.id AND e.kind = 'cycle.held')
+            OR coalesce((SELECT e.kind = 'charging.held' FROM events e WHERE e.kind IN
+                ('charging.held', 'charging.released') AND e.at <= c.settled_at
+                ORDER BY e.id DESC LIMIT 1), false) AS was_held,
+        EXISTS (SELECT FROM events e WHERE e.cycle_id = c.id AND e.kind = 'attempt.unknown')
+            AND c.settled_at >= c.closes_at + interval '46 hours' AS was_unproven,
+        array(SELECT merchant_uid::text FROM attempts a WHERE a.cycle_id = c.id
+            AND a.status = 'declined' ORDER BY number) AS declined,
+        array(SELECT merchant_uid::text FROM attempts a WHERE a.cycle_id = c.id ORDER BY number)
+            AS orders
+    FROM cycles c JOIN subscriptions s ON s.id = c.subscription_id ORDER BY c.id
+    """
+)
+_ATTEMPTS = text(
+    """
+    SELECT a.id, s.customer_uid, a.status, a.number, a.sent_at, a.planned_at, a.merchant_uid,
+        c.month, c.closes_at, c.status AS ended, c.reason
+    FROM attempts a JOIN cycles c ON c.id = a.cycle_id
+    JOIN subscriptions s ON s.id = c.subscription_id ORDER BY a.id
+    """
+)
+_SUBSCRIPTIONS = text(
+    """
+    SELECT s.customer_uid, s.status, s.anchor_on,
+        (SELECT min((e.data ->> 'first_cycle')::int) FROM events e
+            WHERE e.subscription_id = s.id AND e.kind = 'subscription.enrolled') AS first_cycle
+    FROM subscriptions s ORDER BY s.id
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything that a verdict rests on."""
+
+    told: Sequence[Told]
+    months: Sequence[Month]
+    ends: Ends
+    anchors: Mapping[str, date]
+    paid: Sequence[Paid]
+    asked: Sequence[Asked]
+    looked: Sequence[Looked]
+    attempts: Sequence[Mapping[str, Any]]
+    digest: str
+
+
+def gather(engine: Engine, world: World, since: datetime) -> Evidence:
+    """Read it all. Months that had ended before `since` are history, not this run's."""
+    with engine.connect() as connection:
+        lines = connection.execute(_EVENTS).all()
+        months = connection.execute(_MONTHS).all()
+        # The clock of the book may have been behind when the run began.
+        began = since - timedelta(hours=1)
+        fresh = [row for row in months if row.settled_at is None or row.settled_at >= began]
+        attempts = [dict(row) for row in connection.execute(_ATTEMPTS).mappings()]
+        people = connection.execute(_SUBSCRIPTIONS).all()
+    excused = _excused(world)
+    asked = [_asked(one, excused) for one in world.sandbox.ledger.requests if _is_charge(one)]
+    last = {(one.customer, ledger_judge.month_of(one.at)): one.at for one in asked}
+    paid = [_paid(one, last) for one in world.sandbox.ledger.payments if one.paid_at]
+    return Evidence(
+        told=[
+            Told(row.at, row.kind, row.customer, row.month, row.attempt_id, row.order_id, row.data)
+            for row in lines
+        ],
+        months=[
+            Month(
+                customer=row.customer_uid,
+                first=row.month,
+                status=row.status,
+                reason=row.reason,
+                held=row.was_held,
+                order=row.paid_by,
+                amount=row.amount,
+                orders=row.orders,
+                unproven=bool(row.was_unproven),
+                declined=row.declined,
+            )
+            for row in fresh
+        ],
+        ends=Ends(
+            attempts={row["id"]: (row["customer_uid"], row["status"]) for row in attempts},
+            months={(row.customer_uid, row.month): row.status for row in months},
+            subscriptions={
+                row.customer_uid: (
+                    row.status,
+                    row.anchor_on,
+                    _after(row.anchor_on, row.first_cycle),
+                )
+                for row in people
+            },
+        ),
+        anchors={
+            key.customer_uid: datetime.fromtimestamp(key.issued_at, KOREA).date()
+            for key in world.sandbox.ledger.keys.values()
+        },
+        paid=paid,
+        asked=asked,
+        looked=[
+            Looked(
+                datetime.fromtimestamp(one.at, UTC),
+                one.merchant_uid,
+                one.customer_uid if one.kind == "customer_payments" else "",
+            )
+            for one in world.sandbox.ledger.requests
+            if one.outcome in ("200", "404", "404:refused")
+        ],
+        attempts=attempts,
+        digest=_digest(lines, world),
+    )
+
+
+def _after(anchor: date, months: int) -> date:
+    year, month0 = divmod(anchor.year * 12 + anchor.month - 1 + months, 12)
+    return date(year, month0 + 1, 1)
+
+
+def _excused(world: World) -> set[tuple[str, date]]:
+    """Customers and months in which a process was frozen in the middle of sending."""
+    found = set()
+    for one in world.sent:
+        if one.stopped_at_send:
+            at = datetime.fromtimestamp(one.left_at, UTC)
+            found.add((one.customer, ledger_judge.month_of(at)))
+    return found
+
+
+def _is_charge(seen: Any) -> bool:
+    return bool(seen.kind == "again")
+
+
+def _asked(seen: Any, excused: set[tuple[str, date]]) -> Asked:
+    at = datetime.fromtimestamp(seen.at, UTC)
+    return Asked(
+        at=at,
+        customer=seen.customer_uid,
+        order=seen.merchant_uid,
+        differs=seen.differs,
+        outcome=seen.outcome,
+        fault=seen.fault,
+        overlaps=bool(seen.overlaps),
+        excused=(seen.customer_uid, ledger_judge.month_of(at)) in excused,
+    )
+
+
+def _paid(payment: Any, last_asked: Mapping[tuple[str, date], datetime]) -> Paid:
+    turned = payment.turns_paid_at
+    at = datetime.fromtimestamp(payment.paid_at, UTC)
+    entered_at = datetime.fromtimestamp(turned or max(payment.visible_at, payment.paid_at), UTC)
+    last = last_asked.get((payment.customer_uid, ledger_judge.month_of(at)))
+    return Paid(
+        customer=payment.customer_uid,
+        order=payment.merchant_uid,
+        amount=payment.amount,
+        at=at,
+        ours=payment.origin is Origin.AGAIN,
+        entered_at=entered_at,
+        late=bool(turned) and (last is None or last < entered_at + timedelta(minutes=2)),
+    )
+
+
+def _digest(lines: Sequence[Any], world: World) -> str:
+    """One hash of everything that happened: the same seed must give the same."""
+    hasher = hashlib.sha256()
+    for line in lines:
+        hasher.update(repr(tuple(line)).encode())
+    for seen in world.sandbox.ledger.requests:
+        hasher.update(repr(astuple(seen)).encode())
+    for payment in world.sandbox.ledger.payments:
+        hasher.update(repr(astuple(payment)).encode())
+    hasher.update(f"{world.loop.time()} {world.loop.steps}".encode())
+    return hasher.hexdigest()
+
+
+def limits_of(
+    world: World, *, steady: bool, slack: timedelta, ended_at: datetime
+) -> event_judge.Limits:
+    """What the event lines are measured by."""
+    policy = world.policy
+    return event_judge.Limits(
+        lease=policy.lease,
+        settle=policy.settle,
+        visibility=policy.visibility,
+        steady=steady,
+        slack=slack,
+        ended_at=ended_at,
+    )

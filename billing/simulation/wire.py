@@ -1,0 +1,165 @@
+"""The way from a process to the gateway, at httpx's transport seam.
+
+What left is under way by itself: neither the death of the process nor its time-out calls it back.
+It may arrive as long as the kernel of a live process would go on sending it (the request's
+deadline); once the connection is closed it arrives only if it was out of our hands already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from starlette.types import ASGIApp
+
+from billing.sandbox import Sandbox, SandboxConnectionReset, SandboxNoAnswer
+from billing.sandbox.model import Origin
+from billing.sandbox.texts import decline
+from billing.simulation.loop import Killed
+
+if TYPE_CHECKING:
+    from billing.simulation.processes import Process
+
+_CHARGE = "/subscribe/payments/again"
+# A usual way, in seconds, and one on which segments are lost and sent again.
+_USUAL, _SLOW = (0.002, 0.08), (1.0, 55.0)
+
+
+@dataclass(slots=True)
+class Sent:
+    """One charge request that left a process."""
+
+    left_at: float
+    process: str
+    customer: str = ""
+    arrived: bool = False
+    stopped_at_send: bool = False
+
+
+class Wire(httpx.AsyncBaseTransport):
+    """Carries the requests of one process to a gateway that runs in this same loop."""
+
+    def __init__(self, process: Process, app: ASGIApp) -> None:
+        self._process = process
+        self._app = app
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        process, nemesis = self._process, self._process.world.nemesis
+        is_charge = request.url.raw_path.startswith(_CHARGE.encode())
+        process.check()
+        if process.world.way_is_down or nemesis.strikes("not_connected"):
+            await asyncio.sleep(nemesis.between(*_USUAL))
+            raise httpx.ConnectError("simulated", request=request)
+        if is_charge and nemesis.strikes("token_revoked"):
+            process.world.sandbox.tokens.revoke()
+        if nemesis.strikes("kill_before_request"):
+            process.kill()
+            raise Killed
+        stopped = is_charge and nemesis.strikes("stop_before_send")
+        if stopped or (not is_charge and nemesis.strikes("stop_before_look")):
+            # Between the last check and the write: the moment that no check of ours can cover.
+            await process.stop(nemesis.between(30, 3_000))
+        sent = Sent(process.world.loop.time(), process.name, stopped_at_send=stopped)
+        if is_charge:
+            sent.customer = json.loads(request.content)["customer_uid"]
+            process.world.sent.append(sent)
+        slow = nemesis.strikes("slow_way")
+        way = nemesis.between(*(_SLOW if slow else _USUAL))
+        under_way = process.world.loop.outside(self._delivered(request, sent, way))
+        if nemesis.strikes("kill_after_request"):
+            process.kill()
+            raise Killed
+        try:
+            answer = await asyncio.shield(under_way)
+        except asyncio.CancelledError:
+            if not sent.arrived and nemesis.between(1, 4) > 2:
+                under_way.cancel()
+            raise
+        return await self._answered(request, answer, is_charge)
+
+    async def _answered(
+        self, request: httpx.Request, answer: _Answer | None, is_charge: bool
+    ) -> httpx.Response:
+        world, nemesis = self._process.world, self._process.world.nemesis
+        await asyncio.sleep(nemesis.between(*_USUAL))
+        if is_charge and nemesis.strikes("database_down_after_answer"):
+            world.take_database_down(nemesis.between(5, 900))
+        if request.method == "GET" and world.lookups_are_down:
+            raise httpx.ReadError("simulated", request=request)
+        if nemesis.strikes("kill_after_answer"):
+            self._process.kill()
+            raise Killed
+        if answer is None:
+            await asyncio.get_running_loop().create_future()
+        if nemesis.strikes("answer_lost"):
+            if is_charge and nemesis.strikes("failed_row_after"):
+                _recover(world.sandbox, request)
+            if nemesis.between(1, 4) > 2:
+                await asyncio.get_running_loop().create_future()
+            raise httpx.ReadError("simulated", request=request)
+        match answer:
+            case Exception():
+                raise httpx.ReadError("simulated", request=request)
+            case (int() as status, headers, bytes() as body):
+                return httpx.Response(status, headers=headers, content=body, request=request)
+        raise AssertionError("an answer is one of these")
+
+    async def _delivered(self, request: httpx.Request, sent: Sent, way: float) -> _Answer | None:
+        """What the gateway says; None for a connection that stays silent."""
+        await asyncio.sleep(way)
+        sent.arrived = True
+        try:
+            return await _called(self._app, request)
+        except SandboxNoAnswer:
+            return None
+        except SandboxConnectionReset as error:
+            return error
+
+
+def _recover(sandbox: Sandbox, request: httpx.Request) -> None:
+    """The gateway's console tries a paid order once more by itself: a failed row, newer than the
+    paid one, under the same name."""
+    order = json.loads(request.content)["merchant_uid"]
+    rows = sandbox.ledger.of_order(order)
+    if rows and rows[-1].paid_at and (key := sandbox.ledger.key(rows[-1].customer_uid)):
+        now = sandbox.clock.unix()
+        sandbox.enter(key, order, key, now, Origin.HAND, decline=decline("0098"))
+
+
+_Answer = tuple[int, list[tuple[bytes, bytes]], bytes] | Exception
+
+
+async def _called(app: ASGIApp, request: httpx.Request) -> _Answer:
+    """One request to an ASGI application, whole."""
+    path, _, query = request.url.raw_path.partition(b"?")
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": request.method,
+        "scheme": "http",
+        "path": request.url.path,
+        "raw_path": path,
+        "root_path": "",
+        "query_string": query,
+        "headers": [(name.lower(), value) for name, value in request.headers.raw],
+        "server": ("gateway", 80),
+        "client": ("maewol", 1),
+    }
+    begun: dict[str, Any] = {}
+    body = bytearray()
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": await request.aread(), "more_body": False}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            begun.update(message)
+        else:
+            body.extend(message.get("body", b""))
+
+    await app(scope, receive, send)
+    return begun["status"], list(begun["headers"]), bytes(body)

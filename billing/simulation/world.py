@@ -1,0 +1,251 @@
+"""The whole simulated world of one run: clock, database, gateway, processes, and what befalls them.
+
+Nobody waits for real and nothing reads a real clock, so one seed is one run, bit for bit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
+from starlette.types import ASGIApp
+
+from billing.domain.policy import BillingPolicy
+from billing.sandbox import Sandbox, SandboxClock, create_app, mood
+from billing.services.record import Result
+from billing.simulation.loop import VirtualLoop
+from billing.simulation.nemesis import Nemesis
+from billing.simulation.processes import Mail, Process, is_progress, tick_job
+from billing.simulation.wire import Sent
+
+TICKS: Final = ("open", "dispatch", "inquire", "close")
+_MINUTE: Final = 60.0
+# A tick that finds nothing changes nothing, so the next is made when something is due (in database
+# time). With something due that does not move on, ticks come less and less often.
+_RAREST: Final = 1_800.0
+_LONGEST_SLEEP: Final = 86_400.0
+
+# When each tick has something to do next. Written apart from the use cases' own queries, and only
+# to save ticks: a moment too early costs one, and every wait has an upper bound.
+_AGENDA: Final = text(
+    """
+    SELECT
+        (SELECT min(next_due_at) FROM subscriptions s WHERE status = 'active' AND NOT EXISTS
+            (SELECT FROM cycles c WHERE c.subscription_id = s.id AND c.status = 'open')),
+        (SELECT min(greatest(a.ready_at, c.band_opens_at, a.dispatched_at + :again))
+            FROM attempts a JOIN cycles c ON c.id = a.cycle_id
+            JOIN subscriptions s ON s.id = c.subscription_id
+            WHERE a.status = 'due' AND c.status = 'open' AND c.held IS NULL
+            AND s.status = 'active' AND c.last_start_at >= :now),
+        (SELECT min(CASE status WHEN 'sending' THEN lease_until ELSE ask_at END)
+            FROM attempts WHERE status IN ('sending', 'unknown')),
+        least(
+            (SELECT min(closes_at) FROM cycles WHERE status = 'open'),
+            (SELECT min(closes_at - :soon) FROM cycles
+                WHERE status = 'open' AND closing_soon_at IS NULL),
+            (SELECT min(next_closes_at) FROM subscriptions s WHERE status = 'paused' AND NOT EXISTS
+                (SELECT FROM cycles c WHERE c.subscription_id = s.id AND c.status = 'open')),
+            (SELECT min(a.settled_at) + interval '30 seconds' FROM attempts a
+                JOIN cycles c ON c.id = a.cycle_id JOIN subscriptions s ON s.id = c.subscription_id,
+                installation i WHERE a.status = 'declined' AND c.status = 'open'
+                AND c.held = 'unconfirmed' AND s.status IN ('active', 'paused')
+                AND i.hold_reason IS NULL))
+    """
+)
+
+
+@dataclass(slots=True)
+class Line:
+    """One thing that happened around the engine, for the story of a failure."""
+
+    at: datetime
+    what: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+class World:
+    """Everything of one run. `begin` starts its processes; the caller lets the loop run."""
+
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        engine: Engine,
+        policy: BillingPolicy,
+        nemesis: Nemesis,
+        *,
+        seed: str,
+        faults: Mapping[str, Any],
+        tls: ssl.SSLContext,
+        workers: int = 2,
+    ) -> None:
+        self.loop = loop
+        self.engine = engine
+        self.policy = policy
+        self.nemesis = nemesis
+        self.tls = tls
+        self.dice = random.Random(f"{seed}/world")  # noqa: S311 - repeatable on purpose
+        self.sandbox = Sandbox(
+            seed=self.dice.getrandbits(32), clock=SandboxClock(loop.now), mood=mood(faults)
+        )
+        self.app: ASGIApp = create_app(self.sandbox)
+        self.mail = Mail(self)
+        self.database_ahead = timedelta(0)
+        self.database_is_down = self.broker_is_down = self.way_is_down = False
+        self.ticks_are_down = self.lookups_are_down = False
+        self.out = False
+        self.sent: list[Sent] = []
+        self.surprises: list[BaseException] = []
+        self.tallies: Counter[str] = Counter()
+        self.lines: list[Line] = []
+        self.progress = 0
+        self._woken = asyncio.Event()
+        self.workers = [Process(self, f"worker{number}") for number in range(1, workers + 1)]
+        self.ticker = Process(self, "ticks")
+        self.operator = Process(self, "operator")
+
+    # -- what the processes see ---------------------------------------------------------------
+
+    def database_time(self, _: Session) -> datetime:
+        """The database's own clock; it may be ahead of the world's, or behind."""
+        return self.loop.now() + self.database_ahead
+
+    def chosen(self, free: Sequence[Process]) -> Process:
+        return free[self.dice.randrange(len(free))]
+
+    def note(self, kind: str, tally: Counter[Result]) -> None:
+        """Count what a worker's job came to."""
+        for result, count in tally.items():
+            self.tallies[f"{kind}:{result}"] += count
+        if is_progress(tally):
+            self.progress += 1
+
+    def tell(self, what: str, **data: Any) -> None:
+        """Keep a line for the story."""
+        self.lines.append(Line(self.loop.now(), what, data))
+
+    # -- the life of processes ----------------------------------------------------------------
+
+    def restart(self, dead: Process) -> None:
+        """The supervisor brings a dead process back, unless everything is down."""
+        if self.out:
+            self.loop.later_outside(_MINUTE, self.restart, dead)
+            return
+        fresh = Process(self, dead.name, dead.life + 1)
+        if dead in self.workers:
+            self.workers[self.workers.index(dead)] = fresh
+            self.mail.hand_over()
+        elif dead is self.ticker:
+            self.ticker = fresh
+        elif dead is self.operator:
+            self.operator = fresh
+        self.wake()
+
+    def take_database_down(self, seconds: float) -> None:
+        """The database is away for so long, from now on."""
+
+        def back() -> None:
+            self.database_is_down = False
+            self.wake()
+
+        self.database_is_down = True
+        self.tell("database down", seconds=round(seconds))
+        self.loop.later_outside(seconds, back)
+
+    def kill_all(self) -> None:
+        """Everything of ours is down, and stays so until `out` is lifted."""
+        self.out = True
+        for process in (*self.workers, self.ticker, self.operator):
+            process.kill()
+
+    # -- beat ---------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Something may have become due."""
+        self._woken.set()
+
+    def tick(self, name: str) -> None:
+        """Run one tick in the tick worker, if there is one."""
+        if self.ticker.dead or self.ticks_are_down or self.out:
+            return
+        self.ticker.start(tick_job(name))
+        if self.nemesis.strikes("tick_doubled"):
+            self.ticker.start(tick_job(name))
+
+    async def beat(self) -> None:
+        """Every minute as a rule; minutes in which nothing is due are passed over."""
+        wait, seen, sealed_at = _MINUTE, self.progress, self.loop.time()
+        while True:
+            due, next_at = self._agenda()
+            if self.loop.time() - sealed_at >= _LONGEST_SLEEP:
+                sealed_at = self.loop.time()
+                self.tick("seal")
+            for name in TICKS:
+                useless = name not in due
+                if useless and not self.nemesis.strikes("idle_tick"):
+                    continue
+                if not useless and self.nemesis.strikes("tick_missed"):
+                    continue
+                self.tick(name)
+            if due:
+                wait = _MINUTE if self.progress > seen else min(wait * 1.6, _RAREST)
+                seen = self.progress
+                await asyncio.sleep(_to_the_minute(self.loop.time(), wait))
+            else:
+                wait = _MINUTE
+                await self._sleep_until(next_at)
+
+    async def _sleep_until(self, moment: datetime | None) -> None:
+        self._woken.clear()
+        seconds = _LONGEST_SLEEP
+        if moment is not None:
+            seconds = (moment - self.database_time_now()).total_seconds()
+        left = min(max(seconds, 0.0), _LONGEST_SLEEP)
+        try:
+            async with asyncio.timeout(left):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+        await asyncio.sleep(_to_the_minute(self.loop.time(), 1.0))
+
+    def database_time_now(self) -> datetime:
+        return self.loop.now() + self.database_ahead
+
+    def _agenda(self) -> tuple[set[str], datetime | None]:
+        """Which ticks have something to do now, and when the next one will."""
+        now = self.database_time_now()
+        values = {
+            "now": now,
+            "again": self.policy.dispatch_again_after,
+            "soon": self.policy.closing_soon,
+        }
+        with self.engine.connect() as connection:
+            row = connection.execute(_AGENDA, values).one()
+        moments = {
+            name: at.astimezone(UTC) for name, at in zip(TICKS, row, strict=True) if at is not None
+        }
+        due = {name for name, at in moments.items() if at <= now}
+        return due, min(moments.values(), default=None)
+
+    def is_quiet(self) -> bool:
+        """Nothing of ours runs and nothing is on its way."""
+        return self.mail.is_empty and not any(
+            process.busy for process in (*self.workers, self.ticker)
+        )
+
+    def run(self, work: Callable[[World], Any]) -> Any:
+        """Run `work` to its end."""
+        return self.loop.run_until_complete(work(self))
+
+
+def _to_the_minute(now: float, at_least: float) -> float:
+    """Seconds to the first whole minute that is at least so far away."""
+    later = now + at_least
+    return later + (-later % _MINUTE) - now

@@ -1,0 +1,141 @@
+"""The simulation itself: seeds that must hold, the same twice, and what the command line says."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+
+from billing.domain.calendar import SEOUL
+from billing.settings import Settings
+from billing.simulation import story
+from billing.simulation.ledger_judge import Breach
+from billing.simulation.run import Scenario, simulate
+from billing.simulation.swarm import KINDS, drawn, mood_of
+from tests.simulation.bugs import BUGS
+from tests.simulation.planted import hunt
+
+SMALL = Scenario(seed=0, months=1.2, subscribers=6)
+SEEDS = range(1, 21)
+
+
+@pytest.mark.timeout(900)
+def test_twenty_seeds_hold(engine: Engine) -> None:
+    broken: dict[int, list[Breach]] = {}
+    charges = faults = 0
+    for seed in SEEDS:
+        report = simulate(replace(SMALL, seed=seed), engine, settings=Settings.load())
+        charges += report.figures["charges"]
+        faults += report.figures["faults"]
+        if report.breaches:
+            broken[seed] = report.breaches[:3]
+    assert broken == {}
+    assert charges > 200
+    assert faults > 1000
+
+
+@pytest.mark.timeout(300)
+def test_a_seed_is_one_run_bit_for_bit(engine: Engine) -> None:
+    scenario = replace(SMALL, seed=21)
+    first, second = (simulate(scenario, engine, settings=Settings.load()) for _ in range(2))
+    other = simulate(replace(scenario, twist=1), engine, settings=Settings.load())
+    assert first.digest == second.digest
+    assert first.digest != other.digest
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "name", ["claim after the request was sent", "amount rounded", "UTC days for Korean days"]
+)
+def test_a_planted_bug_is_found(engine: Engine, name: str) -> None:
+    """Some of them here; all of them by `make planted`."""
+    (bug,) = [one for one in BUGS if one.name == name]
+    found = hunt(bug, engine)
+    assert found.breach is not None
+
+
+def test_planted_bugs_are_enough_and_named_once() -> None:
+    names = [bug.name for bug in BUGS]
+    assert len(names) >= 30
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.timeout(300)
+def test_a_failure_is_made_small_and_told(engine: Engine) -> None:
+    (bug,) = [one for one in BUGS if one.name == "amount rounded"]
+    with bug.plant():
+        report = simulate(replace(SMALL, seed=3), engine, settings=Settings.load())
+        assert report.breaches
+        failure = story.made_small(
+            report, lambda small: simulate(small, engine, settings=Settings.load()), seconds=20
+        )
+    told = "\n".join(story.told(failure))
+    assert failure.breach.rule == report.breaches[0].rule
+    assert "attempt.sending" in told
+    assert len(failure.report.evidence.anchors) <= 6
+    assert f"--seed {report.scenario.seed}" in story.command(failure.report.scenario)
+
+
+def test_every_kind_of_fault_is_drawn_and_can_be_left_out() -> None:
+    dice = random.Random(1)
+    swarms = [drawn(dice) for _ in range(200)]
+    seen = {kind for swarm in swarms for kind in swarm.rates}
+    assert seen == set(KINDS)
+    for swarm in swarms:
+        assert all(rate > 0 for rate in swarm.rates.values())
+        some = frozenset(list(swarm.rates)[:3])
+        assert not some & set(swarm.without(some).rates)
+        assert sum(mood_of(swarm, dice)["chances"]["charge"].values()) <= 1
+
+
+@pytest.mark.timeout(120)
+def test_an_outage_over_the_close_loses_months_and_says_which(engine: Engine) -> None:
+    begins = datetime(2026, 11, 4, tzinfo=SEOUL)
+    scenario = Scenario(
+        seed=5,
+        months=1,
+        subscribers=8,
+        chaos=False,
+        trouble=0.0,
+        start=datetime(2026, 11, 1, tzinfo=SEOUL),
+        outages=((begins, begins + timedelta(days=20)),),
+    )
+    report = simulate(scenario, engine, settings=Settings.load())
+    assert report.breaches == []
+    with engine.connect() as connection:
+        lost = connection.execute(
+            text("SELECT count(*) FROM cycles WHERE reason = 'not_attempted'")
+        ).scalar_one()
+    ends = {month.status for month in report.evidence.months}
+    assert ends <= {"paid", "missed", "open"}
+    assert report.sometimes["missed: not_attempted"] == lost
+
+
+@pytest.mark.timeout(300)
+def test_the_command_line(tmp_path: Path) -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "billing.cli", "simulate", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
+
+    done = run("--months", "1", "--subscriptions", "5", "--start", "2026-11-01", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["ok"] is True
+    assert document["cycles"]["paid"] == document["ledger"]["payments"]
+    assert document["won_collected"] == document["ledger"]["won"]
+    assert next(one["month"] for one in document["months"]) == "2026-11"
+    for wrong in (["--set", "NO_SUCH=1"], ["--outage", "tomorrow"], ["--start", "soon"]):
+        refused = run(*wrong)
+        assert refused.returncode == 2
+        assert wrong[1] in refused.stderr

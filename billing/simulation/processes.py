@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 THREADS: Final = 4
 # A supervisor brings a dead process back after so many seconds.
 _RESTART: Final = (1.0, 90.0)
+# How often a stopped process is looked at whether it may go on, in seconds.
+_LOOK_EVERY: Final = 2.0
 # How long a transaction may take, seen from the event loop.
 _THREAD_WAIT: Final = (0.002, 0.3)
 _PROGRESS: Final = frozenset(Result) - {
@@ -113,21 +115,27 @@ class Process:
             self.world.nemesis.between(*_RESTART), self.world.restart, self
         )
 
-    async def stop(self, seconds: float) -> None:
-        """Freeze the whole process, its time-outs included, and go on after so long."""
+    async def stop(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
+        """Freeze the whole process, its time-outs included; go on after so long, or as soon as
+        something is so."""
         if self.stopped or self.dead:
             return
         self.world.tell("stopped", process=self.name, seconds=round(seconds))
         awake: asyncio.Future[None] = self.world.loop.create_future()
         self.stopped = True
+        end = self.world.loop.time() + seconds
 
         def go_on() -> None:
+            left = end - self.world.loop.time()
+            if left > 0 and not until():
+                self.world.loop.later_outside(min(_LOOK_EVERY, left), go_on)
+                return
             if not awake.done():
                 awake.set_result(None)
             if self.stopped:
                 self.world.loop.go_on(self)
 
-        self.world.loop.later_outside(seconds, go_on)
+        go_on()
         await awake
         self.check()
 

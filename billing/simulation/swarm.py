@@ -22,6 +22,7 @@ KINDS: Final[Mapping[str, tuple[float, float]]] = {
     "kill_after_request": (0.0005, 0.05),
     "kill_after_answer": (0.0005, 0.05),
     "stop_before_look": (0.0005, 0.05),
+    "stop_until_sent_again": (0.0005, 0.03),
     "stop_before_send": (0.0005, 0.02),
     # The database: a commit whose answer is lost, one that fails, one that lost to another.
     "commit_lost_done": (0.0005, 0.05),

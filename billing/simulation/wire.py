@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from billing.simulation.processes import Process
 
 _CHARGE = "/subscribe/payments/again"
+_KEY = re.compile(r"/subscribe/customers/([^/]+)/payments")
+# In seconds; longer than lease, settle time and two looks.
+_A_LONG_SLEEP = 3_000.0
 # A usual way, in seconds, and one on which segments are lost and sent again.
 _USUAL, _SLOW = (0.002, 0.08), (1.0, 55.0)
 
@@ -62,6 +66,8 @@ class Wire(httpx.AsyncBaseTransport):
         if stopped or (not is_charge and nemesis.strikes("stop_before_look")):
             # Between the last check and the write: the moment that no check of ours can cover.
             await process.stop(nemesis.between(30, 3_000))
+        if not is_charge and nemesis.strikes("stop_until_sent_again"):
+            await self._stop_until_sent_again(request)
         sent = Sent(process.world.loop.time(), process.name, stopped_at_send=stopped)
         if is_charge:
             sent.customer = json.loads(request.content)["customer_uid"]
@@ -79,6 +85,16 @@ class Wire(httpx.AsyncBaseTransport):
                 under_way.cancel()
             raise
         return await self._answered(request, answer, is_charge)
+
+    async def _stop_until_sent_again(self, request: httpx.Request) -> None:
+        """The worst moment to wake up: another worker is charging the same customer by now."""
+        asked = _KEY.match(request.url.path)
+        if asked is None:
+            return
+        sent, known, customer = self._process.world.sent, len(self._process.world.sent), asked[1]
+        await self._process.stop(
+            _A_LONG_SLEEP, until=lambda: any(one.customer == customer for one in sent[known:])
+        )
 
     async def _answered(
         self, request: httpx.Request, answer: _Answer | None, is_charge: bool

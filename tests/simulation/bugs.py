@@ -447,10 +447,10 @@ ALL_LATE: Mapping[str, float] = {"message_late": 0.95, "message_doubled": 0.9}
 JUST_BEFORE_THE_END: Mapping[str, Any] = {"retry_cron": "25 23 * * *", "attempts_per_day": 1}
 # Requests that take most of a minute, from processes that freeze for minutes.
 FROZEN: Mapping[str, Any] = {
-    "rates": {"stop_before_look": 0.3},
+    "rates": {"stop_until_sent_again": 0.1},
     "faults": {"latency": {"charge": [30_000, 50_000]}},
     "settings": {"charge_batch": 1},
-    "subscribers": 16,
+    "subscribers": 20,
 }
 AROUND_THE_CLOCK: Mapping[str, Any] = {"retry_cron": "*/10 * * * *", "attempts_per_day": 1}
 

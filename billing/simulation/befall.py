@@ -151,7 +151,7 @@ async def _hand_payment(world: World, people: Sequence[Person], until: float) ->
     key = world.sandbox.ledger.key(who.customer_uid)
     if key is None:
         return
-    other = key.amount + 1_000 if world.dice.random() < 0.1 else None
+    other = key.amount + 1_000 if world.dice.random() < 0.25 else None
     pay(
         world.sandbox,
         HandPayment(customer_uid=who.customer_uid, amount=other, carrier=True),

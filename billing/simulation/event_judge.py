@@ -34,6 +34,10 @@ _SUBSCRIPTION = {
 }
 
 
+# A request may arrive so long after it left.
+IN_FLIGHT = timedelta(seconds=60)
+
+
 @dataclass(frozen=True, slots=True)
 class Told:
     """One event line, with the names of what it is about."""
@@ -78,6 +82,7 @@ def judge(told: Sequence[Told], asked: Sequence[Asked], ends: Ends, limits: Limi
         *_forgotten(told, ends, limits),
         *_unclaimed(told, asked, limits),
         *_misread(told, asked, limits),
+        *_sent_after_all(told, asked, limits),
     ]
 
 
@@ -103,6 +108,33 @@ def _misread(told: Sequence[Told], asked: Sequence[Asked], limits: Limits) -> It
                 yield Breach("I3", line.customer, f"{line.order} approved by {one.fault}")
         if line.kind in _ATTEMPT:
             before[line.order] = line.kind
+
+
+def _sent_after_all(
+    told: Sequence[Told], asked: Sequence[Asked], limits: Limits
+) -> Iterator[Breach]:
+    """I5: what is called "not sent" without a question did not reach the gateway."""
+    if not limits.steady:
+        return
+    arrived: dict[str, list[Asked]] = defaultdict(list)
+    for one in asked:
+        if one.outcome != "turned_away" and not one.excused:
+            arrived[one.order].append(one)
+    before: dict[str, Told] = {}
+    spans: dict[str, tuple[datetime, datetime]] = {}
+    for line in told:
+        if line.kind not in _ATTEMPT:
+            continue
+        previous, before[line.order] = before.get(line.order), line
+        if line.kind == "attempt.not_sent" and previous is not None:
+            if previous.kind == "attempt.sending":
+                spans[line.order] = previous.at, line.at + IN_FLIGHT
+        elif line.order in spans:
+            since, until = spans.pop(line.order)
+            reached = [one for one in arrived[line.order] if since <= one.at < min(until, line.at)]
+            if reached:
+                what = f"{line.order} called not sent, reached the gateway {reached[0].outcome}"
+                yield Breach("I5", line.customer, what)
 
 
 class _Story:

@@ -34,6 +34,8 @@ TICK_INQUIRE = "maewol.tick.inquire"
 TICK_CLOSE = "maewol.tick.close"
 TICK_SEAL = "maewol.tick.seal"
 TICK_CHECK = "maewol.tick.check"
+TICK_REFUND = "maewol.tick.refund"
+TICK_RECONCILE = "maewol.tick.reconcile"
 
 # A tick that nobody ran is worth nothing when the next one is there.
 _TICK_EXPIRES_SECONDS = 300

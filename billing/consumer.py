@@ -14,17 +14,20 @@ _log = logging.getLogger(__name__)
 
 
 class SturdyConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
-    """Connects again, whatever goes wrong while the lost connection is put away."""
+    """Connects again, whatever goes wrong between it and the broker."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # Both let workers watch each other, for which we have the book's heartbeats. Gossip fails
         # to start again after a lost connection; mingle waits a second at every start.
         super().__init__(*args, **kwargs, without_gossip=True, without_mingle=True)
+        # Celery takes only the transport's own errors for a lost connection and ends the worker on
+        # any other. But kombu acknowledges by a connection that it took apart (`AttributeError`),
+        # and reads garbage from the queue as far as it gets (`TypeError`, `JSONDecodeError`, …).
+        # Nothing in here is worth a worker: messages are hints, the book knows what is due.
+        self.connection_errors = (Exception,)
 
     def on_connection_error_after_connected(self, exc: BaseException) -> None:
-        # kombu gives unacknowledged messages back by way of the connection that it has just taken
-        # apart, and its AttributeError ends the worker. The messages are hints, the book knows
-        # what is due; and Celery has let go of the connection by then, so it may start over.
+        # The same while the lost connection is put away, which Celery has let go of by then.
         try:
             super().on_connection_error_after_connected(exc)
         except Exception as error:

@@ -75,6 +75,8 @@ class Settings(BaseSettings):
     retry_cron: str = "0 10,18 * * *"
     scan_cron: str = "* * * * *"
     check_cron: str = "17 * * * *"
+    reconcile_cron: str = "30 5 * * *"
+    proof_dir: Path | None = None
     retry_soon_minutes: float = Field(30, ge=0, le=1440)
     attempts_per_day: int = Field(2, ge=1, le=100)
     max_attempts: int = Field(8, ge=1, le=50)
@@ -147,7 +149,7 @@ class Settings(BaseSettings):
             )
         return value
 
-    @field_validator("charge_cron", "retry_cron", "scan_cron", "check_cron")
+    @field_validator("charge_cron", "retry_cron", "scan_cron", "check_cron", "reconcile_cron")
     @classmethod
     def _cron(cls, value: str, info: Any) -> str:
         name = str(info.field_name).upper()

@@ -1,4 +1,5 @@
-"""The scheduler's Celery app: the scans on SCAN_CRON, the check of all facts on CHECK_CRON."""
+"""The scheduler's Celery app: the scans on SCAN_CRON, the check of all facts on CHECK_CRON,
+reconciliation on RECONCILE_CRON."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from billing.broker import (
     TICK_DISPATCH,
     TICK_INQUIRE,
     TICK_OPEN,
+    TICK_RECONCILE,
+    TICK_REFUND,
     TICK_SEAL,
     TICKS_QUEUE,
 )
@@ -17,16 +20,24 @@ from scheduler.schedule import CronSchedule
 
 # The next tick asks the same question: one that waited longer than this is not run any more.
 EXPIRES_SECONDS = 300
+# But the next reconciliation is a day away.
+RECONCILE_EXPIRES_SECONDS = 6 * 3600
 
 this_process = daemon.start("maewol-scheduler")
 app = this_process.app
 
 _scan = Cron.parse(this_process.settings.scan_cron, field="SCAN_CRON", for_each_day=True)
 _check = Cron.parse(this_process.settings.check_cron, field="CHECK_CRON", for_each_day=True)
+_reconcile = Cron.parse(
+    this_process.settings.reconcile_cron, field="RECONCILE_CRON", for_each_day=True
+)
+_scans = (TICK_OPEN, TICK_DISPATCH, TICK_INQUIRE, TICK_CLOSE, TICK_SEAL, TICK_REFUND)
 _schedule = {
-    **dict.fromkeys((TICK_OPEN, TICK_DISPATCH, TICK_INQUIRE, TICK_CLOSE, TICK_SEAL), _scan),
+    **dict.fromkeys(_scans, _scan),
     TICK_CHECK: _check,
+    TICK_RECONCILE: _reconcile,
 }
+_expires = {TICK_RECONCILE: RECONCILE_EXPIRES_SECONDS}
 app.conf.update(
     # "leaving" is for beat, which loads what is included, too.
     include=["scheduler.ticks", "scheduler.leaving"],
@@ -35,7 +46,7 @@ app.conf.update(
         tick: {
             "task": tick,
             "schedule": CronSchedule(cron, this_process.settings.zone),
-            "options": {"expires": EXPIRES_SECONDS, "queue": TICKS_QUEUE},
+            "options": {"expires": _expires.get(tick, EXPIRES_SECONDS), "queue": TICKS_QUEUE},
         }
         for tick, cron in _schedule.items()
     },

@@ -8,6 +8,8 @@ from billing.broker import (
     TICK_DISPATCH,
     TICK_INQUIRE,
     TICK_OPEN,
+    TICK_RECONCILE,
+    TICK_REFUND,
     TICK_SEAL,
 )
 from billing.services.check import check
@@ -15,6 +17,8 @@ from billing.services.close_cycles import close_cycles
 from billing.services.dispatch import dispatch
 from billing.services.inquire import find_unknown
 from billing.services.open_cycles import open_cycles
+from billing.services.reconcile import reconcile_today
+from billing.services.refund import open_now, work_on_open
 from billing.services.seal_events import seal_events
 from billing.store import heartbeats
 from scheduler.app import app, this_process
@@ -68,3 +72,24 @@ def check_() -> dict[str, int]:
     found = check(_house.book, _house.policy)
     _seen(TICK_CHECK)
     return {"broken": found}
+
+
+@app.task(name=TICK_REFUND)  # type: ignore[untyped-decorator]
+def refund_() -> dict[str, int]:
+    # Without an open refund, which is the rule, no client of the gateway is made.
+    waiting = open_now(_house.book)
+    if waiting:
+        this_process.run(lambda gateway: work_on_open(_house.book, gateway, _house.policy))
+    _seen(TICK_REFUND)
+    return {"worked_on": len(waiting)}
+
+
+@app.task(name=TICK_RECONCILE)  # type: ignore[untyped-decorator]
+def reconcile_() -> dict[str, int]:
+    last = _house.book.run(lambda tx: heartbeats.seen(tx.session).get(TICK_RECONCILE))
+    folder = _house.settings.proof_dir
+    report = this_process.run(
+        lambda gateway: reconcile_today(_house.book, gateway, _house.policy, last, folder)
+    )
+    _seen(TICK_RECONCILE)
+    return {"differences": len(report.differences), "applied": len(report.applied)}

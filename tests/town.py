@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime
@@ -163,10 +164,16 @@ class Town:
         return register(self.sandbox, [person])[0]
 
     def charge(self) -> dict[Result, int]:
-        """Open what is due and charge it."""
+        """Open what is due and charge it: the canaries first, then the others."""
         open_cycles(self.book, self.policy)
-        ids = [row[0] for row in query(self.book, "SELECT id FROM attempts WHERE status = 'due'")]
-        return dict(self.run(lambda client: charge(self.book, client, self.policy, ids)))
+        tally: Counter[Result] = Counter()
+        due = "SELECT id FROM attempts WHERE status = 'due'"
+        while True:
+            ids = [row[0] for row in query(self.book, due)]
+            done = self.run(lambda client, ids=ids: charge(self.book, client, self.policy, ids))
+            if not done:
+                return dict(tally)
+            tally += done
 
     def close(self) -> int:
         return close_cycles(self.book, self.policy)

@@ -60,6 +60,8 @@ class BookSide:
     amount: Won
     # Whether this is the payment that registered the billing key.
     initial: bool = False
+    # Whether the payment was made in the month in which the key was registered.
+    first_month: bool = False
     # The cycle of the payment's month, where there is one.
     cycle_id: int | None = None
     cycle_number: int | None = None
@@ -218,13 +220,16 @@ def _of_uncounted(case: Case, book: BookSide, sandbox: bool) -> DifferenceKind |
     payment = case.payment
     if payment.sandbox != sandbox:
         return DifferenceKind.SANDBOX
+    if payment.customer_uid_usage == "issue" and not book.initial and not book.first_month:
+        # The customer registered anew, under a name that the book has already.
+        return DifferenceKind.NOT_ENROLLED
     if case.double_of is not None:
         return DifferenceKind.DOUBLE
     if book.initial or book.in_flight:
         return None
     if payment.customer_uid not in (None, book.customer_uid):
         return DifferenceKind.CUSTOMER
-    ended = book.subscription_status in (SubscriptionStatus.CANCELLED, SubscriptionStatus.PAUSED)
+    ended = book.subscription_status != SubscriptionStatus.ACTIVE
     if book.cycle_status == CycleStatus.SKIPPED or (book.cycle_status is None and ended):
         return DifferenceKind.PAID_NOT_DUE
     if not _right_amount(payment, book):

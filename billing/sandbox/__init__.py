@@ -12,16 +12,17 @@ can go wrong, `control` for its own endpoints, `carrier` for the rules of the ca
 
 from __future__ import annotations
 
-from billing.sandbox.clock import SandboxClock
+from billing.sandbox.clock import SandboxClock, moment_of
 from billing.sandbox.gateway import Sandbox
 from billing.sandbox.journal import LedgerFileError
 from billing.sandbox.mood import FaultsError, Mood, mood, mood_from
-from billing.sandbox.server import create_app, serve
+from billing.sandbox.server import CallError, create_app, serve
 from billing.sandbox.verdict import Verdict, judge
 from billing.sandbox.wire import SandboxConnectionReset, SandboxNetworkFault, SandboxNoAnswer
 from billing.sandbox.world import HandPayment, LineChange, NewCustomer, change, pay, register
 
 __all__ = [
+    "CallError",
     "FaultsError",
     "HandPayment",
     "LedgerFileError",
@@ -37,6 +38,7 @@ __all__ = [
     "change",
     "create_app",
     "judge",
+    "moment_of",
     "mood",
     "mood_from",
     "pay",

@@ -7,10 +7,10 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from billing.sandbox.clock import aware
+from billing.sandbox.clock import moment_of
 from billing.sandbox.journal import LedgerFileError
 from billing.sandbox.mood import FaultsError
-from billing.sandbox.server import serve
+from billing.sandbox.server import CallError, serve
 
 
 def main() -> int:
@@ -28,14 +28,17 @@ def main() -> int:
     given = vars(parser.parse_args())
     try:
         serve(**given)
-    except (FaultsError, LedgerFileError, OSError) as error:
+    except (FaultsError, LedgerFileError, CallError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     return 0
 
 
 def _moment(text: str) -> datetime:
-    return aware(datetime.fromisoformat(text))
+    try:
+        return moment_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 if __name__ == "__main__":

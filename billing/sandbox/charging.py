@@ -1,22 +1,20 @@
-"""Charging a billing key (`again`) and undoing it (`cancel`): gateway.md §3, §8."""
+"""Charging a billing key, `again`: gateway.md §3."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from billing.sandbox.clock import seoul_day
 from billing.sandbox.faults import OK, Fault, charge_fault, script
 from billing.sandbox.gateway import Sandbox
 from billing.sandbox.model import BillingKey, Origin, Payment, Seen, Status, differences
-from billing.sandbox.months import month_of
 from billing.sandbox.mood import by_chance, seconds
 from billing.sandbox.reply import NO_SUCH_BUYER, Broken, Reply, door, refusal, success
 from billing.sandbox.texts import Decline, decline
 from billing.sandbox.view import payment_row
 
-# The gateway's limits of length, in characters (gateway.md §3).
+# The gateway's limits of length, in characters (gateway.md §3), also of what is not kept.
 _LONGEST = {
     "customer_uid": 80,
     "merchant_uid": 40,
@@ -24,6 +22,9 @@ _LONGEST = {
     "buyer_name": 16,
     "buyer_email": 64,
     "buyer_tel": 16,
+    "buyer_addr": 128,
+    "buyer_postcode": 8,
+    "channel_key": 55,
 }
 # Above this a number is no amount of won; it also would not fit the ledger file.
 _ENDLESS_WON = 10**12
@@ -56,7 +57,7 @@ def read_asked(form: Mapping[str, object]) -> Asked:
     return Asked(
         customer_uid=text("customer_uid"),
         merchant_uid=text("merchant_uid"),
-        amount=_won(form.get("amount")),
+        amount=won(form.get("amount")),
         name=text("name"),
         buyer_name=text("buyer_name"),
         buyer_email=text("buyer_email"),
@@ -76,7 +77,7 @@ async def again(sandbox: Sandbox, form: Mapping[str, object]) -> Reply | Broken:
         await _wait(sandbox, asked, nth, fault)
         sandbox.settle()
         paid = paid_on_arrival if sandbox.mood.racy else _is_paid(sandbox, asked.merchant_uid)
-        ending = _ending(sandbox, asked, fault, nth, paid)
+        ending = _ending(sandbox, asked, form, fault, nth, paid)
         key = sandbox.ledger.key(asked.customer_uid)
         sandbox.ledger.saw(
             Seen(
@@ -105,12 +106,19 @@ class _Ending:
     imp_uid: str = ""
 
 
-def _ending(sandbox: Sandbox, asked: Asked, fault: Fault, nth: int, paid: bool) -> _Ending:
+def _ending(
+    sandbox: Sandbox,
+    asked: Asked,
+    form: Mapping[str, object],
+    fault: Fault,
+    nth: int,
+    paid: bool,
+) -> _Ending:
     if turned_away := door(fault):
         return _Ending(turned_away, "turned_away")
     if fault.charged is False:
         return _Ending(refusal("", code=-1), "lost")
-    if problem := _problem(asked):
+    if problem := _problem(asked, form):
         return _Ending(refusal(problem), "refused:malformed")
     key = sandbox.ledger.key(asked.customer_uid)
     if key is None:
@@ -208,60 +216,28 @@ def _is_paid(sandbox: Sandbox, merchant_uid: str) -> bool:
     return any(one.paid_at for one in sandbox.ledger.of_order(merchant_uid))
 
 
-def _problem(asked: Asked) -> str:
+def _problem(asked: Asked, form: Mapping[str, object]) -> str:
     for name in _REQUIRED:
         if not getattr(asked, name):
             return f"{name}은(는) 필수 항목입니다."
     if asked.amount < 0:
         return "amount가 올바르지 않습니다."
     for name, longest in _LONGEST.items():
-        if len(getattr(asked, name)) > longest:
+        if len(str(form.get(name) or "")) > longest:
             return f"{name}은(는) {longest}자를 넘을 수 없습니다."
     return ""
 
 
 def storable(value: object) -> str:
     """A field as text that a file can hold: halves of surrogate pairs become question marks."""
-    return "" if value is None else str(value).encode("utf-8", "replace").decode("utf-8")
+    text = "" if value is None else str(value)
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _won(value: object) -> int:
+def won(value: object) -> int:
     """Whole won from JSON or a form; -1 when it is none."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 12:
         return int(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return value if type(value) is int and 0 <= value < _ENDLESS_WON else -1
-
-
-def cancel(sandbox: Sandbox, form: Mapping[str, object]) -> Reply:
-    """Cancel a payment: in its own calendar month and in full, phone billing knows nothing else."""
-    payment = _to_cancel(sandbox, form)
-    if payment is None:
-        return refusal("취소할 결제건이 존재하지 않습니다.")
-    if payment.status is not Status.PAID:
-        return refusal("이미 취소되었거나 결제되지 않은 거래입니다. 기 취소 거래")
-    now = sandbox.clock.unix()
-    checksum, amount = form.get("checksum"), form.get("amount")
-    if checksum is not None and _won(checksum) != payment.amount:
-        return refusal("취소 가능 금액(checksum)이 일치하지 않습니다.")
-    if amount is not None and _won(amount) not in (0, payment.amount):
-        return refusal("휴대폰 결제는 부분취소가 불가능합니다.")
-    if month_of(seoul_day(payment.paid_at)) != month_of(seoul_day(now)):
-        return refusal("[0042] 취소 가능 기간이 경과되었습니다.")
-    cancelled = replace(
-        payment,
-        status=Status.CANCELLED,
-        cancelled_at=int(now),
-        cancel_reason=storable(form.get("reason")),
-    )
-    sandbox.ledger.put(cancelled)
-    return success(payment_row(cancelled))
-
-
-def _to_cancel(sandbox: Sandbox, form: Mapping[str, object]) -> Payment | None:
-    """`imp_uid` wins over `merchant_uid`; of several rows the paid one is meant."""
-    if imp_uid := form.get("imp_uid"):
-        return sandbox.ledger.by_imp_uid(str(imp_uid))
-    rows = sandbox.ledger.of_order(str(form.get("merchant_uid") or ""))
-    return max(rows, key=lambda one: (one.status is Status.PAID, one.number), default=None)

@@ -48,8 +48,13 @@ means that the money moved and only the answer is lost):
     slow:MILLISECONDS                late, else as usual
 
 A look-up can meet: timeout, reset, http:STATUS, html, cut_json, cut_body, unauthorized,
-too_many:SECONDS, slow:MILLISECONDS, hidden (nothing is found). A spell names one of these: it
-strikes charges before they are made.
+too_many:SECONDS, slow:MILLISECONDS, hidden (nothing is found).
+
+A cancellation ([chances.cancel]) can meet: timeout, reset, http:STATUS, html, cut_json, cut_body,
+each with _before_cancel or _after_cancel; unauthorized, too_many:SECONDS, slow:MILLISECONDS.
+
+A spell names one of what look-ups can meet, but hidden: it strikes charges and
+cancellations before they are made.
 """
 
 from __future__ import annotations
@@ -78,27 +83,31 @@ _ANSWER = {
     "ready": "",
     "late_paid": "number",
 }
-_CHARGE = {
-    **_DOOR,
-    **_ANSWER,
-    **{
-        f"{name}_{when}_charge": kind
+
+
+def _around(act: str) -> dict[str, str]:
+    return {
+        f"{name}_{when}_{act}": kind
         for name, kind in BROKEN.items()
         for when in ("before", "after")
-    },
-}
+    }
+
+
+_CHARGE = {**_DOOR, **_ANSWER, **_around("charge")}
+_CANCEL = {**_DOOR, "ok": "", **_around("cancel")}
 _LOOKUP = {**BROKEN, **_DOOR, "ok": "", "hidden": ""}
 _SPELL = {**BROKEN, **_DOOR}
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that goes wrong: `kind` without its ending, its argument, and for a charge whether
-    the money has moved when it strikes (None where that does not depend on it)."""
+    """One thing that goes wrong: `kind` without its ending, its argument, and whether the money
+    has moved when it strikes (None where that does not depend on it), by which `act`."""
 
     kind: str
     argument: str = ""
     charged: bool | None = None
+    act: str = "charge"
 
     @property
     def number(self) -> int:
@@ -111,7 +120,7 @@ class Fault:
         return self.kind in BROKEN
 
     def __str__(self) -> str:
-        when = {None: "", True: "_after_charge", False: "_before_charge"}[self.charged]
+        when = {None: "", True: f"_after_{self.act}", False: f"_before_{self.act}"}[self.charged]
         return f"{self.kind}{when}{':' if self.argument else ''}{self.argument}"
 
 
@@ -120,10 +129,18 @@ OK = Fault("ok")
 
 def charge_fault(text: str) -> Fault:
     """What a charge meets. Raises `ValueError` that names the word and the remedy."""
-    found = _parsed(text, _CHARGE, "charge")
-    for ending, charged in (("_before_charge", False), ("_after_charge", True)):
+    return _struck(_parsed(text, _CHARGE, "charge"), "charge")
+
+
+def cancel_fault(text: str) -> Fault:
+    """What a cancellation meets. Raises `ValueError`."""
+    return _struck(_parsed(text, _CANCEL, "cancellation"), "cancel")
+
+
+def _struck(found: Fault, act: str) -> Fault:
+    for ending, moved in ((f"_before_{act}", False), (f"_after_{act}", True)):
         if found.kind.endswith(ending):
-            return Fault(found.kind.removesuffix(ending), found.argument, charged)
+            return Fault(found.kind.removesuffix(ending), found.argument, moved, act)
     return found
 
 

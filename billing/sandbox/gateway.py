@@ -11,6 +11,7 @@ from pathlib import Path
 
 from billing.sandbox.carrier import decide
 from billing.sandbox.clock import SandboxClock
+from billing.sandbox.faults import Fault
 from billing.sandbox.ledger import Ledger
 from billing.sandbox.model import BillingKey, Origin, Payment, Schedule, Seen, Status, Terms
 from billing.sandbox.mood import Dice, Mood
@@ -49,6 +50,10 @@ class Sandbox:
         self.in_hand: Counter[str] = Counter()
         if kept := self.ledger.noted("clock_offset"):
             self.clock.offset = timedelta(seconds=float(kept))
+
+    def spell(self) -> Fault | None:
+        """What everybody meets now."""
+        return self.mood.spell(self.clock.unix())
 
     def clock_moved(self) -> None:
         """Keep the clock's new offset, and do what fell due on the way."""

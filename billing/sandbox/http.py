@@ -10,8 +10,9 @@ from urllib.parse import parse_qs
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
-from billing.sandbox import charging, keys, lookups
+from billing.sandbox import cancelling, charging, keys, lookups
 from billing.sandbox.faults import Fault, lookup_fault
 from billing.sandbox.gateway import Sandbox
 from billing.sandbox.lookups import BadQuery, Query
@@ -30,9 +31,25 @@ from billing.sandbox.wire import respond
 Form = Mapping[str, object]
 Asker = Callable[[Request, Query], Reply]
 Doer = Callable[[Sandbox, Form], Reply]
+Striker = Callable[[Sandbox], Fault | None]
+
+Answering = Callable[[Request], Awaitable[Response]]
 
 # No request of this API is longer; a longer one is not read.
 LARGEST_BODY = 1 << 20
+
+
+class Endpoint:
+    """A route's end as an application: what Starlette puts around a function costs as much as a
+    charge."""
+
+    def __init__(self, answering: Answering) -> None:
+        self._answering = answering
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        response = await self._answering(Request(scope, receive))
+        await response(scope, receive, send)
 
 
 def routes(sandbox: Sandbox) -> list[Route]:
@@ -77,36 +94,47 @@ def routes(sandbox: Sandbox) -> list[Route]:
     def schedules(request: Request, query: Query) -> Reply:
         return lookups.schedules(box, path(request, "customer_uid"), query)
 
+    def scheduled(request: Request, query: Query) -> Reply:
+        return lookups.scheduled(box, path(request, "merchant_uid"))
+
     def delete_key(request: Request, query: Query) -> Reply:
         return keys.delete(box, path(request, "customer_uid"))
 
-    order = "/payments/{what}/{{merchant_uid}}"
-    find_paths = [order.format(what="find") + end for end in ("", "/", "/{payment_status}")]
-    all_paths = [order.format(what="findAll") + end for end in ("", "/", "/{payment_status}")]
-    key = "/subscribe/customers/{customer_uid}"
-    plan = "/subscribe/payments"
+    def ask(path: str, kind: str, answer: Asker, method: str = "GET") -> Route:
+        return Route(path, _asked(box, kind, answer), methods=[method])
+
+    def do(path: str, kind: str, act: Doer, fault_of: Striker = Sandbox.spell) -> Route:
+        return Route(path, _done(box, kind, act, fault_of), methods=["POST"])
+
+    def of_order(what: str, answer: Asker) -> list[Route]:
+        path = f"/payments/{what}/{{merchant_uid}}"
+        return [ask(path + end, what, answer) for end in ("", "/", "/{payment_status}")]
+
+    key, plan = "/subscribe/customers/{customer_uid}", "/subscribe/payments"
     return [
-        Route("/subscribe/payments/again", _again(box), methods=["POST"]),
+        Route(f"{plan}/again", _again(box), methods=["POST"]),
         Route("/users/getToken", _get_token(box), methods=["POST"]),
-        *(Route(one, _asked(box, "findAll", find_all)) for one in all_paths),
-        *(Route(one, _asked(box, "find", find)) for one in find_paths),
-        Route("/payments/cancel", _done(box, "cancel", charging.cancel), methods=["POST"]),
-        Route("/payments/status/{payment_status}", _asked(box, "status", by_state)),
-        Route("/payments/{imp_uid}/balance", _asked(box, "balance", balance)),
-        Route("/payments/{imp_uid}", _asked(box, "payment", one_payment)),
-        Route("/payments", _asked(box, "payments", by_ids)),
-        Route("/payments/", _asked(box, "payments", by_ids)),
-        Route(f"{key}/payments", _asked(box, "customer_payments", of_customer)),
-        Route(f"{key}/schedules", _asked(box, "schedules", schedules)),
-        Route(key, _asked(box, "customer", customer), methods=["GET"]),
-        Route(key, _asked(box, "delete_customer", delete_key), methods=["DELETE"]),
-        Route("/subscribe/customers", _asked(box, "customers", customers)),
-        Route(f"{plan}/schedule", _done(box, "schedule", keys.schedule), methods=["POST"]),
-        Route(f"{plan}/unschedule", _done(box, "unschedule", keys.unschedule), methods=["POST"]),
+        *of_order("findAll", find_all),
+        *of_order("find", find),
+        do("/payments/cancel", "cancel", cancelling.cancel, cancelling.fault_of),
+        ask("/payments/status/{payment_status}", "status", by_state),
+        ask("/payments/{imp_uid}/balance", "balance", balance),
+        ask("/payments/{imp_uid}", "payment", one_payment),
+        ask("/payments", "payments", by_ids),
+        ask("/payments/", "payments", by_ids),
+        ask(f"{key}/payments", "customer_payments", of_customer),
+        ask(f"{key}/schedules", "schedules", schedules),
+        ask(key, "customer", customer),
+        ask(key, "delete_customer", delete_key, "DELETE"),
+        ask("/subscribe/customers", "customers", customers),
+        do(f"{plan}/schedule", "schedule", keys.schedule),
+        ask(f"{plan}/schedule/{{merchant_uid}}", "scheduled", scheduled),
+        ask(f"{plan}/schedule/customers/{{customer_uid}}", "schedules", schedules),
+        do(f"{plan}/unschedule", "unschedule", keys.unschedule),
     ]
 
 
-def _again(sandbox: Sandbox) -> Callable[[Request], Awaitable[Response]]:
+def _again(sandbox: Sandbox) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         form = await _form(request)
         if not _authorised(sandbox, request):
@@ -120,21 +148,21 @@ def _again(sandbox: Sandbox) -> Callable[[Request], Awaitable[Response]]:
         except sqlite3.Error as error:
             return respond(_disk(error))
 
-    return endpoint
+    return Endpoint(endpoint)
 
 
-def _get_token(sandbox: Sandbox) -> Callable[[Request], Awaitable[Response]]:
+def _get_token(sandbox: Sandbox) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         form = await _form(request)
-        fault = sandbox.mood.spell(sandbox.clock.unix())
+        fault = sandbox.spell()
         return await _through(
             sandbox, "token", fault, lambda: sandbox.tokens.get_token(form or {}), {}
         )
 
-    return endpoint
+    return Endpoint(endpoint)
 
 
-def _asked(sandbox: Sandbox, kind: str, answer: Asker) -> Callable[[Request], Awaitable[Response]]:
+def _asked(sandbox: Sandbox, kind: str, answer: Asker) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         about = {
             "order": str(request.path_params.get("merchant_uid", "")),
@@ -153,10 +181,10 @@ def _asked(sandbox: Sandbox, kind: str, answer: Asker) -> Callable[[Request], Aw
 
         return await _through(sandbox, kind, _lookup_fault(sandbox, kind), asked, about)
 
-    return endpoint
+    return Endpoint(endpoint)
 
 
-def _done(sandbox: Sandbox, kind: str, do: Doer) -> Callable[[Request], Awaitable[Response]]:
+def _done(sandbox: Sandbox, kind: str, do: Doer, fault_of: Striker = Sandbox.spell) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         form = await _form(request)
         if not _authorised(sandbox, request):
@@ -164,10 +192,10 @@ def _done(sandbox: Sandbox, kind: str, do: Doer) -> Callable[[Request], Awaitabl
             return await _answered(sandbox, unauthorized())
         if form is None:
             return await _answered(sandbox, bad_request("the body is neither JSON nor a form"))
-        fault = sandbox.mood.spell(sandbox.clock.unix())
+        fault = fault_of(sandbox)
         return await _through(sandbox, kind, fault, lambda: do(sandbox, form), _about(form))
 
-    return endpoint
+    return Endpoint(endpoint)
 
 
 async def _through(
@@ -187,7 +215,7 @@ async def _through(
     sandbox.settle()
     reply: Reply | Broken
     turned_away = door(fault) if fault else None
-    if fault and fault.breaks:
+    if fault and fault.breaks and not fault.charged:
         reply, outcome = Broken(fault, refusal("", code=-1)), "lost"
     elif turned_away:
         reply, outcome = turned_away, "turned_away"
@@ -196,6 +224,8 @@ async def _through(
     else:
         reply = answer()
         outcome = f"{reply.status}" if reply.body["code"] == 0 else f"{reply.status}:refused"
+        if fault and fault.breaks:
+            reply = Broken(fault, reply)
     sandbox.saw(kind, outcome, fault=str(fault or ""), **about)
     return await _answered(sandbox, reply)
 
@@ -214,7 +244,7 @@ def _disk(error: sqlite3.Error) -> Reply:
 
 
 def _lookup_fault(sandbox: Sandbox, kind: str) -> Fault | None:
-    if spell := sandbox.mood.spell(sandbox.clock.unix()):
+    if spell := sandbox.spell():
         return spell
     chances = sandbox.mood.chances.lookup
     if not chances:

@@ -137,7 +137,11 @@ def _opened(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         _create(connection)
     except sqlite3.OperationalError as error:
-        raise LedgerFileError(f"{path}: {error}. Is another sandbox using this file?") from None
+        if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            remedy = "Is another sandbox using this file?"
+        else:
+            remedy = "Give a file that can be written, in a folder that is there"
+        raise LedgerFileError(f"{path}: {error}. {remedy}") from None
     except sqlite3.DatabaseError as error:
         raise LedgerFileError(f"{path}: {error}. Give the name of a new file") from None
     return connection

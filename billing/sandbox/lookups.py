@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from billing.sandbox.gateway import Sandbox
-from billing.sandbox.model import Payment
+from billing.sandbox.model import Payment, Schedule, Status
 from billing.sandbox.reply import Reply, bad_request, not_found, success
 from billing.sandbox.view import balance_row, key_row, payment_row, schedule_row
 
@@ -18,14 +18,14 @@ MOST_IDS = 100
 LONGEST_SPAN = 90 * 86_400
 # Three months of 31 days: "up to 3 months" for schedules.
 LONGEST_SCHEDULE_SPAN = 93 * 86_400
+SCHEDULE_STATES = ("scheduled", "executed", "revoked")
 
-# By which moment a state is searched and sorted.
+# By which moment a payment is searched: its own state decides, also among all.
 _BASIS = {
-    "all": "started_at",
-    "ready": "started_at",
-    "paid": "paid_at",
-    "cancelled": "cancelled_at",
-    "failed": "failed_at",
+    Status.READY: "started_at",
+    Status.PAID: "paid_at",
+    Status.CANCELLED: "cancelled_at",
+    Status.FAILED: "failed_at",
 }
 _SORTS = ("started", "paid", "updated")
 
@@ -44,9 +44,10 @@ class Query:
     def include_sandbox(self) -> bool:
         return self.parameters.get("include_sandbox", "").lower() == "true"
 
-    def whole(self, name: str, default: int, low: int, high: int) -> int:
+    def whole(self, name: str, default: int | None, low: int, high: int) -> int:
+        """A number of the query; `default` None says that it must be given."""
         text = self.parameters.get(name, "")
-        if text == "":
+        if text == "" and default is not None:
             return default
         if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
             raise BadQuery(f"{name} must be a whole number from {low} to {high}")
@@ -75,10 +76,13 @@ class Query:
         }
         return sorted(rows, key=keys[name], reverse=sorting.startswith("-"))
 
-    def page(self, rows: Sequence[Any]) -> tuple[Sequence[Any], dict[str, object]]:
-        """One page of rows, and the list around it. Raises `BadQuery` for a page past the end."""
+    def page(
+        self, rows: Sequence[Any], limit: int | None = None
+    ) -> tuple[Sequence[Any], dict[str, object]]:
+        """One page of rows, and the list around it; `limit` where the query may not choose it.
+        Raises `BadQuery` for a page past the end."""
         number = self.whole("page", 1, 1, 1 << 31)
-        limit = self.whole("limit", DEFAULT_ROWS, 1, MOST_ROWS)
+        limit = limit or self.whole("limit", DEFAULT_ROWS, 1, MOST_ROWS)
         begins = (number - 1) * limit
         if number > 1 and begins >= len(rows):
             raise BadQuery("there is no such page")
@@ -91,8 +95,8 @@ class Query:
         return rows[begins : begins + limit], around
 
 
-def _listed(rows: Sequence[Payment], query: Query) -> Reply:
-    some, around = query.page(query.sorted(rows))
+def _listed(rows: Sequence[Payment], query: Query, limit: int | None = None) -> Reply:
+    some, around = query.page(query.sorted(rows), limit)
     return success({**around, "list": [payment_row(one) for one in some]})
 
 
@@ -162,21 +166,20 @@ def by_state(sandbox: Sandbox, state: str, query: Query) -> Reply:
     """All payments of a state within at most 90 days, the last 90 unless said otherwise."""
     state = _state(state)
     since, until = query.span(sandbox.clock.unix(), LONGEST_SPAN)
-    basis = _BASIS[state]
     rows = [
         one
         for one in _in_state(sandbox.ledger.payments, state)
-        if since <= getattr(one, basis) <= until
+        if since <= getattr(one, _BASIS[one.status]) <= until
     ]
     return _listed(_shown(sandbox, rows, query), query)
 
 
 def of_customer(sandbox: Sandbox, customer_uid: str, query: Query) -> Reply:
-    """All payments of a billing key."""
+    """All payments of a billing key, 20 to a page: this list takes no `limit`."""
     rows = sandbox.ledger.of_customer(customer_uid)
     if not rows and sandbox.ledger.key(customer_uid) is None:
         return not_found()
-    return _listed(_shown(sandbox, rows, query), query)
+    return _listed(_shown(sandbox, rows, query), query, DEFAULT_ROWS)
 
 
 def customer(sandbox: Sandbox, customer_uid: str) -> Reply:
@@ -196,18 +199,34 @@ def customers(sandbox: Sandbox, customer_uids: Sequence[str]) -> Reply:
 
 
 def schedules(sandbox: Sandbox, customer_uid: str, query: Query) -> Reply:
-    """What the gateway's own scheduler holds for a key, at most 3 months at once."""
-    since = query.whole("from", int(sandbox.clock.unix()), 0, 1 << 40)
-    until = query.whole("to", since + LONGEST_SCHEDULE_SPAN, 0, 1 << 40)
+    """What the gateway's own scheduler holds for a key, latest first: from one moment until before
+    another, at most 3 months later."""
+    since, until = (query.whole(name, None, 0, 1 << 40) for name in ("from", "to"))
+    wanted = query.parameters.get("schedule-status", "")
     if not 0 <= until - since <= LONGEST_SCHEDULE_SPAN:
-        return bad_request("from and to must be at most 3 months apart")
+        raise BadQuery("from and to must be at most 3 months apart")
+    if wanted not in ("", *SCHEDULE_STATES):
+        raise BadQuery("schedule-status must be one of " + ", ".join(SCHEDULE_STATES))
     rows = [
         one
         for one in sandbox.ledger.schedules.values()
-        if one.customer_uid == customer_uid and since <= one.schedule_at <= until
+        if one.customer_uid == customer_uid
+        and since <= one.schedule_at < until
+        and wanted in ("", one.status)
     ]
-    some, around = query.page(sorted(rows, key=lambda one: one.schedule_at))
-    return success({**around, "list": [schedule_row(one) for one in some]})
+    rows.sort(key=lambda one: one.schedule_at, reverse=True)
+    some, around = query.page(rows, DEFAULT_ROWS)
+    return success({**around, "list": [_schedule(sandbox, one) for one in some]})
+
+
+def scheduled(sandbox: Sandbox, merchant_uid: str) -> Reply:
+    """One payment that the gateway's own scheduler makes or made."""
+    found = sandbox.ledger.schedules.get(merchant_uid)
+    return not_found() if found is None else success(_schedule(sandbox, found))
+
+
+def _schedule(sandbox: Sandbox, schedule: Schedule) -> dict[str, object]:
+    return schedule_row(schedule, sandbox.ledger.by_imp_uid(schedule.imp_uid))
 
 
 def _no_key(customer_uid: str) -> Reply:

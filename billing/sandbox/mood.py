@@ -19,14 +19,20 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
     ValidationError,
     model_validator,
 )
 
 from billing.sandbox.carrier import CarrierRules, WindowReading
-from billing.sandbox.faults import OK, Fault, charge_fault, lookup_fault, spell_fault
+from billing.sandbox.faults import (
+    OK,
+    Fault,
+    cancel_fault,
+    charge_fault,
+    lookup_fault,
+    spell_fault,
+)
 
 
 class FaultsError(ValueError):
@@ -42,6 +48,7 @@ def _word(parse: Callable[[str], Fault]) -> AfterValidator:
 
 
 ChargeWord = Annotated[str, _word(charge_fault)]
+CancelWord = Annotated[str, _word(cancel_fault)]
 LookupWord = Annotated[str, _word(lookup_fault)]
 SpellWord = Annotated[str, _word(spell_fault)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -60,7 +67,9 @@ class Carrier(_Strict):
     failures_per_day: NonNegativeInt = 3
 
 
-Milliseconds = NonNegativeFloat | tuple[NonNegativeFloat, NonNegativeFloat]
+# An hour: longer than any client waits.
+_Milliseconds = Annotated[float, Field(ge=0, le=3_600_000)]
+Milliseconds = _Milliseconds | tuple[_Milliseconds, _Milliseconds]
 
 
 class Latency(_Strict):
@@ -75,10 +84,11 @@ class Chances(_Strict):
 
     charge: dict[ChargeWord, Share] = {}
     lookup: dict[LookupWord, Share] = {}
+    cancel: dict[CancelWord, Share] = {}
 
     @model_validator(mode="after")
     def _at_most_all(self) -> Chances:
-        for shares in (self.charge, self.lookup):
+        for shares in (self.charge, self.lookup, self.cancel):
             if sum(shares.values()) > 1:
                 raise ValueError("the shares add up to more than 1")
         return self
@@ -152,7 +162,9 @@ def mood_from(path: Path) -> Mood:
         text = path.read_text("utf-8")
         document = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
         return mood(document)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise FaultsError(f"{path}: {error.strerror}. Give a TOML or JSON file") from None
+    except ValueError as error:
         raise FaultsError(f"{path}: {error}") from None
 
 

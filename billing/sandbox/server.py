@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 import uvicorn
+from pydantic import ValidationError
 from starlette.applications import Starlette
 
 from billing.sandbox.control import control_routes
@@ -25,6 +26,10 @@ from billing.sandbox.wire import SandboxProtocol
 # Longer than any client keeps a connection, so that it is never we who close an idle one.
 _KEEP_ALIVE_SECONDS = 120
 _GRACE_SECONDS = 5
+
+
+class CallError(ValueError):
+    """An option that is wrong: its name, its value and the remedy."""
 
 
 def create_app(sandbox: Sandbox) -> Starlette:
@@ -48,13 +53,13 @@ def serve(
     """Serve until SIGTERM or SIGINT.
 
     `port` 0 takes a free one. `faults` is a faults file, `data` the ledger file (None: in memory),
-    `latency_ms` a fixed delay of all answers over the file's, `at` the moment to start the clock
-    with. `announce` gets one line of JSON, `{"url": …, "pid": …}`, once requests are taken; it is
-    printed by default. Raises `FaultsError`, `LedgerFileError` and `OSError` (port in use).
+    `latency_ms` a fixed delay of all answers over the file's, `at` the moment (aware) to start the
+    clock with. `announce` gets one line of JSON, `{"url": …, "pid": …}`, once requests are taken;
+    it is printed by default. Raises `FaultsError`, `LedgerFileError` and `CallError`.
     """
     mood = Mood() if faults is None else mood_from(faults)
     if latency_ms is not None:
-        mood = mood.model_copy(update={"latency": Latency(charge=latency_ms, lookup=latency_ms)})
+        mood = mood.model_copy(update={"latency": _latency(latency_ms)})
     with _listening(host, port) as listener:
         sandbox = Sandbox(seed=seed, mood=mood, path=data, imp_key=imp_key, imp_secret=imp_secret)
         try:
@@ -115,9 +120,22 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
+def _latency(milliseconds: float) -> Latency:
+    try:
+        return Latency(charge=milliseconds, lookup=milliseconds)
+    except ValidationError:
+        remedy = "Give 0 to 3600000 milliseconds"
+        raise CallError(f"--latency-ms {milliseconds:g}: out of range. {remedy}") from None
+
+
 def _listening(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=2048)
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        why = (error.strerror or str(error)).partition(" (")[0]
+        remedy = "Choose another port, or 0 for a free one; and a host of this machine"
+        raise CallError(f"--host {host} --port {port}: {why}. {remedy}") from None
 
 
 def _told(listener: socket.socket) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from billing.sandbox.clock import seoul_day
+from billing.sandbox.faults import Fault, charge_fault
 from billing.sandbox.model import BillingKey, Origin, Payment, Seen, Status
 from billing.sandbox.months import Month, after, month_of, within
 
@@ -60,13 +61,15 @@ def judge(
 ) -> Verdict:
     """Judge everything up to `now`. More than `declines_per_day` declines of one customer in one
     day is a problem: the carrier would block the line."""
-    charges = [one for one in requests if one.kind == "again" and one.outcome != "turned_away"]
+    seen = [one for one in requests if one.outcome != "turned_away"]
+    charges = [one for one in seen if one.kind == "again"]
     problems = [
         *_doubles(payments),
         *_outside(charges, keys, payments),
         *_other_terms(charges),
         *_at_once(charges),
         *_too_often(charges, declines_per_day),
+        *_blind(seen),
     ]
     notes = [*_empty_months(payments, keys, now), *_second_charger(payments)]
     outcomes = Counter(one.outcome.partition(":")[0] for one in charges)
@@ -153,6 +156,35 @@ def _too_often(charges: Iterable[Seen], allowed: int) -> Iterator[Finding]:
     for (customer_uid, day), number in declined.items():
         if number > allowed:
             yield Finding("too_often", customer_uid, "", f"{number} declines on {day}")
+
+
+def _blind(seen: Iterable[Seen]) -> Iterator[Finding]:
+    """Charges asked for while the customer's last answer was lost and nobody had looked it up."""
+    lost: dict[str, Seen] = {}
+    for one in seen:
+        if one.kind == "again":
+            if before := lost.pop(one.customer_uid, None):
+                what = f"asked without a look-up after {before.merchant_uid} lost its answer"
+                yield Finding("blind", one.customer_uid, one.merchant_uid, what)
+            if one.fault and _is_lost(charge_fault(one.fault)):
+                lost[one.customer_uid] = one
+        elif one.outcome[:3] in _ANSWERED and one.kind in _LOOK_UPS:
+            lost = {uid: charge for uid, charge in lost.items() if not _asks_for(one, charge)}
+
+
+_ANSWERED = ("200", "207", "404")
+# The last two show the payments of everybody, or of orders that the log does not name.
+_LOOK_UPS = ("findAll", "find", "customer_payments", "status", "payments")
+
+
+def _is_lost(fault: Fault) -> bool:
+    return fault.breaks or fault.kind == "ready" or fault.kind.startswith("wrong_")
+
+
+def _asks_for(look_up: Seen, charge: Seen) -> bool:
+    """Whether a look-up could have shown what became of a charge."""
+    named = look_up.merchant_uid or look_up.customer_uid
+    return not named or named in (charge.merchant_uid, charge.customer_uid)
 
 
 def _empty_months(

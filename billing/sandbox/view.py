@@ -101,8 +101,8 @@ def key_row(key: BillingKey) -> dict[str, object]:
     }
 
 
-def schedule_row(schedule: Schedule) -> dict[str, object]:
-    """One entry of the gateway's own scheduler."""
+def schedule_row(schedule: Schedule, payment: Payment | None = None) -> dict[str, object]:
+    """One entry of the gateway's own scheduler, with the payment that came of it."""
     return {
         "customer_uid": schedule.customer_uid,
         "merchant_uid": schedule.merchant_uid,
@@ -118,5 +118,5 @@ def schedule_row(schedule: Schedule) -> dict[str, object]:
         "buyer_tel": schedule.buyer_tel or None,
         "schedule_status": schedule.status,
         "payment_status": schedule.payment_status or None,
-        "fail_reason": None,
+        "fail_reason": None if payment is None else payment.fail_reason or None,
     }

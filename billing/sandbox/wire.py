@@ -12,6 +12,7 @@ import socket
 import struct
 from collections.abc import Mapping
 
+from pydantic_core import PydanticSerializationError, to_json
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -134,7 +135,10 @@ def respond(answer: Reply | Broken) -> Response:
 
 def encoded(body: Mapping[str, object]) -> bytes:
     """JSON as the gateway writes it; halves of surrogate pairs become question marks."""
-    return _ENCODER.encode(body).encode("utf-8", "replace")
+    try:
+        return to_json(body)
+    except PydanticSerializationError:
+        return _ENCODER.encode(body).encode("utf-8", "replace")
 
 
 def connection_of(request: Request) -> SandboxProtocol | None:

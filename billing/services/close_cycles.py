@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from sqlalchemy import ColumnElement, select
@@ -52,8 +52,7 @@ def _close_batch(tx: Transaction, policy: BillingPolicy) -> int:
         .limit(BATCH)
         .with_for_update(skip_locked=True)
     ).all()
-    for cycle, subscription in rows:
-        _end(tx, cycle, subscription)
+    _end_all(tx, [(cycle, subscription) for cycle, subscription in rows])
     return len(rows)
 
 
@@ -66,12 +65,26 @@ def _still_settling(tx: Transaction) -> ColumnElement[bool]:
     return live.exists() & (Cycle.closes_at > tx.now - GIVE_UP_AFTER)
 
 
-def _end(tx: Transaction, cycle: Cycle, subscription: Subscription) -> None:
-    found = list(
-        tx.session.execute(
-            select(Attempt).where(Attempt.cycle_id == cycle.id).with_for_update()
-        ).scalars()
-    )
+def _end_all(tx: Transaction, rows: Sequence[tuple[Cycle, Subscription]]) -> None:
+    # Not what it is now: one paused or resumed between the band's end and this tick was what it was
+    # when the last charge could have started, and that is why the month has no payment.
+    last_starts = {subscription.id: cycle.last_start_at for cycle, subscription in rows}
+    paused = events.paused_then(tx.session, last_starts)
+    tried: dict[int, list[Attempt]] = {cycle.id: [] for cycle, _ in rows}
+    query = select(Attempt).where(Attempt.cycle_id.in_(tried)).order_by(Attempt.id)
+    for attempt in tx.session.execute(query.with_for_update()).scalars():
+        tried[attempt.cycle_id].append(attempt)
+    for cycle, subscription in rows:
+        _end(tx, cycle, subscription, tried[cycle.id], subscription.id in paused)
+
+
+def _end(
+    tx: Transaction,
+    cycle: Cycle,
+    subscription: Subscription,
+    found: list[Attempt],
+    was_paused: bool,
+) -> None:
     for attempt in found:
         if attempt.status == AttemptStatus.DUE:
             attempt.status = AttemptStatus.WITHDRAWN
@@ -87,7 +100,9 @@ def _end(tx: Transaction, cycle: Cycle, subscription: Subscription) -> None:
                 data={"why": "the window closed"},
             )
     held = health.hold_reason(tx.session) is not None
-    cycle.status, cycle.reason = _verdict(tx, cycle, subscription, found, charging_is_held=held)
+    cycle.status, cycle.reason = _verdict(
+        cycle, subscription, was_paused, found, charging_is_held=held
+    )
     cycle.settled_at = tx.now
     events.add(
         tx.session,
@@ -109,9 +124,9 @@ def _end(tx: Transaction, cycle: Cycle, subscription: Subscription) -> None:
 
 
 def _verdict(
-    tx: Transaction,
     cycle: Cycle,
     subscription: Subscription,
+    was_paused: bool,
     found: list[Attempt],
     *,
     charging_is_held: bool,
@@ -121,9 +136,7 @@ def _verdict(
         return CycleStatus.MISSED, CycleReason.UNPROVEN
     if subscription.status == SubscriptionStatus.CANCELLED:
         return CycleStatus.SKIPPED, CycleReason.CANCELLED
-    # Not what it is now: one paused or resumed between the band's end and this tick was what it was
-    # when the last charge could have started, and that is why the month has no payment.
-    if events.was_paused(tx.session, subscription.id, cycle.last_start_at):
+    if was_paused:
         return CycleStatus.SKIPPED, CycleReason.PAUSED
     if cycle.held not in (None, HoldReason.UNCONFIRMED):
         return CycleStatus.MISSED, CycleReason.HELD
@@ -166,16 +179,16 @@ def _skip_paused(tx: Transaction, policy: BillingPolicy) -> int:
         .limit(BATCH)
         .with_for_update(skip_locked=True)
     ).scalars()
-    ended = 0
+    passed = []
     for subscription in list(rows):
         dates = cycle_dates(subscription.anchor_on, subscription.next_cycle, policy.plan.calendar)
         cycle = new_cycle(subscription, dates, tx.now, policy)
         tx.session.add(cycle)
-        tx.session.flush()
         move_on(subscription, policy)
-        _end(tx, cycle, subscription)
-        ended += 1
-    return ended
+        passed.append((cycle, subscription))
+    tx.session.flush()
+    _end_all(tx, passed)
+    return len(passed)
 
 
 def _has_open_cycle() -> ColumnElement[bool]:
@@ -195,6 +208,8 @@ def _warn_closing_soon(tx: Transaction, policy: BillingPolicy) -> None:
             Cycle.closes_at > tx.now,
             Cycle.closes_at <= tx.now + policy.closing_soon,
         )
+        # By the index on open cycles' ends, so that only those are read which close soon.
+        .order_by(Cycle.closes_at)
         .limit(BATCH)
         .with_for_update(skip_locked=True)
     ).scalars()

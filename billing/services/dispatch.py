@@ -21,8 +21,9 @@ def dispatch(book: Book, queue: WorkQueue, policy: BillingPolicy) -> int:
 
 
 def _hand_out(tx: Transaction, policy: BillingPolicy) -> list[int]:
-    free = policy.max_outstanding - attempts.outstanding(tx.session, policy.max_outstanding)
+    again_after, most = policy.dispatch_again_after, policy.max_outstanding
+    free = most - attempts.outstanding(tx.session, tx.now, again_after, most)
     room = health.room(tx.session, tx.now, free, policy.ceiling)
     if room <= 0:
         return []
-    return list(attempts.hand_out(tx.session, tx.now, policy.dispatch_again_after, room))
+    return list(attempts.hand_out(tx.session, tx.now, again_after, room))

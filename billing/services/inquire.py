@@ -65,8 +65,8 @@ async def inquire(
 
     A gateway that cannot be asked proves nothing: the question stays open.
     """
-    claims = await asyncio.to_thread(
-        book.run, lambda tx: attempts.open_questions(tx.session, attempt_ids)
+    claims, asked_at = await asyncio.to_thread(
+        book.run, lambda tx: (attempts.open_questions(tx.session, attempt_ids), tx.now)
     )
     door = asyncio.Semaphore(WIDTH)
 
@@ -76,7 +76,7 @@ async def inquire(
                 found = await asking.what_became(gateway, policy, claim)
             except GatewayError:
                 return Result.UNKNOWN
-            answer = Answer(claim.attempt_id, claim.fence, found)
+            answer = Answer(claim.attempt_id, claim.fence, found, asked_at)
             return (await asyncio.to_thread(book.run, lambda tx: record(tx, policy, [answer])))[0]
 
     results = await asyncio.gather(*(ask(claim) for claim in claims), return_exceptions=True)

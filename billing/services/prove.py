@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -122,11 +123,11 @@ def _digest_before(folder: Path, day: date) -> str:
 
 def _write_once(path: Path, text: str) -> None:
     """Whole or not at all, and never over another one (two runs at once make the same)."""
-    rough = path.with_suffix(f".{os.getpid()}")
-    with rough.open("w", encoding="utf-8") as file:
+    handle, rough = tempfile.mkstemp(dir=path.parent, prefix=".")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
     with contextlib.suppress(FileExistsError):
         os.link(rough, path)
-    rough.unlink()
+    Path(rough).unlink()

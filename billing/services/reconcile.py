@@ -1,10 +1,11 @@
 """The gateway's list of payments beside the book: every difference by name, with its remedy.
 
 read      the lists of paid and cancelled payments, into a file without a name (no transaction)
-compare   in one transaction the database lays them beside the book; whole days are proved
+compare   in one transaction the database lays them beside the book
 confirm   every difference is looked up at the gateway by its own name: a list can miss a row
 apply     only when asked to, and only what the design names: a payment found counts as its
           cycle's, a cancellation found makes its cycle refunded. Everything else is told, once
+prove     the days that are over, signed, when a folder for the proofs is named
 
 Not without `apply`: then nothing at all is written, and whoever may only read may run it.
 """
@@ -109,15 +110,33 @@ async def reconcile(
     scope = _scope(span, now, policy)
     with tempfile.TemporaryFile("w+", encoding="utf-8") as spool:
         await _read(gateway, scope, now, spool)
-        compared, proved = await asyncio.to_thread(_compare, book, policy, scope, spool, proofs)
-    report = Report(span, now, compared.counts, beyond=compared.beyond, proofs=proved)
-    found = await _confirmed(gateway, policy, compared)
-    keys = await asyncio.to_thread(_keys, book, policy)
-    found += await _schedules(gateway, keys, now)
-    report.differences = sorted(found, key=lambda one: _order(one, now))
-    if apply:
-        await asyncio.to_thread(_apply, book, policy, scope, report, keys)
+        compared = await asyncio.to_thread(_compare, book, scope, spool)
+        report = Report(span, now, compared.counts, beyond=compared.beyond)
+        found = await _confirmed(gateway, policy, compared)
+        keys = await asyncio.to_thread(_keys, book, policy)
+        found += await _schedules(gateway, keys, now)
+        report.differences = sorted(found, key=lambda one: _order(one, now))
+        if apply:
+            await asyncio.to_thread(_apply, book, policy, scope, report, keys)
+        if proofs is not None:
+            # After the book has followed: the proof is of both sides as they stand.
+            report.proofs = await asyncio.to_thread(_prove, book, policy, scope, spool, proofs)
     return report
+
+
+async def reconcile_today(
+    book: Book,
+    gateway: PaymentGateway,
+    policy: BillingPolicy,
+    last_run: datetime | None,
+    proofs: Path | None,
+) -> Report:
+    """The daily run: applies what the design names, tells of the rest. Raises `GatewayError`; the
+    next run looks back to the last one that succeeded, `last_run`."""
+    now = await asyncio.to_thread(book.run, lambda tx: tx.now)
+    proved_to = prove.first_missing(proofs) if proofs is not None else None
+    span = span_of_today(now, policy, last_run, proved_to)
+    return await reconcile(book, gateway, policy, span, apply=True, proofs=proofs)
 
 
 def _scope(span: Span, now: datetime, policy: BillingPolicy) -> Scope:
@@ -174,19 +193,20 @@ def _row(payment: Payment) -> list[Any]:
 # -- compare ------------------------------------------------------------------------------------
 
 
-def _compare(
-    book: Book, policy: BillingPolicy, scope: Scope, spool: IO[str], folder: Path | None
-) -> tuple[Compared, Proofs]:
+def _compare(book: Book, scope: Scope, spool: IO[str]) -> Compared:
     with book.transaction() as tx:
-        spool.seek(0)
         ledger.stage(tx.session, _rows(spool), scope)
-        compared = ledger.compare(tx.session, scope, MOST_DIFFERENCES)
-        if folder is None:
-            return compared, Proofs()
-        return compared, prove.write_proofs(tx, policy, scope, folder)
+        return ledger.compare(tx.session, scope, MOST_DIFFERENCES)
+
+
+def _prove(book: Book, policy: BillingPolicy, scope: Scope, spool: IO[str], folder: Path) -> Proofs:
+    with book.transaction() as tx:
+        ledger.stage(tx.session, _rows(spool), scope)
+        return prove.write_proofs(tx, policy, scope, folder)
 
 
 def _rows(spool: IO[str]) -> Iterator[list[Any]]:
+    spool.seek(0)
     for line in spool:
         yield json.loads(line)
 

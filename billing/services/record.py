@@ -83,6 +83,9 @@ class Answer:
     attempt_id: int
     fence: int
     learnt: Outcome | Finding | FactsChanged | GivenBack
+    # When the gateway was asked, for a look-up after an unknown outcome. "Nothing" proves what was
+    # so then, however much later it is written down.
+    asked_at: datetime | None = None
 
 
 def record(tx: Transaction, policy: BillingPolicy, answers: Sequence[Answer]) -> list[Result]:
@@ -125,8 +128,12 @@ class _Recorder:
         self.attempt = attempt
         self.cycle = cycle
         self.subscription = subscription
+        self.asked_at = tx.now
+        self.is_from_the_charge = True
 
     def apply(self, answer: Answer) -> Result:
+        self.asked_at = answer.asked_at or self.tx.now
+        self.is_from_the_charge = answer.asked_at is None
         if not self._is_newest(answer):
             self._event("answer.too_late", {"learnt": type(answer.learnt).__name__}, alarm=True)
             return Result.TOO_LATE
@@ -241,7 +248,7 @@ class _Recorder:
         if self.subscription.status_reason == CHAIN_AT_RISK:
             # The carrier went along: the refund of last month did no harm.
             self.subscription.status_reason = None
-            self._event("subscription.mended", {})
+            self._event("subscription.chain_whole", {})
 
     def _mend_chain(self) -> None:
         """Proof of payment came after the close: the chain was never broken."""
@@ -355,9 +362,11 @@ class _Recorder:
         refused = unknown.refusal is not None
         if self.attempt.status == AttemptStatus.SENDING:
             self._move_attempt(AttemptStatus.UNKNOWN)
-            # A refused request is over; one without an answer may still be on its way.
-            over = self.policy.visibility if refused else self.policy.settle
-            self.attempt.provable_at = self.tx.now + over
+        if self.is_from_the_charge:
+            # A refused request is over; one without an answer may still be on its way. Told after
+            # the lease ran out, it may have left later than was reckoned with.
+            over = self.tx.now + (self.policy.visibility if refused else self.policy.settle)
+            self.attempt.provable_at = max(self.attempt.provable_at or over, over)
         self.attempt.dispatched_at = None
         self.attempt.nothing_found = 0
         self.attempt.refusal = clean(unknown.refusal) if unknown.refusal is not None else None
@@ -403,7 +412,9 @@ class _Recorder:
             return self._declined(self.attempt.refusal, None)
         self.attempt.nothing_found += 1
         if self.attempt.nothing_found < LOOKS_THAT_PROVE:
-            self._ask_again(self.tx.now + max(self.policy.visibility, FIRST_LOOK))
+            # Two questions asked at one moment are one look: the next counts a while after this.
+            self.attempt.provable_at = self.asked_at + max(self.policy.visibility, FIRST_LOOK)
+            self._ask_again(max(self.attempt.provable_at, self.tx.now))
             return Result.UNKNOWN
         self._back_to_due("proved not charged by the gateway's look-ups", timedelta(0))
         return Result.NOT_SENT
@@ -414,7 +425,7 @@ class _Recorder:
 
     def _is_provable(self) -> bool:
         provable_at = self.attempt.provable_at
-        return provable_at is not None and self.tx.now >= provable_at
+        return provable_at is not None and self.asked_at >= provable_at
 
     # -- the rows -----------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from billing.domain.errors import BillingError
 from billing.sandbox import HandPayment, LineChange, change, pay
-from billing.sandbox.charging import cancel as cancel_payment
+from billing.sandbox.cancelling import cancel as cancel_payment
 from billing.sandbox.keys import delete as delete_key
 from billing.sandbox.model import Schedule
 from billing.sandbox.mood import Chances, Spell

@@ -35,13 +35,21 @@ class Claim:
     seal: bytes
 
 
-def outstanding(session: Session, at_most: int) -> int:
-    """Attempts handed out and not finished, counted up to `at_most`."""
+def outstanding(session: Session, now: datetime, again_after: timedelta, at_most: int) -> int:
+    """Attempts handed out and not finished, counted up to `at_most`.
+
+    One that was lost on the way (see `hand_out`) counts no more: else a broker that forgets
+    everything at a busy moment would leave no room for handing out anything, ever again.
+    """
     handed_out = (
         select(Attempt.id)
         .where(
             Attempt.status.in_([AttemptStatus.DUE, AttemptStatus.SENDING]),
             Attempt.dispatched_at.is_not(None),
+            or_(
+                Attempt.status == AttemptStatus.SENDING,
+                Attempt.dispatched_at >= now - again_after,
+            ),
         )
         .limit(at_most)
     )

@@ -79,19 +79,20 @@ _STATUS_CHANGES = (
 )
 
 
-def was_paused(session: Session, subscription_id: int, at: datetime) -> bool:
-    """Whether a subscription was paused at a moment that has passed, by what was written then."""
-    newest = (
-        select(Event.kind)
-        .where(
-            Event.subscription_id == subscription_id,
-            Event.kind.in_(_STATUS_CHANGES),
-            Event.at <= at,
-        )
-        .order_by(Event.id.desc())
-        .limit(1)
+def paused_then(session: Session, moments: Mapping[int, datetime]) -> frozenset[int]:
+    """Which of these subscriptions were paused at a moment of each that has passed, by what was
+    written then."""
+    changes = (
+        select(Event.subscription_id, Event.kind, Event.at)
+        .where(Event.subscription_id.in_(moments), Event.kind.in_(_STATUS_CHANGES))
+        .order_by(Event.id)
     )
-    return session.execute(newest).scalar_one_or_none() == "subscription.paused"
+    newest = {
+        subscription_id: kind
+        for subscription_id, kind, at in session.execute(changes)
+        if subscription_id is not None and at <= moments[subscription_id]
+    }
+    return frozenset(one for one, kind in newest.items() if kind == "subscription.paused")
 
 
 def notify(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, union_all, update
 from sqlalchemy.orm import Session
 
 from billing.domain import brake, pace
@@ -148,16 +148,19 @@ def _canaries_left(
     approved_at = health.last_approved_at
     if not canaries or (approved_at is not None and abs(now - approved_at) <= TRUSTED_FOR):
         return wanted
-    undecided = (
-        select(Attempt.id)
-        .where(
-            Attempt.status.in_([AttemptStatus.SENDING, AttemptStatus.UNKNOWN]),
-            Attempt.sent_at > now - UNDECIDED_FOR,
+    # One after the other: each status has an index of its own.
+    undecided = union_all(
+        *(
+            select(Attempt.id)
+            .where(Attempt.status == status, Attempt.sent_at > now - UNDECIDED_FOR)
+            .limit(canaries)
+            .subquery()
+            .select()
+            for status in (AttemptStatus.SENDING, AttemptStatus.UNKNOWN)
         )
-        .limit(canaries)
     )
     out = session.execute(select(func.count()).select_from(undecided.subquery())).scalar_one()
-    return int(canaries - out)
+    return max(canaries - out, 0)
 
 
 def skew_is_stale(session: Session, now: datetime) -> bool:

@@ -253,6 +253,7 @@ def _book_side(row: Row[Any]) -> BookSide | None:
         subscription_status=row.owner_status,
         amount=Won(row.owner_amount),
         initial=row.initial,
+        first_month=row.month == row.anchor_month,
         cycle_id=row.cycle_id,
         cycle_number=row.cycle_number,
         cycle_status=row.cycle_status,

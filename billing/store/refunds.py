@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from billing.domain.money import Won
@@ -32,17 +32,24 @@ def standing(session: Session, imp_uid: str) -> Refund | None:
     ).scalar_one_or_none()
 
 
-def newest(session: Session, imp_uid: str) -> Refund | None:
-    """The last refund of a payment, whatever became of it."""
-    return session.execute(
-        select(Refund).where(Refund.imp_uid == imp_uid).order_by(Refund.id.desc()).limit(1)
-    ).scalar_one_or_none()
-
-
 def open_now(session: Session, now: datetime, limit: int) -> Sequence[int]:
     """Refunds that something should be done about now: sent, asked about, or given up on."""
     query = select(Refund.id).where(_due(now)).order_by(Refund.refund_by, Refund.id).limit(limit)
     return list(session.execute(query).scalars())
+
+
+def count_open(session: Session) -> int:
+    """How many refunds did not end yet."""
+    query = select(func.count()).where(Refund.status.in_(OPEN))
+    return session.execute(query).scalar_one()
+
+
+def of_payment(session: Session, merchant_uid: str, imp_uid: str | None) -> Sequence[Refund]:
+    """The refunds of a payment, by its name or its id; the newest first."""
+    query = select(Refund).where(Refund.merchant_uid == merchant_uid).order_by(Refund.id.desc())
+    if imp_uid is not None:
+        query = query.where(Refund.imp_uid == imp_uid)
+    return session.execute(query).scalars().all()
 
 
 def _due(now: datetime) -> ColumnElement[bool]:

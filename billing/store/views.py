@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 from billing.domain.attempt import AttemptStatus
 from billing.domain.cycle import CycleStatus
 from billing.domain.subscription import SubscriptionStatus
-from billing.store import health
-from billing.store.tables import Attempt, Cycle, Subscription
+from billing.store import differences, health, refunds
+from billing.store.tables import Attempt, Cycle, Refund, Subscription
 
 
 def status(
@@ -37,6 +37,8 @@ def status(
         "attempts": _counts(session, Attempt.status, AttemptStatus),
         "won_collected": int(session.execute(collected).scalar_one()),
         "closing_soon": session.execute(soon).scalar_one(),
+        "differences": differences.count_open(session),
+        "refunds_open": refunds.count_open(session),
         "gateway": "up" if health.is_up(health.read(session), now) else "down",
         "hold": health.hold_reason(session),
     }
@@ -148,6 +150,26 @@ def subscriptions(
         }
         for row in rows
     ]
+
+
+def refund(session: Session, zone: ZoneInfo, refund_id: int, *, already: bool) -> dict[str, Any]:
+    """One refund; `already` says that it was given back before it was asked for."""
+    row = session.get_one(Refund, refund_id)
+    owner = session.get_one(Subscription, row.subscription_id)
+    return {
+        "customer_uid": owner.customer_uid,
+        "merchant_uid": row.merchant_uid,
+        "imp_uid": row.imp_uid,
+        "amount": row.amount,
+        "status": row.status,
+        "already": already,
+        "requested_at": moment(row.requested_at, zone),
+        "cancelled_at": moment(row.cancelled_at, zone),
+        "refund_by": moment(row.refund_by, zone),
+        "subscription": owner.status,
+        "subscription_reason": owner.status_reason,
+        "message": row.message,
+    }
 
 
 def anchor_on(session: Session, customer_uid: str) -> date:

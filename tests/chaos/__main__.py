@@ -33,7 +33,7 @@ def main() -> int:
     size = (
         Size(given.kills, 80, 8, (0.6, 1.6), charging=2, long_blows=False)
         if given.quick
-        else Size(given.kills, 30 * given.kills, 8, (2.0, 5.0), charging=3, long_blows=True)
+        else Size(given.kills, 16 * given.kills, 8, (1.5, 4.0), charging=3, long_blows=True)
     )
     try:
         return 0 if run(given.seed, size, given.logs) else 1

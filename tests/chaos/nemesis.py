@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 
 import psycopg
@@ -27,7 +27,7 @@ from tests.chaos.world import GRACE_SECONDS, LEASE_SECONDS, SETTLE_SECONDS, Worl
 PAUSE_SECONDS = LEASE_SECONDS + SETTLE_SECONDS + 4
 FULL_DISK_SECONDS = 5
 
-# Anything may stand in the queue. Some of these end a Celery worker; none may charge.
+# Anything may stand in the queue. Left alone, Celery's worker ends on most of these.
 GARBAGE: Sequence[bytes] = (
     b"not json",
     b"17",
@@ -90,7 +90,13 @@ class Nemesis:
             "old message": 1,
         }
         if long_blows:
-            others |= {"pause": 3, "full disk": 1}
+            others |= {
+                "pause": 3,
+                "full disk": 1,
+                "freeze valkey": 1,
+                "freeze postgres": 1,
+                "no valkey": 1,
+            }
         if self._servers.small_disk is not None:
             self.skipped["full disk"] = self._servers.small_disk
             others.pop("full disk", None)
@@ -155,16 +161,26 @@ class Nemesis:
                 blow.hit = daemons
                 self._servers.end_all_sessions()
             case ["full", "disk"]:
-                blow.hit = daemons
-                with self._servers.full_disk():
-                    time.sleep(FULL_DISK_SECONDS)
-                blow.over = time.time()
+                self._for_a_while(blow, self._servers.full_disk(), FULL_DISK_SECONDS)
+            case ["freeze", server]:
+                self._for_a_while(blow, self._servers.frozen(server), PAUSE_SECONDS)
+            case ["no", "valkey"]:
+                self._for_a_while(blow, self._servers.valkey_away(), PAUSE_SECONDS)
             case ["garbage"]:
                 self._garbage(blow)
             case ["copied", "message"]:
                 self._send_copies(self._messages()[:3] * 2)
             case ["old", "message"]:
                 self._send_copies(self._kept[:3])
+
+    def _for_a_while(
+        self, blow: Blow, trouble: AbstractContextManager[None], seconds: float
+    ) -> None:
+        """Trouble for everybody."""
+        blow.hit = self._programs.daemons()
+        with trouble:
+            time.sleep(seconds)
+        blow.over = time.time()
 
     # -- to one process -----------------------------------------------------------------------
 
@@ -213,7 +229,6 @@ class Nemesis:
         queue = self._dice.choice(("charges", "ticks"))
         payload = self._dice.choice((*GARBAGE, *_crafted()))
         blow.target = f"{queue}: {payload[:40]!r}"
-        # The one it meets may end, and the rest with the next pieces; all must come back.
         blow.hit = self._programs.names(queue)
         for _ in range(self._dice.randint(1, 3)):
             self._servers.push(queue, payload)

@@ -36,7 +36,9 @@ def a_campaign(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
         yield process, mark
     finally:
         process.kill()
-        process.communicate()
+        process.wait(PATIENCE_SECONDS)
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 @pytest.mark.timeout(400)
@@ -48,8 +50,8 @@ def test_every_promise_holds_while_real_processes_are_killed() -> None:
         pytest.skip(told.strip())
     assert process.returncode == 0, told[-12_000:]
     assert re.search(r"^seed 1: ([89]|\d\d) kills", told, re.MULTILINE), told
-    assert re.search(r"\b72 charges, 0 doubles$", told, re.MULTILINE), told
-    assert not left_running(mark, folder_of(told))
+    assert re.search(r"\b7\d charges, 0 doubles$", told, re.MULTILINE), told
+    nothing_is_left(mark, folder_of(told))
 
 
 @pytest.mark.long
@@ -63,8 +65,13 @@ def test_nothing_is_left_running_however_a_campaign_ends(how: signal.Signals) ->
         process.send_signal(how)
         process.wait(PATIENCE_SECONDS)
 
+    nothing_is_left(mark, folder_of(told))
+
+
+def nothing_is_left(mark: str, folder: str) -> None:
+    """What was told to end may take a moment."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while left := left_running(mark, folder_of(told)):
+    while left := left_running(mark, folder):
         assert time.monotonic() < deadline, left
         time.sleep(0.5)
 

@@ -131,7 +131,7 @@ def test_add_says_what_is_wrong(shell: Shell) -> None:
 def test_hold_and_release(shell: Shell) -> None:
     assert shell.document("hold", "--why", "a drill") == {"hold": "a drill"}
     assert shell.document("status")["hold"] == "a drill"
-    assert shell.document("release") == {"hold": None}
+    assert shell.document("release") == {"hold": None, "tried_again": 0}
     assert shell.document("status")["hold"] is None
 
 

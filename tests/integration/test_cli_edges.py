@@ -324,12 +324,19 @@ def test_a_data_folder_that_cannot_be_made_is_one_line(
     assert done.err.count("\n") == 1
 
 
+# A shell that runs the tests in the background has them, and all they start, ignore Ctrl-C.
+LISTENING = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    " from billing.cli import main; main()"
+)
+
+
 # -- processes of their own -------------------------------------------------------------------
 
 
 def process(*words: str, cwd: Path | None = None, **env: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "billing.cli", *words],
+        [sys.executable, "-c", LISTENING, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -161,6 +161,16 @@ def test_opening_and_dispatching_again_does_nothing(
     assert dispatch(book, queue, policy) == 3, "a lost message is sent again"
 
 
+def test_a_broker_that_forgets_a_full_queue_does_not_stop_everything(
+    book: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock
+) -> None:
+    policy = make_policy(max_outstanding=3)
+    opened(book, policy, clock, 3)
+    assert dispatch(book, Queue(), policy) == 0, "no more than three at a time"
+    clock.move(seconds=policy.dispatch_again_after.total_seconds() + 1)
+    assert dispatch(book, Queue(), policy) == 3, "all three were lost, and count no more"
+
+
 def test_a_lost_answer_is_found_by_asking(
     book: Book, policy: BillingPolicy, clock: MovedClock
 ) -> None:

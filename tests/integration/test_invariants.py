@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from billing.domain.policy import BillingPolicy
+from billing.services import invariants
 from billing.services.close_cycles import close_cycles
-from billing.services.invariants import broken
+from billing.services.invariants import broken, glance
 from billing.services.open_cycles import open_cycles
 from billing.store.session import Book
 from tests.builders import a_row, enrolled, execute, query
@@ -48,6 +49,12 @@ PLANTED = [
     (
         "I7 the events rebuild the subscriptions",
         "UPDATE subscriptions SET status = 'paused'",
+    ),
+    (
+        "I7 refunds are written",
+        "UPDATE cycles SET status = 'paid', settled_at = now(), paid_imp_uid = 'imp_1',"
+        " paid_merchant_uid = 'mw-1', paid_at = now();"
+        " UPDATE cycles SET status = 'refunded'",
     ),
     (
         "I9 bounded retries",
@@ -97,10 +104,11 @@ def test_a_planted_violation_is_named(
     assert found[name].rows
 
 
-def test_a_bounded_look_at_the_seals_comes_round_to_every_one(
-    book: Book, policy: BillingPolicy, clock: MovedClock
+def test_a_glance_at_the_seals_comes_round_to_every_one(
+    book: Book, policy: BillingPolicy, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`status` must answer at once; still no changed row stays unseen for long."""
+    monkeypatch.setattr(invariants, "_SEALS_AT_A_GLANCE", 3)
     enrolled(book, policy, *(a_row(number) for number in range(3, 12)))
     assert query(book, "SELECT max(id) FROM subscriptions") == [(9,)]
     execute(book, "ALTER TABLE buyers DISABLE TRIGGER buyer_data_is_fixed")
@@ -109,6 +117,19 @@ def test_a_bounded_look_at_the_seals_comes_round_to_every_one(
     seen = []
     for _ in range(9):
         clock.move(minutes=1)
-        seen += [one.rows for one in broken(book, policy, sample=3) if one.name.startswith("I3")]
+        found = glance(book, policy)
+        assert found.unchecked == 0
+        seen += [one.rows for one in found.broken]
     assert seen == [[5]] * 3
     assert [one.rows for one in broken(book, policy)] == [[5]]
+
+
+@pytest.mark.usefixtures("_a_month")
+def test_a_glance_tells_what_it_had_no_time_for(
+    book: Book, policy: BillingPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = invariants._Fact("slow", "", "SELECT 1 FROM pg_sleep(30)")
+    wrong = invariants._Fact("wrong", "", "SELECT id FROM cycles")
+    monkeypatch.setattr(invariants, "_FACTS", (slow, wrong, slow))
+    found = glance(book, policy)
+    assert ([one.name for one in found.broken], found.unchecked) == (["wrong"], 2)

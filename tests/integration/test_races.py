@@ -63,6 +63,12 @@ def together(*steps: Callable[[], object]) -> None:
 
 
 @pytest.fixture
+def policy(make_policy: Callable[..., BillingPolicy]) -> BillingPolicy:
+    """All at once: no canaries first."""
+    return make_policy(canary_charges=0)
+
+
+@pytest.fixture
 def many(book: Book, policy: BillingPolicy) -> Book:
     """More subscribers than one batch, all due now."""
     assert enrolled(book, policy, *(a_row(number) for number in range(COUNT))).added == COUNT

@@ -113,11 +113,25 @@ def test_the_request_carries_the_checksum_and_no_amount(town: Town) -> None:
     assert b'"amount"' not in body
 
 
+def test_a_refund_does_not_hide_why_a_subscription_ended(town: Town) -> None:
+    execute(
+        town.book, "UPDATE subscriptions SET status = 'suspended', status_reason = 'key_invalid'"
+    )
+    step(town, requested(town))
+    assert query(town.book, "SELECT status, status_reason FROM subscriptions") == [
+        ("suspended", "key_invalid")
+    ]
+
+
 def test_next_month_tells_and_a_decline_suspends(town: Town) -> None:
     step(town, requested(town))
+    town.subscribe(9, first=2)
+    assert town.charge() == {"approved": 9}
     town.at("2026-12-20 10:00")
-    assert town.charge() == {"declined": 1}
-    assert query(town.book, "SELECT status, status_reason FROM subscriptions") == [
+    assert town.charge() == {"approved": 9, "declined": 1}
+    town.move(minutes=1)
+    town.close()
+    assert query(town.book, "SELECT status, status_reason FROM subscriptions WHERE id = 1") == [
         ("suspended", "chain_broken")
     ]
 
@@ -220,6 +234,30 @@ def test_a_request_that_never_arrived_goes_again_after_proof(town: Town) -> None
     assert tick(town) == {RefundStatus.DONE: 1}
     assert cancels(town) == 2
     assert given_back(town) == 1
+
+
+def test_still_paid_is_proof_only_when_seen_twice_and_late_enough(town: Town) -> None:
+    town.wire.faults[CANCEL] = "lost"
+    refund_id = requested(town)
+    step(town, refund_id)
+    town.move(seconds=town.policy.settle.total_seconds() + 1)
+    assert step(town, refund_id).status is RefundStatus.UNKNOWN, "seen once"
+    assert step(town, refund_id).status is RefundStatus.UNKNOWN, "too soon after the first look"
+    town.move(seconds=town.policy.visibility.total_seconds() + 1)
+    assert step(town, refund_id).status is RefundStatus.REQUESTED
+
+
+def test_the_proof_counts_from_the_end_of_a_dead_senders_lease(town: Town) -> None:
+    town.wire.faults[CANCEL] = "crash before"
+    refund_id = requested(town)
+    with pytest.raises(Crash):
+        step(town, refund_id)
+    ((lease_until,),) = query(town.book, "SELECT lease_until FROM refunds")
+    town.move(seconds=200)
+    assert step(town, refund_id).status is RefundStatus.UNKNOWN
+    assert query(town.book, "SELECT provable_at FROM refunds") == [
+        (lease_until + town.policy.settle,)
+    ]
 
 
 def test_a_refusal_is_believed_only_after_a_look(town: Town) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import sqlite3
@@ -33,10 +34,12 @@ class Server:
     url: str
     client: httpx.Client
 
-    def register(self, uid: str = "ada", **more: Any) -> None:
+    def register(self, *uids: str, **more: Any) -> None:
         paid_at = "2027-01-20T11:00:00+09:00"
-        wish = {"customer_uid": uid, "paid_at": paid_at, **TERMS, **more}
-        assert self.client.post("/sandbox/customers", json=wish).status_code == 200
+        wishes = [
+            {"customer_uid": uid, "paid_at": paid_at, **TERMS, **more} for uid in uids or ["ada"]
+        ]
+        assert self.client.post("/sandbox/customers", json=wishes).status_code == 200
 
     def sign_in(self) -> None:
         pair = {"imp_key": "key", "imp_secret": "secret"}
@@ -161,6 +164,73 @@ def address(url: str) -> closing[socket.socket]:
     return closing(socket.create_connection((parts.hostname, parts.port or 0), timeout=5))
 
 
+SPELLS = {**FAULTS, "unauthorized": status(401), "too_many:3": status(429)}
+
+
+@pytest.mark.parametrize("fault", SPELLS)
+def test_down_for_all_and_back(server: Server, fault: str) -> None:
+    """Charges, cancellations and look-ups, known and unknown; nothing is charged."""
+    uid = order = "down-" + fault.replace(":", "-")
+    server.register(uid)
+    server.client.post("/sandbox/faults", json=spell(server, fault))
+    try:
+        for act in (
+            lambda: server.charge(order, uid),
+            lambda: server.client.get(f"/payments/findAll/{order}"),
+            lambda: server.client.post("/payments/cancel", json={"merchant_uid": order}),
+        ):
+            SPELLS[fault](act)
+        assert order not in server.paid_orders()
+    finally:
+        assert server.client.post("/sandbox/faults", json={}).status_code == 200
+    assert server.charge(order, uid).json()["response"]["status"] == "paid"
+
+
+def test_slow_for_all(server: Server) -> None:
+    server.register("slow")
+    server.client.post("/sandbox/faults", json=spell(server, "slow:200"))
+    try:
+        for act in (
+            lambda: server.charge("slow-1", "slow"),
+            lambda: server.client.get("/payments/findAll/slow-1"),
+        ):
+            begun = time.monotonic()
+            assert act().json()["code"] == 0
+            assert time.monotonic() - begun >= 0.2
+    finally:
+        server.client.post("/sandbox/faults", json={})
+
+
+def spell(server: Server, does: str) -> dict[str, object]:
+    begins = server.client.get("/sandbox/clock").json()["now"]
+    until = "2027-02-21T00:00:00+09:00"
+    return {"spells": [{"from": begins, "until": until, "does": does}]}
+
+
+def test_the_same_seed_and_requests_give_the_same_answers(tmp_path: Path) -> None:
+    faults = tmp_path / "faults.toml"
+    faults.write_text(
+        '[chances.charge]\n"declined:A" = 0.3\nhtml_after_charge = 0.2\nunauthorized = 0.2\n'
+        '[chances.lookup]\n"http:503" = 0.3\n'
+    )
+
+    def answers(seed: int) -> list[tuple[int, object]]:
+        with serving("--seed", str(seed), "--faults", str(faults)) as running:
+            told = []
+            for number in range(25):
+                running.register(f"c-{number}")
+                for one in (
+                    running.charge(f"m-{number}", f"c-{number}"),
+                    running.client.get(f"/payments/findAll/m-{number}"),
+                ):
+                    told.append((one.status_code, re.sub(r'_at":\d+', '_at":0', one.text)))
+            return told
+
+    first = answers(7)
+    assert answers(7) == first
+    assert answers(8) != first
+
+
 def test_latency_on_the_command_line() -> None:
     with serving("--latency-ms", "150") as slow:
         begun = time.monotonic()
@@ -261,8 +331,7 @@ def test_everything_answered_is_still_there_after_kill_9(tmp_path: Path) -> None
     for life in range(3):
         with serving("--data", path) as running:
             assert told <= set(running.paid_orders())
-            for number in range(300):
-                running.register(f"c-{life}-{number}")
+            running.register(*(f"c-{life}-{number}" for number in range(300)))
             threads = [
                 threading.Thread(target=hammer, args=(running, life, part, told))
                 for part in range(4)

@@ -38,6 +38,9 @@ def run(seconds: float | None) -> int:
     cast = list(members())
     with stop_signals() as asked, View() as view, stages.set_up(cast, view.tell) as stage:
         if not stages.raise_curtain(stage, asked):
+            if asked.is_set():
+                view.tell("It was asked to stop before it began.")
+                return 1
             log = stage.log.read_text(encoding="utf-8").splitlines()
             view.tell("\n".join(["Not started; the last lines of the log:", *log[-_LOG_LINES:]]))
             return 1

@@ -113,6 +113,12 @@ def test_failed_order_may_not_when_strict() -> None:
         {"merchant_uid": "m" * 41},
         {"customer_uid": "c" * 81},
         {"name": "n" * 41},
+        {"buyer_name": "b" * 17},
+        {"buyer_email": "b" * 65},
+        {"buyer_tel": "0" * 17},
+        {"buyer_addr": "b" * 129},
+        {"buyer_postcode": "0" * 9},
+        {"channel_key": "k" * 56},
     ],
 )
 def test_malformed_fields(change: dict[str, object]) -> None:

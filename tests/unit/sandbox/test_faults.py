@@ -16,8 +16,8 @@ from billing.sandbox import (
     mood,
     mood_from,
 )
-from billing.sandbox.faults import charge_fault, lookup_fault, spell_fault
-from billing.sandbox.texts import declines
+from billing.sandbox.faults import cancel_fault, charge_fault, lookup_fault, spell_fault
+from billing.sandbox.texts import Decline, declines
 from tests.unit.sandbox.kit import ADA, Shop, a_customer
 
 EVERY_CHARGE_FAULT = [
@@ -72,6 +72,14 @@ def test_words_that_are_wrong(word: str, told: str) -> None:
         charge_fault(word)
 
 
+def test_words_of_cancellations() -> None:
+    for word in ("http_after_cancel:502", "reset_before_cancel", "too_many:3", "ok"):
+        assert str(cancel_fault(word)) == word
+    for word in ("reset_after_charge", "declined:0016"):
+        with pytest.raises(ValueError, match="nothing that a cancellation can meet"):
+            cancel_fault(word)
+
+
 def test_what_only_look_ups_or_only_charges_meet() -> None:
     for parse, word in (
         (charge_fault, "hidden"),
@@ -98,6 +106,8 @@ def test_every_class_has_texts() -> None:
         ({"spells": [{"from": "2027-02-20T10:00:00", "until": "x", "does": "reset"}]}, "spells.0"),
         ({"carrier": {"window": "wide"}}, "carrier.window"),
         ({"latency": {"charge": -1}}, "latency.charge"),
+        ({"latency": {"charge": 1e308}}, "latency.charge"),
+        ({"chances": {"cancel": {"ready": 0.1}}}, "chances.cancel.ready"),
         ([], "document"),
         ("x", "document"),
     ],
@@ -128,6 +138,26 @@ def test_files_that_are_wrong_are_named(tmp_path: Path, text: str) -> None:
     for wrong in (path, tmp_path / "absent.toml"):
         with pytest.raises(FaultsError, match=str(wrong)):
             mood_from(wrong)
+
+
+@pytest.mark.parametrize("klass", "ABCDEFG")
+def test_every_class_is_declined_in_the_carriers_words(klass: str) -> None:
+    texts = {f"[{one.code}] {one.text}": one.code for one in declines() if one.klass == klass}
+    shop = Shop(faults={"carrier": {"failures_per_day": 0}})
+    shop.register(a_customer(script=[f"declined:{klass}"] * 40))
+    told = {shop.said(f"m-{number}") for number in range(40)}
+    # All of the class turn up by and by, and none of another.
+    assert told <= set(texts)
+    assert len(told) >= min(len(texts), 3)
+    assert outcomes(shop)[0][1].partition(":")[2] in texts.values()
+
+
+@pytest.mark.parametrize("one", declines(), ids=lambda one: f"{one.code}/{one.name}")
+def test_every_text_can_be_asked_for(one: Decline) -> None:
+    what = f"{one.code}/{one.name}" if one.name else one.code
+    shop = Shop().register(a_customer(script=[f"declined:{what}"]))
+    payment = shop.payment()
+    assert (payment["status"], payment["fail_reason"]) == ("failed", f"[{one.code}] {one.text}")
 
 
 def outcomes(shop: Shop) -> list[tuple[str, str]]:

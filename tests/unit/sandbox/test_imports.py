@@ -9,7 +9,7 @@ from pathlib import Path
 
 import billing.sandbox
 
-ALLOWED = {"starlette", "uvicorn", "pydantic"}
+ALLOWED = {"starlette", "uvicorn", "pydantic", "pydantic_core"}
 PACKAGE = "billing.sandbox"
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from typing import Any
 
 import pytest
 
+from billing.sandbox import SandboxNetworkFault
 from tests.unit.sandbox.kit import ADA, Shop, a_customer, seoul
 
 MISSING = {"code": -1, "message": "존재하지 않는 결제정보입니다.", "response": None}
@@ -104,6 +107,30 @@ def test_several_payments(shop: Shop) -> None:
     assert ask(merchant_uid=["m-8", "m-9"]) == (404, [])
     assert shop.ask("/payments").status_code == 400
     assert shop.ask("/payments", **{"imp_uid[]": ["x"] * 101}).status_code == 400
+
+
+def test_a_key_has_pages_of_20_whatever_is_asked_for() -> None:
+    shop = Shop().register()
+    for number in range(22):
+        shop.payment(f"m-{number}")
+    path = f"/subscribe/customers/{ADA}/payments"
+    first, second = (shop.found(path, limit=100, page=page) for page in (1, 2))
+    assert [len(one["list"]) for one in (first, second)] == [20, 3]
+    assert (first["total"], first["next"], second["next"]) == (23, 2, 0)
+
+
+def test_each_state_is_searched_by_its_own_moment() -> None:
+    """Paid on the 20th, cancelled on the 21st: found on the 21st, also among all."""
+    shop = Shop().register()
+    imp_uid = shop.payment()["imp_uid"]
+    shop.at("2027-02-21 10:00").call("POST", "/payments/cancel", json={"imp_uid": imp_uid})
+    days = [int(seoul(f"2027-02-{day} 00:00").timestamp()) for day in (20, 21, 22)]
+    for state in ("all", "cancelled"):
+        found = [
+            shop.found(f"/payments/status/{state}", **{"from": since, "to": until})["total"]
+            for since, until in itertools.pairwise(days)
+        ]
+        assert found == [0, 1]
 
 
 def test_by_state(shop: Shop) -> None:
@@ -221,32 +248,111 @@ def test_cancel_refused(shop: Shop, form: dict[str, object], message: str) -> No
     assert shop.found("/payments/imp_000000000003")["status"] == "paid"
 
 
+@pytest.mark.parametrize(
+    ("fault", "cancelled_after"),
+    [
+        ("timeout_before_cancel", False),
+        ("timeout_after_cancel", True),
+        ("reset_after_cancel", True),
+        ("http_before_cancel:503", False),
+        ("http_after_cancel:502", True),
+        ("html_after_cancel", True),
+        ("cut_json_after_cancel", True),
+        ("cut_body_after_cancel", True),
+        ("unauthorized", False),
+        ("too_many:5", False),
+    ],
+)
+def test_a_cancellation_can_lose_its_answer(fault: str, cancelled_after: bool) -> None:
+    shop = Shop(faults={"chances": {"cancel": {fault: 1}}}).register()
+    imp_uid = shop.payment()["imp_uid"]
+    try:
+        answer = shop.call("POST", "/payments/cancel", json={"imp_uid": imp_uid})
+    except SandboxNetworkFault:
+        assert fault.split("_")[0] in ("timeout", "reset", "cut")
+    else:
+        if answer.status_code == 200:
+            with pytest.raises(json.JSONDecodeError):
+                answer.json()
+    status = shop.found(f"/payments/{imp_uid}")["status"]
+    assert status == ("cancelled" if cancelled_after else "paid")
+    shop.control("POST", "faults", {})
+    assert cancelled(shop, imp_uid=imp_uid)["code"] == (1 if cancelled_after else 0)
+
+
+def test_a_test_payment_is_taken_back_by_itself() -> None:
+    shop = Shop("2027-02-20 10:00", faults={"test_mode": True}).register()
+    imp_uid = shop.payment()["imp_uid"]
+    assert "기 취소" in cancelled(shop.at("2027-02-21 00:00"), imp_uid=imp_uid)["message"]
+    assert cancelled(shop.at("2027-02-20 23:59"), imp_uid=imp_uid)["code"] == 0
+
+
 def test_cancel_only_in_the_same_month(shop: Shop) -> None:
     assert "[0042]" in cancelled(shop.at("2027-03-01 00:00"), merchant_uid="m-1")["message"]
     assert cancelled(shop.at("2027-02-28 23:59"), merchant_uid="m-1")["code"] == 0
 
 
+def planned(shop: Shop, **moments: str) -> None:
+    entries = [
+        {
+            "merchant_uid": uid,
+            "schedule_at": int(seoul(when).timestamp()),
+            "amount": 9_900,
+            "name": "월간 구독",
+            "buyer_tel": "010-0000-0000",
+        }
+        for uid, when in moments.items()
+    ]
+    form = {"customer_uid": ADA, "schedules": entries}
+    made = shop.call("POST", "/subscribe/payments/schedule", json=form).json()
+    assert [one["schedule_status"] for one in made["response"]] == ["scheduled"] * len(entries)
+
+
 def test_the_gateways_own_schedule() -> None:
     shop = Shop().register()
-    at = int(seoul("2027-02-21 10:00").timestamp())
-    entry = {"merchant_uid": "plan-1", "schedule_at": at, "amount": 9_900, "name": "월간 구독"}
-    entry["buyer_tel"] = "010-0000-0000"
-    form = {"customer_uid": ADA, "schedules": [entry, {**entry, "merchant_uid": "plan-2"}]}
-    made = shop.call("POST", "/subscribe/payments/schedule", json=form).json()
-    assert [one["schedule_status"] for one in made["response"]] == ["scheduled"] * 2
+    planned(shop, one="2027-02-21 10:00", two="2027-02-21 11:00", three="2027-02-22 10:00")
+    since, until = (int(seoul(f"2027-02-{day} 10:00").timestamp()) for day in (21, 23))
     path = f"/subscribe/customers/{ADA}/schedules"
-    assert shop.found(path, **{"from": at, "to": at})["total"] == 2
-    assert shop.ask(path, **{"from": at, "to": at + 94 * 86_400}).status_code == 400
-    taken = {"customer_uid": ADA, "merchant_uid": ["plan-2"]}
+    span = {"from": since, "to": until}
+    assert orders(shop.found(path, **span)) == ["three", "two", "one"]
+    assert orders(shop.found(f"/subscribe/payments/schedule/customers/{ADA}", **span)) == [
+        "three",
+        "two",
+        "one",
+    ]
+    taken = {"customer_uid": ADA, "merchant_uid": ["two"]}
     shop.call("POST", "/subscribe/payments/unschedule", json=taken)
     again = shop.call("POST", "/subscribe/payments/unschedule", json=taken).json()
     assert again["message"] == "취소할 예약결제 기록이 존재하지 않습니다."
-    shop.at("2027-02-22 10:00")
-    listed = shop.found(path, **{"from": at, "to": at})["list"]
-    assert [one["schedule_status"] for one in listed] == ["executed", "revoked"]
-    paid = shop.found("/payments/find/plan-1")
-    assert (paid["status"], paid["paid_at"]) == ("paid", at)
+    shop.at("2027-02-22 09:59")
+    for state, uid in (("scheduled", "three"), ("executed", "one"), ("revoked", "two")):
+        assert orders(shop.found(path, **span, **{"schedule-status": state})) == [uid]
+    paid = shop.found("/payments/find/one")
+    assert (paid["status"], paid["paid_at"]) == ("paid", since)
     assert paid["customer_uid_usage"] == "payment.scheduled"
+    # The month is paid: the third one fails, and says why.
+    row = shop.at("2027-02-22 10:00").found("/subscribe/payments/schedule/three")
+    assert (row["schedule_status"], row["payment_status"]) == ("executed", "failed")
+    assert row["fail_reason"].startswith("[0039]")
+    assert shop.ask("/subscribe/payments/schedule/nine").status_code == 404
+
+
+def test_spans_of_schedules() -> None:
+    shop = Shop().register()
+    planned(shop, one="2027-02-21 10:00")
+    path = f"/subscribe/customers/{ADA}/schedules"
+    at = int(seoul("2027-02-21 10:00").timestamp())
+    assert orders(shop.found(path, **{"from": at, "to": at + 1})) == ["one"]
+    assert orders(shop.found(path, **{"from": at - 1, "to": at})) == []
+    for wrong in (
+        {},
+        {"from": at},
+        {"to": at},
+        {"from": at, "to": at - 1},
+        {"from": at, "to": at + 94 * 86_400},
+        {"from": at, "to": at + 1, "schedule-status": "paid"},
+    ):
+        assert shop.ask(path, **wrong).status_code == 400
 
 
 def test_schedule_for_nobody() -> None:

@@ -156,6 +156,63 @@ def test_too_often_in_a_day() -> None:
     assert verdict(month, hasty).problems[0].what == "3 declines on 2027-02-20"
 
 
+LOST = ["timeout_before_charge", "http_after_charge:502", "ready", "wrong_amount"]
+
+
+def looked_up(kind: str, outcome: str = "404", **about: str) -> Seen:
+    about = {"merchant_uid": "", "customer_uid": "", **about}
+    return asked(3, "2027-02-20 10:01", outcome, kind=kind, nth=0, **about)
+
+
+@pytest.mark.parametrize("fault", LOST)
+def test_blind(fault: str) -> None:
+    lost = asked(2, "2027-02-20 10:00", "lost", fault=fault)
+    again = asked(4, "2027-02-20 10:02", merchant_uid="m-2")
+    assert rules(verdict([], [lost, again]))[0] == ["blind"]
+    assert rules(verdict([], [lost]))[0] == []
+
+
+@pytest.mark.parametrize(
+    "look_up",
+    [
+        looked_up("findAll", merchant_uid="m-2"),
+        looked_up("find", "200", merchant_uid="m-2"),
+        looked_up("customer_payments", "200", customer_uid=ADA),
+        looked_up("status", "200"),
+        looked_up("payments", "207"),
+    ],
+    ids=lambda one: one.kind,
+)
+def test_not_blind_after_a_look_up(look_up: Seen) -> None:
+    lost = asked(2, "2027-02-20 10:00", "lost", fault=LOST[0])
+    again = asked(4, "2027-02-20 10:02", merchant_uid="m-2")
+    assert verdict([paid(4, "2027-02-20 10:02")], [lost, look_up, again]).ok
+
+
+@pytest.mark.parametrize(
+    "look_up",
+    [
+        looked_up("findAll", merchant_uid="m-9"),
+        looked_up("customer_payments", "200", customer_uid="bob"),
+        looked_up("findAll", "lost", merchant_uid="m-2"),
+        looked_up("findAll", "turned_away", merchant_uid="m-2"),
+        looked_up("customer", "200", customer_uid=ADA),
+    ],
+    ids=str,
+)
+def test_blind_after_a_look_up_of_something_else(look_up: Seen) -> None:
+    lost = asked(2, "2027-02-20 10:00", "lost", fault=LOST[0])
+    again = asked(4, "2027-02-20 10:02", merchant_uid="m-2")
+    found = verdict([paid(4, "2027-02-20 10:02")], [lost, look_up, again])
+    assert rules(found)[0] == ["blind"]
+
+
+@pytest.mark.parametrize("fault", ["declined:0098", "slow:10", "late_paid:60"])
+def test_a_clear_answer_needs_no_look_up(fault: str) -> None:
+    first = asked(2, "2027-02-20 10:00", "declined:0098", fault=fault)
+    assert verdict([], [first, asked(4, "2027-02-20 18:00")]).ok
+
+
 def test_broken_chain_is_a_note() -> None:
     assert rules(verdict([], [], "2027-02-28 23:59")) == ([], [])
     found = verdict([], [], "2027-03-01 00:00")

@@ -1,0 +1,118 @@
+"""Giving a payment back by hand: say what follows, ask, request, wait for the gateway's word."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import anyio
+import typer
+
+from billing.bootstrap import House, gateway
+from billing.cli.output import err
+from billing.domain.refund import RefundStatus
+from billing.portone.client import PortOneClient
+from billing.services import change_status, refund
+from billing.services.refund import Proposal
+from billing.store import refunds, views
+from billing.store.tables import Refund
+
+T = TypeVar("T")
+
+# A person waits: long enough for a refusal to be looked up (GATEWAY_VISIBILITY_SECONDS and some).
+_PATIENCE_SECONDS = 15.0
+
+
+def give_back(
+    house: House,
+    merchant_uid: str,
+    *,
+    imp_uid: str | None = None,
+    reason: str = "",
+    yes: bool = False,
+    first: Callable[[], object] = lambda: None,
+) -> dict[str, Any]:
+    """Give one payment back and tell how it stands. `first` is done once it is sure to be wanted.
+
+    Raises `BillingError`, and `typer.Exit` when it was not confirmed."""
+    known = _known(house, merchant_uid, imp_uid)
+    if known is not None:
+        # It was confirmed when it was requested: say how it stands, or go on with it.
+        first()
+        done = known.status == RefundStatus.DONE
+        if not done:
+            _see_through(house, known.id)
+        return _document(house, known.id, already=done)
+    proposal = ask(
+        house,
+        lambda client: refund.propose(house.book, client, house.policy, merchant_uid, imp_uid),
+    )
+    if proposal.cancelled_at is None:
+        _confirm(house, proposal, yes=yes)
+    first()
+    refund_id = refund.request(house.book, proposal, reason)
+    _see_through(house, refund_id)
+    return _document(house, refund_id, already=proposal.cancelled_at is not None)
+
+
+def cancel_and_give_back(
+    house: House, customer_uid: str, *, reason: str = "", yes: bool = False
+) -> dict[str, Any]:
+    """End a subscription and give this month's payment back, or neither. Raises `BillingError`."""
+    merchant_uid, imp_uid = refund.payment_of_month(house.book, house.policy, customer_uid)
+    return give_back(
+        house,
+        merchant_uid,
+        imp_uid=imp_uid,
+        reason=reason,
+        yes=yes,
+        first=lambda: change_status.cancel(house.book, house.policy, customer_uid),
+    )
+
+
+def ask(house: House, use_case: Callable[[PortOneClient], Awaitable[T]]) -> T:
+    """Run a use case with a client of the gateway."""
+
+    async def whole() -> T:
+        async with gateway(house.settings, broker_url=house.broker_url) as client:
+            return await use_case(client)
+
+    return anyio.run(whole)
+
+
+def _confirm(house: House, proposal: Proposal, *, yes: bool) -> None:
+    zone = house.policy.plan.zone
+    until = f"{proposal.refund_by.astimezone(zone):%Y-%m-%d %H:%M}"
+    for line in (proposal.warning_en, proposal.warning_ko):
+        err.print(line, markup=False)
+    err.print(f"Possible until {until} (Seoul). {until}(서울)까지 가능합니다.", markup=False)
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        err.print("Nothing was sent: add --yes. 아무것도 전송하지 않았습니다. --yes를 붙이십시오.")
+        raise typer.Exit(2)
+    if not typer.confirm("Give it back? 환불할까요?", err=True):
+        raise typer.Exit(1)
+
+
+def _known(house: House, merchant_uid: str, imp_uid: str | None) -> Refund | None:
+    """The refund of this payment that stands, if there is one."""
+    with house.book.transaction() as tx:
+        found = refunds.of_payment(tx.session, merchant_uid, imp_uid)
+    return next((one for one in found if one.status != RefundStatus.REFUSED), None)
+
+
+def _see_through(house: House, refund_id: int) -> None:
+    patience = house.policy.visibility.total_seconds() + _PATIENCE_SECONDS
+    ask(
+        house,
+        lambda client: refund.see_through(house.book, client, house.policy, refund_id, patience),
+    )
+
+
+def _document(house: House, refund_id: int, *, already: bool) -> dict[str, Any]:
+    if already:
+        err.print("Given back already; nothing was sent. 이미 환불되었습니다.")
+    with house.book.transaction() as tx:
+        return views.refund(tx.session, house.policy.plan.zone, refund_id, already=already)

@@ -1,0 +1,151 @@
+"""Every tick asks "what is due?", and reads only that: seen in PostgreSQL's own plans."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from sqlalchemy import event, update
+
+from benchmarks.big_book import NOW, fill
+from billing.domain.policy import BillingPolicy
+from billing.services import close_cycles, dispatch, inquire, open_cycles
+from billing.store import attempts
+from billing.store.session import Book, Transaction, create_book_engine
+from billing.store.tables import Attempt
+from tests.builders import query
+
+COUNT = 50_000
+TABLES = {"subscriptions", "cycles", "attempts"}
+Step = Callable[[Transaction, BillingPolicy], object]
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@dataclass
+class Reading:
+    """What the queries of a step read: rows by table, and tables that were read whole."""
+
+    rows: Counter[str] = field(default_factory=Counter)
+    whole: set[str] = field(default_factory=set)
+
+    def add(self, node: dict[str, Any]) -> None:
+        table = node.get("Relation Name")
+        if table in TABLES:
+            read = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+            self.rows[table] += int(read * node["Actual Loops"])
+            if node["Node Type"] == "Seq Scan":
+                self.whole.add(table)
+        for part in node.get("Plans", []):
+            self.add(part)
+
+
+class Watched:
+    """A book of many subscribers whose queries are explained as they are made."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = create_book_engine(url)
+        self.book = Book(self.engine, lambda _: NOW)
+        self._reading: Reading | None = None
+        event.listen(self.engine, "before_cursor_execute", self._explain)
+
+    def reading(self, step: Step, policy: BillingPolicy) -> Reading:
+        """Run a step, and tell what its queries read."""
+        self._reading = reading = Reading()
+        self.book.run(lambda tx: step(tx, policy))
+        self._reading = None
+        return reading
+
+    def _explain(
+        self, connection: Any, _: Any, statement: str, parameters: Any, *__: object
+    ) -> None:
+        if self._reading is None or not statement.startswith("SELECT"):
+            return
+        # In the transaction of the query itself, so it sees and locks the same rows.
+        with connection.connection.cursor() as cursor:
+            cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters)
+            self._reading.add(cursor.fetchone()[0][0]["Plan"])
+
+
+@pytest.fixture
+def policy(make_policy: Callable[..., BillingPolicy]) -> BillingPolicy:
+    """All at once: no canaries first."""
+    return make_policy(canary_charges=0)
+
+
+@pytest.fixture
+def watched(database_url: str) -> Iterator[Watched]:
+    fill(database_url, COUNT)
+    made = Watched(database_url)
+    yield made
+    made.engine.dispose()
+
+
+def test_each_step_reads_only_what_is_due(watched: Watched, policy: BillingPolicy) -> None:
+    """One test for all steps, since the book takes seconds to make."""
+
+    def count(of: str) -> int:
+        return int(query(watched.book, f"SELECT count(*) FROM {of}")[0][0])
+
+    due_now = count("subscriptions WHERE status = 'active' AND next_due_at <= '2026-11-20 01:00Z'")
+    waiting = count("attempts WHERE status = 'due'")
+    unknown = count("attempts WHERE status = 'unknown'")
+    over = count("cycles WHERE status = 'open' AND closes_at <= '2026-11-20 01:00Z'")
+    soon = count(
+        "cycles WHERE status = 'open' AND closes_at > '2026-11-20 01:00Z'"
+        " AND closes_at <= '2026-11-21 01:00Z'"
+    )
+    assert due_now > open_cycles.BATCH
+    assert min(waiting, unknown, over, soon) > 0
+    paid = count("cycles WHERE status = 'paid'")
+
+    def reads(step: Step, at_most: dict[str, int]) -> None:
+        found = watched.reading(step, policy)
+        assert found.whole == set(), f"{step} reads a table whole"
+        for table, rows in found.rows.items():
+            assert rows <= at_most.get(table, 0), f"{step} reads {rows} rows of {table}"
+
+    batch = open_cycles.BATCH
+    # All that is due at most; in a larger book only a batch of it (benchmarks/due_scan.py).
+    reads(open_cycles._open_batch, {"subscriptions": due_now, "cycles": due_now})
+    assert count("attempts WHERE status = 'due'") == waiting + batch
+    # Open months whose attempt waits are read, too: never one of the many that are paid.
+    live = waiting + batch + unknown + over
+    canaries = replace(policy, canaries=5)
+    reads(
+        lambda tx, _: dispatch._hand_out(tx, canaries),
+        {"attempts": unknown + live, **{table: live for table in ("cycles", "subscriptions")}},
+    )
+    watched.book.run(lambda tx: tx.session.execute(update(Attempt).values(dispatched_at=None)))
+    reads(dispatch._hand_out, {"attempts": live, "cycles": live, "subscriptions": live})
+    assert count("attempts WHERE dispatched_at IS NOT NULL") == batch
+    # Again: all that is outstanding is counted, and none of it handed out.
+    reads(dispatch._hand_out, {"attempts": 2 * live, "cycles": live, "subscriptions": live})
+    reads(
+        lambda tx, _: attempts.take_to_ask(tx.session, tx.now, tx.now, inquire.BATCH),
+        {"attempts": unknown},
+    )
+    reads(inquire._give_up_on_expired, {"attempts": 0})
+    reads(close_cycles._warn_closing_soon, {"cycles": live})
+    assert count("cycles WHERE closing_soon_at IS NOT NULL") == soon
+    # Each cycle that ends is looked up with its subscription, and its attempts.
+    reads(close_cycles._close_batch, {"cycles": live, "subscriptions": over, "attempts": live})
+    assert count("cycles WHERE status = 'missed'") == over
+    reads(close_cycles._skip_paused, {"subscriptions": 0, "cycles": 0})
+    assert live < paid / 10, "what is live is little beside what is done"
+
+
+def test_the_watch_can_see_a_table_read_whole(watched: Watched, policy: BillingPolicy) -> None:
+    def careless(tx: Transaction, _: BillingPolicy) -> object:
+        return tx.session.execute(
+            open_cycles.select(open_cycles.Subscription).where(
+                open_cycles.Subscription.order_name == "another"
+            )
+        ).all()
+
+    found = watched.reading(careless, policy)
+    assert found.whole == {"subscriptions"}
+    assert found.rows["subscriptions"] == COUNT

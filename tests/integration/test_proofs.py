@@ -1,0 +1,132 @@
+"""Daily proofs as reconciliation writes them: both sides of every day, chained, never rewritten."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from billing.domain import proof
+from billing.domain.errors import InvalidInput
+from billing.domain.policy import BillingPolicy
+from billing.portone.client import PortOneClient
+from billing.sandbox.model import Status
+from billing.services.prove import first_missing, verify
+from billing.services.reconcile import Report, reconcile_today
+from billing.store.session import Book
+from tests.conftest import MovedClock
+from tests.town import Town
+
+
+@pytest.fixture
+def policy(make_policy: Callable[..., BillingPolicy]) -> BillingPolicy:
+    return make_policy(charge_cron="* * * * *", charges_per_second=0)
+
+
+@pytest.fixture
+def town(book: Book, policy: BillingPolicy, clock: MovedClock) -> Town:
+    """Three subscribers charged on 20 November; one was refunded in the console on the 21st."""
+    town = Town(book, policy, clock)
+    town.subscribe(3)
+    assert town.charge() == {"approved": 3}
+    town.at("2026-11-21 12:00").cancel_outside(town.paid_imp_uid(2))
+    town.at("2026-11-22 05:30")
+    return town
+
+
+def text_of(folder: Path, day: str) -> str:
+    return (folder / f"maewol-proof-{day}.txt").read_text(encoding="utf-8")
+
+
+def daily(town: Town, folder: Path) -> Report:
+    return town.run(lambda client: reconcile_today(town.book, client, town.policy, None, folder))
+
+
+def test_the_days_of_a_month(town: Town, tmp_path: Path) -> None:
+    report = daily(town, tmp_path)
+    assert report.proofs.disagree == []
+    assert report.proofs.written == [f"2026-11-{day:02d}" for day in range(1, 22)]
+    paid = text_of(tmp_path, "2026-11-20")
+    assert paid.count("3 payments, 3006 won") == 2, "money that was taken, whatever became of it"
+    assert "ledger cancelled: 0 payments" in paid
+    cancelled = text_of(tmp_path, "2026-11-21")
+    assert cancelled.count("cancelled: 1 payments, 1002 won") == 2
+    assert verify(town.book, tmp_path) == []
+
+
+def test_the_chain_goes_on_and_signed_days_stay(town: Town, tmp_path: Path) -> None:
+    daily(town, tmp_path)
+    before = text_of(tmp_path, "2026-11-20")
+    town.at("2026-12-03 05:30")
+    report = daily(town, tmp_path)
+    assert report.proofs.written[0] == "2026-11-22"
+    assert report.proofs.written[-1] == "2026-12-02"
+    assert report.proofs.changed == []
+    assert text_of(tmp_path, "2026-11-20") == before
+    assert verify(town.book, tmp_path) == []
+
+
+def test_doubled_runs_write_the_same(town: Town, tmp_path: Path) -> None:
+    async def twice(client: PortOneClient) -> list[Report]:
+        runs = (reconcile_today(town.book, client, town.policy, None, tmp_path) for _ in range(2))
+        return list(await asyncio.gather(*runs))
+
+    town.run(twice)
+    assert verify(town.book, tmp_path) == []
+    assert {proof.day_of_name(path.name) is None for path in tmp_path.iterdir()} == {False}
+
+
+def test_a_signed_day_that_the_gateway_tells_otherwise_now(town: Town, tmp_path: Path) -> None:
+    daily(town, tmp_path)
+    town.changed(town.paid_imp_uid(3), status=Status.FAILED, paid_at=0)
+    report = daily(town, tmp_path)
+    assert report.proofs.changed == ["2026-11-20"]
+    assert report.proofs.disagree == ["2026-11-20"]
+    assert not report.clean
+
+
+def test_sides_that_differ_are_written_down_as_such(town: Town, tmp_path: Path) -> None:
+    town.changed(town.paid_imp_uid(3), amount=9)
+    report = daily(town, tmp_path)
+    assert report.proofs.disagree == ["2026-11-20"]
+    assert "agree: no" in text_of(tmp_path, "2026-11-20")
+    assert verify(town.book, tmp_path) == [], "it is a true proof of a difference"
+
+
+def test_no_day_is_left_out(town: Town, tmp_path: Path) -> None:
+    town.reconcile("2026-11-01", "2026-11-10", proofs=tmp_path)
+    assert str(first_missing(tmp_path)) == "2026-11-11"
+    with pytest.raises(InvalidInput, match="--from 2026-11-11"):
+        town.reconcile("2026-11-15", "2026-11-20", proofs=tmp_path)
+    town.reconcile("2026-11-11", "2026-11-20", proofs=tmp_path)
+    assert verify(town.book, tmp_path) == []
+
+
+def test_days_before_the_beginning_are_not_added(town: Town, tmp_path: Path) -> None:
+    town.reconcile("2026-11-15", "2026-11-20", proofs=tmp_path)
+    town.reconcile("2026-11-01", "2026-11-20", proofs=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir())[0] == "maewol-proof-2026-11-15.txt"
+    assert verify(town.book, tmp_path) == []
+
+
+def test_today_is_not_proved(town: Town, tmp_path: Path) -> None:
+    town.at("2026-11-22 00:00:20")
+    report = daily(town, tmp_path)
+    assert report.proofs.written[-1] == "2026-11-20", "not all of the 21st must be visible yet"
+
+
+def test_what_is_changed_later_is_found(town: Town, tmp_path: Path) -> None:
+    daily(town, tmp_path)
+    path = tmp_path / "maewol-proof-2026-11-20.txt"
+    path.write_text(path.read_text().replace("1001", "1000"))
+    (problem, *_) = verify(town.book, tmp_path)
+    assert problem[0] == path.name
+    path.unlink()
+    assert [name for name, _ in verify(town.book, tmp_path)] == ["maewol-proof-2026-11-21.txt"] * 2
+
+
+def test_a_folder_without_proofs(town: Town, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="no proofs"):
+        verify(town.book, tmp_path)

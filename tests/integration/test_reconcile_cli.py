@@ -1,0 +1,194 @@
+"""`maewol reconcile`, `refund`, `proof verify` as a merchant types them; the sandbox a process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from billing import clock as clocks
+from billing.domain.calendar import SEOUL
+from billing.domain.policy import BillingPolicy
+from billing.embedded import Servers
+from billing.portone.client import PortOneClient
+from billing.portone.token import MemoryTokenStore
+from billing.services.charge import charge
+from billing.services.open_cycles import open_cycles
+from billing.store.session import Book
+from tests.builders import enrolled, query
+from tests.conftest import MovedClock
+
+# Every command is a process that loads Celery and SQLAlchemy: seconds each on a busy machine.
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture
+def gateway() -> Iterator[str]:
+    """The address of a sandbox."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "billing.cli", "sandbox", "--port", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        yield json.loads(process.stdout.readline())["url"]
+    finally:
+        process.terminate()
+        process.wait(20)
+        process.stdout.close()
+
+
+def ask(url: str, body: Any = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return json.load(answer)
+
+
+class Shell:
+    """Runs `maewol` as a process of its own against this test's book and gateway."""
+
+    def __init__(self, database_url: str, servers: Servers, gateway: str, folder: Path) -> None:
+        self.folder = folder
+        self.env = {
+            "PATH": "/usr/bin:/bin",
+            "MAEWOL_DATABASE_URL": database_url,
+            "MAEWOL_BROKER_URL": str(servers.broker_url),
+            "MAEWOL_PORTONE_API_URL": gateway,
+            "MAEWOL_PORTONE_IMP_KEY": "key",
+            "MAEWOL_PORTONE_IMP_SECRET": "secret",
+            "MAEWOL_GATEWAY_VISIBILITY_SECONDS": "0",
+            "COLUMNS": "200",
+        }
+
+    def run(self, *words: str, code: int) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", "from billing.cli import main; main()", *words],
+            env=self.env,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            stdin=subprocess.DEVNULL,
+        )
+        assert done.returncode == code, done.stderr
+        return done
+
+    def tick(self) -> Any:
+        """The daily run and the refunds' tick, as the scheduler's worker runs them."""
+        code = (
+            "import json; from scheduler.ticks import reconcile_, refund_;"
+            "print(json.dumps([reconcile_(), refund_()]))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=self.env,
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def document(self, *words: str, code: int = 0) -> Any:
+        return json.loads(self.run(*words, "--json", code=code).stdout)
+
+
+def charged(book: Book, policy: BillingPolicy, gateway: str, now: datetime, count: int) -> None:
+    """So many subscribers whose month is paid, at a gateway that runs on real time."""
+    today = now.astimezone(SEOUL).date()
+    last_month = today.replace(day=1) - timedelta(days=1)
+    day = min(today.day, 28, last_month.day)
+    paid_at = datetime(last_month.year, last_month.month, day, 12, tzinfo=SEOUL).isoformat()
+    people = [
+        {"customer_uid": f"c{n}", "amount": 9900 + n, "name": "plan", "paid_at": paid_at}
+        for n in range(count)
+    ]
+    ask(f"{gateway}/sandbox/customers", people)
+    enrolled(book, policy, *(f"{p['customer_uid']},{p['amount']},plan,{paid_at},," for p in people))
+    assert open_cycles(book, policy) == count
+    ids = [row[0] for row in query(book, "SELECT id FROM attempts")]
+
+    async def run() -> Any:
+        client = PortOneClient(
+            gateway,
+            "key",
+            "secret",
+            tokens=MemoryTokenStore(),
+            now=clocks.host_time,
+            monotonic=clocks.monotonic,
+            charge_timeout=10,
+            include_sandbox=False,
+        )
+        try:
+            return await charge(book, client, policy, ids)
+        finally:
+            await client.aclose()
+
+    assert asyncio.run(run()) == {"approved": count}
+
+
+def test_compare_give_back_and_prove(
+    book: Book,
+    make_policy: Callable[..., BillingPolicy],
+    clock: MovedClock,
+    gateway: str,
+    database_url: str,
+    servers: Servers,
+    tmp_path: Path,
+) -> None:
+    clock.move_to(datetime.now(UTC))
+    charged(book, make_policy(charge_cron="* * * * *", charges_per_second=0), gateway, clock.now, 3)
+    names = dict(query(book, "SELECT customer_uid, paid_merchant_uid FROM cycles c"
+        " JOIN subscriptions s ON s.id = c.subscription_id"))  # fmt: skip
+    shell = Shell(database_url, servers, gateway, tmp_path)
+    today = clock.now.astimezone(SEOUL).date()
+    span = ("--from", str(today - timedelta(days=3)), "--to", str(today + timedelta(days=1)))
+
+    clean = shell.document("reconcile", *span, "--proof", "proofs")
+    assert (clean["differences"], clean["applied"], clean["ledger"]["paid"]) == ([], [], 3)
+    assert len(clean["proofs_written"]) == 3
+    assert shell.document("proof", "verify", "proofs") == []
+
+    refused = shell.run("refund", names["c0"], code=2)
+    for said in ("Next month's payment will be refused", "다음 달 결제는", "--yes", "Seoul"):
+        assert said in refused.stderr
+    given = shell.document("refund", names["c0"], "--yes", "--reason", "asked for")
+    assert (given["status"], given["already"], given["amount"]) == ("done", False, 9900)
+    assert given["subscription_reason"] == "chain_at_risk"
+    again = shell.document("refund", names["c0"])
+    assert (again["status"], again["already"]) == ("done", True)
+
+    ended = shell.document("subscription", "cancel", "c1", "--refund", "--yes")
+    assert (ended["status"], ended["subscription"]) == ("done", "cancelled")
+
+    ask(f"{gateway}/sandbox/pay", {"customer_uid": "c2", "merchant_uid": "by-hand"})
+    found = shell.document("reconcile", *span, "--apply", code=1)
+    (double,) = found["differences"]
+    assert (double["difference"], double["merchant_uid"]) == ("double", "by-hand")
+    assert "maewol refund by-hand" in double["remedy"]
+    assert "환불" in double["remedy_ko"]
+    for _ in range(2):
+        assert shell.tick() == [{"differences": 1, "applied": 0}, {"worked_on": 0}]
+    assert query(book, "SELECT count(*) FROM events WHERE kind = 'reconcile.difference'") == [(1,)]
+    assert shell.document("status")["differences"] == 1
+
+    file = tmp_path / "proofs" / f"maewol-proof-{today - timedelta(days=2)}.txt"
+    file.write_text(file.read_text().replace("0 won", "1 won", 1))
+    (problem,) = shell.document("proof", "verify", "proofs", code=1)[:1]
+    assert problem["file"] == file.name
+
+    wrong = shell.run("reconcile", "--from", str(date(2099, 1, 1)), "--to", "2099-01-02", code=2)
+    assert "future" in wrong.stderr

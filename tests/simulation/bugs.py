@@ -292,23 +292,6 @@ async def _no_look_before(gateway: Any, policy: Any, claim: Any) -> Any:
     return Nothing()
 
 
-def _settled_from_the_claim(tx: Transaction, policy: Any) -> None:
-    for attempt, subscription_id in attempts.expired(tx.session, tx.now, inquire.BATCH):
-        attempt.status = AttemptStatus.UNKNOWN
-        attempt.provable_at = attempt.sent_at + policy.settle
-        attempt.ask_at = tx.now
-        attempt.dispatched_at = None
-        events.add(
-            tx.session,
-            at=tx.now,
-            kind="attempt.unknown",
-            subscription_id=subscription_id,
-            cycle_id=attempt.cycle_id,
-            attempt_id=attempt.id,
-            data={"why": "the lease ran out"},
-        )
-
-
 def _lost_means_due(tx: Transaction, policy: Any) -> None:
     """A lease that ran out makes the attempt due again, without a question."""
     for attempt, subscription_id in attempts.expired(tx.session, tx.now, inquire.BATCH):
@@ -473,12 +456,6 @@ BUGS: Sequence[Bug] = (
         recipe=FROZEN,
     ),
     Bug(
-        "claim that does not look at the cycle's hold",
-        lambda: _claim_asks_not_for("held"),
-        ("I10",),
-        recipe={"rates": {**LATE, "hand_payment_a_month": 90}, "subscribers": 12},
-    ),
-    Bug(
         "claim that does not look at the band",
         _all(
             lambda: _claim_asks_not_for("band_over"),
@@ -495,7 +472,8 @@ BUGS: Sequence[Bug] = (
             _replaced(change_status, "_withdraw", _withdraws_nothing),
         ),
         ("I11",),
-        recipe={"rates": {"pause_a_month": 20}},
+        recipe={"rates": {"pause_a_month": 60}, "subscribers": 16},
+        seeds=24,
     ),
     Bug(
         "worker that does not look whether charging is held",
@@ -556,12 +534,6 @@ BUGS: Sequence[Bug] = (
             _replaced(Recorder, "_is_provable", lambda self: True),
         ),
         ("I5", "I1"),
-        recipe={"rates": HARSH},
-    ),
-    Bug(
-        "settled from the claim instead of the lease's end",
-        _replaced(inquire, "_give_up_on_expired", _settled_from_the_claim),
-        ("I5",),
         recipe={"rates": HARSH},
     ),
     Bug(

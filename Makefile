@@ -1,6 +1,6 @@
 # Needs git, make and Python 3.11 or newer with venv. Every target sets up what it needs, once.
 # Kept to what GNU make 3.81 (macOS) knows.
-.PHONY: help setup demo test simulate planted chaos chaos-points check format audit lock clean
+.PHONY: help setup demo test simulate planted chaos chaos-points fuzz check format audit lock clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -35,6 +35,11 @@ chaos: setup ## kills real processes and judges by the gateway's ledger; SEED=n 
 chaos-points: setup ## kills a charge at every system call; servers away; Ctrl-C (15 minutes)
 	@$(BIN)/python -m pytest -m long tests/chaos -s $(ARGS)
 
+SECONDS := 20
+fuzz: setup ## hostile bytes, guided by coverage, SECONDS=n for each target (Python 3.11)
+	@test -d .fuzz || $(BIN)/python -m pip install --quiet --target .fuzz atheris==3.0.0
+	@PYTHONPATH=.fuzz $(BIN)/python -m tests.fuzz $(SECONDS) $(ARGS)
+
 check: setup ## format, lint, types, import rules, dependency audit
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -53,5 +58,5 @@ lock: ## choose versions anew, within the bounds of pyproject.toml
 	@sh tools/lock.sh
 
 clean: ## remove what the other targets made
-	rm -rf .venv .demo .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .fuzz .demo .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -7,6 +7,8 @@ SQLAlchemy, which take seconds to load on a small machine.
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
@@ -345,12 +347,30 @@ def doctor_(as_json: Json = False) -> None:
 @app.command()
 def up(
     workers: Annotated[int, typer.Option(min=1, max=64)] = 1,
-    flower_port: Annotated[int, typer.Option(min=0, max=65_535)] = 5555,
+    flower_port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="Default 5555 or a free one; 0: none.")
+    ] = None,
+    web_port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="Default 8000 or a free one; 0: none.")
+    ] = None,
 ) -> None:
     """Every daemon in one terminal, for one machine."""
     from billing.cli import up as daemons
 
-    raise typer.Exit(daemons.run(workers=workers, flower_port=flower_port or None))
+    raise typer.Exit(daemons.run(workers=workers, flower_port=flower_port, web_port=web_port))
+
+
+@app.command()
+def web(
+    host: Annotated[str, typer.Option(help="Beyond loopback only with credentials.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes a free one.")] = 8000,
+) -> None:
+    """The HTTP edge: webhooks, enrolment API, checkout sample, operations console."""
+    # In place of this process: the edges never import each other.
+    os.execv(  # noqa: S606 - this interpreter, with arguments that were checked
+        sys.executable,
+        [sys.executable, "-m", "billing.web", "--host", host, "--port", str(port)],
+    )
 
 
 def _moment(text: str) -> datetime:

@@ -22,20 +22,25 @@ from billing.store import schema
 from billing.store.session import create_book_engine
 
 FLOWER_USER = "maewol"
+FLOWER_PORT = 5555
+WEB_PORT = 8000
 # Flower asks who is there once, when it starts: a worker that is not up yet would be missing.
 PATIENCE_SECONDS = 60.0
 # On top of the longest request: what a worker needs to record its answer and leave.
 LEAVING_SECONDS = 15.0
 
 
-def run(*, workers: int = 1, flower_port: int | None = 5555) -> int:
-    """Run beat, ticks, `workers` charging workers and Flower until Ctrl-C; returns the exit code.
+def run(*, workers: int = 1, flower_port: int | None = 0, web_port: int | None = 0) -> int:
+    """Run beat, ticks, `workers` charging workers, the HTTP edge and Flower until Ctrl-C; returns
+    the exit code. A port of None is chosen, 0 leaves that process out.
 
     Honours `DATABASE_URL` and `BROKER_URL`; private servers otherwise. Migrates the schema first.
     Raises `InvalidSetting` without gateway credentials, `InvalidInput` for a port in use.
     """
     settings = Settings.load()
-    _check(settings, workers, flower_port)
+    _check(settings, workers)
+    flower_port = _port("--flower-port", flower_port, FLOWER_PORT)
+    web_port = _port("--web-port", web_port, WEB_PORT)
     with stop_signals() as asked, house(settings, announce=_say) as home:
         _migrate(home.database_url)
         password = secrets.token_urlsafe(12)
@@ -48,7 +53,10 @@ def run(*, workers: int = 1, flower_port: int | None = 5555) -> int:
             for program in daemons(workers):
                 supervisor.start(program)
             _say(_what_runs(home, workers))
-            if flower_port is not None and wait_for_worker(home.celery, asked):
+            if web_port:
+                supervisor.start(web(web_port))
+                _say(f"console      http://127.0.0.1:{web_port}  (this machine only)")
+            if flower_port and wait_for_worker(home.celery, asked):
                 supervisor.start(flower(flower_port, password))
                 _say(
                     f"Flower       http://127.0.0.1:{flower_port}  ({FLOWER_USER} / {password},"
@@ -74,6 +82,13 @@ def flower(port: int, password: str) -> Program:
         "flower",
         _celery("worker", "flower", "--address=127.0.0.1", f"--port={port}"),
         env={"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{password}"},
+    )
+
+
+def web(port: int) -> Program:
+    """The HTTP edge, on loopback: what reaches it from outside is a proxy's business."""
+    return Program(
+        "web", [sys.executable, "-m", "billing.web", "--host", "127.0.0.1", "--port", str(port)]
     )
 
 
@@ -111,7 +126,7 @@ def _celery(app: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "celery", "-A", app, *arguments]
 
 
-def _check(settings: Settings, workers: int, flower_port: int | None) -> None:
+def _check(settings: Settings, workers: int) -> None:
     if workers < 1:
         raise InvalidInput("--workers", workers, "nobody would charge", "Use 1 or more")
     for name in ("PORTONE_IMP_KEY", "PORTONE_IMP_SECRET"):
@@ -119,10 +134,24 @@ def _check(settings: Settings, workers: int, flower_port: int | None) -> None:
             raise InvalidSetting(
                 name, None, "not set", f"Set {PREFIX}{name} to the store's REST API credential"
             )
-    if flower_port is not None and _is_taken(flower_port):
-        raise InvalidInput(
-            "--flower-port", flower_port, "in use already", "Choose another, or 0 for none"
-        )
+
+
+def _port(option: str, asked: int | None, usual: int) -> int:
+    """The port that was asked for; else the usual one or, since charging must not wait for it, any
+    free one. Raises `InvalidInput` for one in use."""
+    if asked is None:
+        return free_port() if _is_taken(usual) else usual
+    if asked and _is_taken(asked):
+        raise InvalidInput(option, asked, "in use already", "Choose another, or 0 for none")
+    return asked
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _is_taken(port: int) -> bool:

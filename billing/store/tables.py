@@ -129,6 +129,13 @@ class Subscription(Base):
             "next_closes_at",
             postgresql_where=text("status = 'paused'"),
         ),
+        # One key is followed by at most one.
+        Index(
+            "uq_subscriptions_previous",
+            "previous_id",
+            unique=True,
+            postgresql_where=text("previous_id IS NOT NULL"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
@@ -151,6 +158,10 @@ class Subscription(Base):
     next_cycle: Mapped[int]
     next_due_at: Mapped[datetime]
     next_closes_at: Mapped[datetime]
+    # The subscription of the same customer that this registration goes on from.
+    previous_id: Mapped[int | None] = mapped_column(ForeignKey("subscriptions.id"))
+    # When the buyer data was erased on request.
+    forgotten_at: Mapped[datetime | None]
 
 
 class BuyerData(Base):
@@ -357,7 +368,19 @@ class Notice(Base):
 
     __tablename__ = "notices"
     __table_args__ = (
-        Index("ix_notices_waiting", "next_try_at", postgresql_where=text("delivered_at IS NULL")),
+        Index(
+            "ix_notices_waiting",
+            "next_try_at",
+            postgresql_where=text("delivered_at IS NULL AND dead_at IS NULL"),
+        ),
+        # The order of one subscription's notices.
+        Index(
+            "ix_notices_subscription",
+            "subscription_id",
+            "id",
+            postgresql_where=text("delivered_at IS NULL AND dead_at IS NULL"),
+        ),
+        Index("ix_notices_dead", "id", postgresql_where=text("dead_at IS NOT NULL")),
     )
 
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
@@ -367,7 +390,40 @@ class Notice(Base):
     created_at: Mapped[datetime]
     next_try_at: Mapped[datetime]
     tries: Mapped[int] = mapped_column(server_default=text("0"))
+    lease_until: Mapped[datetime | None]
     delivered_at: Mapped[datetime | None]
+    # Given up after three days, until somebody sends it again; and what was wrong the last time.
+    dead_at: Mapped[datetime | None]
+    problem: Mapped[str | None] = mapped_column(String(200))
+
+
+class Webhook(Base):
+    """What the gateway, or anybody, announced: never believed, only a reason to look."""
+
+    __tablename__ = "webhooks"
+    __table_args__ = (
+        CheckConstraint("(looked_at IS NULL) = (outcome IS NULL)", name="outcome"),
+        # A flood about one payment is one look-up.
+        Index(
+            "uq_webhooks_waiting",
+            "imp_uid",
+            unique=True,
+            postgresql_where=text("looked_at IS NULL"),
+        ),
+        Index("ix_webhooks_waiting", "look_at", postgresql_where=text("looked_at IS NULL")),
+        Index("ix_webhooks_received", "received_at"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    imp_uid: Mapped[str] = mapped_column(String(64))
+    merchant_uid: Mapped[str | None] = mapped_column(String(100))
+    claimed_status: Mapped[str | None] = mapped_column(String(20))
+    received_at: Mapped[datetime]
+    times: Mapped[int] = mapped_column(server_default=text("1"))
+    look_at: Mapped[datetime]
+    looks: Mapped[int] = mapped_column(server_default=text("0"))
+    looked_at: Mapped[datetime | None]
+    outcome: Mapped[str | None] = mapped_column(String(40))
 
 
 class Heartbeat(Base):

@@ -16,6 +16,7 @@ PLANTED = [
     ("billing/services/dispatch.py", "import billing.portone.client", "Inwards only"),
     ("billing/store/events.py", "import billing.services.record", "Inwards only"),
     ("worker/tasks.py", "import scheduler.app", "Inwards only"),
+    ("billing/web/health.py", "import billing.cli.output", "Inwards only"),
     ("billing/domain/money.py", "import sqlalchemy", "Rules know no framework"),
     ("billing/services/dispatch.py", "import celery", "Use cases know neither Celery nor httpx"),
 ]

@@ -19,7 +19,7 @@ from billing.cli import up
 from billing.cli.supervisor import Program, Supervisor
 from billing.domain.errors import InvalidInput, InvalidSetting
 
-_RUN = "from billing.cli import up; raise SystemExit(up.run(workers=1, flower_port=None))"
+_RUN = "from billing.cli import up; raise SystemExit(up.run(workers=1, flower_port=0))"
 
 
 @pytest.fixture
@@ -142,14 +142,14 @@ def test_one_that_dies_is_started_again_with_growing_pauses(folder: Path) -> Non
 
 def test_it_refuses_to_start_without_credentials() -> None:
     with pytest.raises(InvalidSetting, match="PORTONE_IMP_KEY"):
-        up.run(workers=1, flower_port=None)
+        up.run(workers=1, flower_port=0)
 
 
 def test_it_refuses_no_worker_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAEWOL_PORTONE_IMP_KEY", "key")
     monkeypatch.setenv("MAEWOL_PORTONE_IMP_SECRET", "secret")
     with pytest.raises(InvalidInput, match="--workers"):
-        up.run(workers=0, flower_port=None)
+        up.run(workers=0, flower_port=0)
 
 
 def test_the_environment_of_the_processes_names_the_servers_and_never_opens_flower() -> None:

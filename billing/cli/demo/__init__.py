@@ -83,6 +83,8 @@ def _tell_the_end(cast: Sequence[Member], stage: Stage, view: View) -> bool:
 
 def _where(stage: Stage) -> str:
     return (
-        f"Flower: http://127.0.0.1:{stage.flower_port} ({up.FLOWER_USER} / {stage.flower_password})"
+        f"Console: http://127.0.0.1:{stage.web_port}"
+        f"; Flower: http://127.0.0.1:{stage.flower_port}"
+        f" ({up.FLOWER_USER} / {stage.flower_password})"
         f"; the sandbox and its ledger: {stage.sandbox.url}; log: {stage.log}"
     )

@@ -8,7 +8,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -59,6 +58,7 @@ class Stage:
     celery: Celery
     sandbox: Till
     flower_port: int
+    web_port: int
     flower_password: str
 
     @property
@@ -120,7 +120,8 @@ def set_up(cast: list[Member], tell: Callable[[str], None]) -> Iterator[Stage]:
             supervisor=supervisor,
             celery=celery,
             sandbox=Till(log.sandbox_url()),
-            flower_port=_free_port(),
+            flower_port=up.free_port(),
+            web_port=up.free_port(),
             flower_password=secrets.token_urlsafe(9),
         )
         stage.move_clock(STARTS_AT)
@@ -129,6 +130,8 @@ def set_up(cast: list[Member], tell: Callable[[str], None]) -> Iterator[Stage]:
         tell("Starting beat, ticks, two charging workers; enrolling subscribers from a CSV file")
         for program in up.daemons(WORKERS):
             supervisor.start(Program(program.name, program.command, env=env))
+        edge = up.web(stage.web_port)
+        supervisor.start(Program(edge.name, edge.command, env=env))
         _enrol(cast, folder, env)
         for one in cast:
             if one.kind.trouble is Trouble.PAID_BY_HAND:
@@ -149,7 +152,7 @@ def _sandbox(folder: Path) -> list[str]:
     it have to be started again."""
     file = folder / "faults.json"
     file.write_text(json.dumps(faults()), encoding="utf-8")
-    options = ("--port", str(_free_port()), "--faults", str(file), "--seed", "1")
+    options = ("--port", str(up.free_port()), "--faults", str(file), "--seed", "1")
     kept = ("--data", str(folder / "sandbox.db"))
     return [sys.executable, "-m", "billing.cli", "sandbox", *options, *kept]
 
@@ -200,10 +203,3 @@ def _enrol(cast: list[Member], folder: Path, env: Mapping[str, str]) -> None:
     )
     if done.returncode != 0:
         raise BillingError(f"the subscribers could not be enrolled: {done.stdout}{done.stderr}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

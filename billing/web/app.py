@@ -1,0 +1,41 @@
+"""The application: every router, and what stands before all of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+
+import billing
+from billing.bootstrap import House, gateway
+from billing.web import health, problems
+from billing.web.edge import Connect, Edge
+from billing.web.headers import SecurityHeaders
+
+
+def create_app(house: House, connect: Connect | None = None) -> FastAPI:
+    """The ASGI application. `connect` opens a client of the gateway; the real one by default."""
+    edge = Edge(house, connect or (lambda: gateway(house.settings, broker_url=house.broker_url)))
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with edge.open():
+            yield
+
+    app = FastAPI(
+        title="Maewol",
+        version=billing.__version__,
+        summary="Recurring phone billing through PortOne V1: enrolment, webhooks, operations.",
+        lifespan=lifespan,
+        # Their pages load scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+        # A redirect would lead a client's credential to an address it did not ask for.
+        redirect_slashes=False,
+    )
+    app.state.edge = edge
+    problems.install(app)
+    app.include_router(health.router)
+    app.add_middleware(SecurityHeaders)
+    return app

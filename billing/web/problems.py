@@ -1,0 +1,111 @@
+"""Errors as problem documents (RFC 9457): what is wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from billing.domain.errors import (
+    BillingError,
+    Conflict,
+    GatewayError,
+    InvalidInput,
+    InvalidSetting,
+    NotFound,
+    TransitionRefused,
+)
+
+_log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+# The first that fits; a subclass stands before its base.
+_STATUS: tuple[tuple[type[Exception], int], ...] = (
+    (NotFound, 404),
+    (Conflict, 409),
+    (TransitionRefused, 409),
+    # The caller did nothing wrong: a setting of ours is missing.
+    (InvalidSetting, 503),
+    (InvalidInput, 422),
+    (GatewayError, 502),
+    (OperationalError, 503),
+)
+
+
+class Problem(BaseModel):
+    """RFC 9457; `errors` names the fields that are wrong."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str = ""
+    errors: list[dict[str, str]] | None = None
+
+
+def answer(status: int, detail: str = "", errors: list[dict[str, str]] | None = None) -> Response:
+    """A problem document as a response."""
+    problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors)
+    return JSONResponse(
+        problem.model_dump(exclude_none=True), status_code=status, media_type=MEDIA_TYPE
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Turn everything that a route raises into a problem document."""
+    app.add_exception_handler(BillingError, _ours)
+    app.add_exception_handler(OperationalError, _ours)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _ours(_: Request, error: Exception) -> Response:
+    status = next((number for kind, number in _STATUS if isinstance(error, kind)), 500)
+    if status == 503 and not isinstance(error, BillingError):
+        # The driver's words may hold an address or a query.
+        return answer(503, "the database cannot be reached")
+    if isinstance(error, InvalidInput) and not isinstance(error, InvalidSetting):
+        return answer(status, str(error), [{"field": error.field, "problem": error.problem}])
+    return answer(status, str(error))
+
+
+async def _http(_: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    answered = answer(error.status_code, str(error.detail or ""))
+    answered.headers.update(error.headers or {})
+    return answered
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    # Values are left out: they may be somebody's data.
+    wrong: list[dict[str, str]] = [
+        {"field": ".".join(str(part) for part in one["loc"][1:]), "problem": str(one["msg"])}
+        for one in error.errors()
+    ]
+    return answer(422, "the request does not fit its description", wrong)
+
+
+async def _unexpected(_: Request, error: Exception) -> Response:
+    _log.error("a route failed", exc_info=error)
+    return answer(500, "an error of ours; the log tells more")
+
+
+def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What OpenAPI says of the errors of a route."""
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
+        }
+        for status in statuses
+    }

@@ -48,7 +48,7 @@ def _database(engine: Engine) -> dict[str, Any]:
 def _schema(engine: Engine) -> dict[str, Any]:
     found, wanted = schema.current(engine), schema.wanted()
     detail = f"at {found or 'nothing'}, the code wants {wanted}"
-    return _check("schema", found == wanted, detail, "Run: maewol db upgrade")
+    return _check("schema", schema.fits(engine), detail, "Run: maewol db upgrade")
 
 
 def _in_the_book(book: Book) -> list[dict[str, Any]]:

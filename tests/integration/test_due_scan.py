@@ -13,7 +13,7 @@ from sqlalchemy import event, update
 from benchmarks.big_book import NOW, fill
 from billing.domain.policy import BillingPolicy
 from billing.services import close_cycles, dispatch, inquire, open_cycles
-from billing.store import attempts
+from billing.store import attempts, gauges
 from billing.store.session import Book, Transaction, create_book_engine
 from billing.store.tables import Attempt
 from tests.builders import query
@@ -62,7 +62,7 @@ class Watched:
     def _explain(
         self, connection: Any, _: Any, statement: str, parameters: Any, *__: object
     ) -> None:
-        if self._reading is None or not statement.startswith("SELECT"):
+        if self._reading is None or not statement.lstrip().startswith("SELECT"):
             return
         # In the transaction of the query itself, so it sees and locks the same rows.
         with connection.connection.cursor() as cursor:
@@ -108,6 +108,12 @@ def test_each_step_reads_only_what_is_due(watched: Watched, policy: BillingPolic
         for table, rows in found.rows.items():
             assert rows <= at_most.get(table, 0), f"{step} reads {rows} rows of {table}"
 
+    open_now = count("cycles WHERE status = 'open'")
+    live_now = count("attempts WHERE status IN ('due', 'sending', 'unknown')")
+    reads(
+        lambda tx, policy: gauges.waiting(tx.session, tx.now, policy.closing_soon),
+        {"attempts": 5 * live_now, "cycles": 3 * open_now, "subscriptions": 1},
+    )
     batch = open_cycles.BATCH
     # All that is due at most; in a larger book only a batch of it (benchmarks/due_scan.py).
     reads(open_cycles._open_batch, {"subscriptions": due_now, "cycles": due_now})

@@ -79,10 +79,10 @@ def test_every_process_of_ours_is_locked_in(name: str) -> None:
 
 def test_no_secret_is_in_the_file_and_every_image_is_pinned() -> None:
     for service in SERVICES.values():
-        assert re.fullmatch(r"[a-z/]+:\d+\.\d+(\.\d+)?", service["image"])
+        assert re.fullmatch(r"[a-z/]+:v?\d+\.\d+(\.\d+)?", service["image"])
         for name, value in (service.get("environment") or {}).items():
             if re.search("URL|KEY|SECRET|TOKEN|PASSWORD", name):
-                assert name.endswith("_FILE")
+                assert name.endswith(("_FILE", "__FILE"))
                 assert value.startswith("/run/secrets/")
 
 

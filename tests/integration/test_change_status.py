@@ -72,7 +72,7 @@ def test_pause_withdraws_what_is_due_and_tells_until_when(
     assert attempt_rows(opened) == [(1, "withdrawn")]
     assert query(opened, "SELECT status FROM cycles") == [("open",)]
     assert kinds(opened) == ["subscription.paused", "attempt.withdrawn"]
-    assert query(opened, "SELECT kind FROM notices") == [("paused",)]
+    assert query(opened, "SELECT kind FROM notices") == [("subscription.paused",)]
 
 
 def test_pause_before_the_month_names_the_end_of_the_next_band(

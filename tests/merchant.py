@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -98,7 +99,7 @@ class Merchant:
 
 
 @contextlib.contextmanager
-def a_merchant() -> Iterator[Merchant]:
+def a_merchant(tls: ssl.SSLContext | None = None) -> Iterator[Merchant]:
     """A merchant's system that takes everything, until it is told otherwise."""
     merchant = Merchant()
 
@@ -119,7 +120,10 @@ def a_merchant() -> Iterator[Merchant]:
             """A client that hangs up is what some tests are about."""
 
     server = Server(("127.0.0.1", 0), Handler)
-    merchant.url = f"http://127.0.0.1:{server.server_port}{PATH}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    scheme = "http" if tls is None else "https"
+    merchant.url = f"{scheme}://127.0.0.1:{server.server_port}{PATH}"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:

@@ -16,6 +16,7 @@ from billing.domain.notice import Cancelled, News, Paused, Resumed
 from billing.domain.plan import Declines, NoRetry, RetryAt, last_start, next_attempt, resume_at
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SUBSCRIPTION_TRANSITIONS, SubscriptionStatus
+from billing.services import news
 from billing.services.open_cycles import new_attempt
 from billing.store import attempts, events, subscriptions
 from billing.store.session import Book, Transaction
@@ -115,13 +116,13 @@ def _moves(
 def _notify(
     tx: Transaction, subscription: Subscription, before: str, policy: BillingPolicy
 ) -> None:
-    news: News = Cancelled(before=before)
+    told: News = Cancelled(before=before)
     if subscription.status == SubscriptionStatus.PAUSED:
         last = _last_chance(tx, subscription, policy)
-        news = Paused(before=before, last_chance_at=last)
+        told = Paused(before=before, last_chance_at=last)
     elif subscription.status == SubscriptionStatus.ACTIVE:
-        news = Resumed(before=before)
-    events.notify(tx.session, at=tx.now, subscription_id=subscription.id, news=news)
+        told = Resumed(before=before)
+    events.notify(tx.session, at=tx.now, subscription_id=subscription.id, news=told)
 
 
 def _open_cycle(tx: Transaction, subscription: Subscription) -> Cycle | None:
@@ -173,6 +174,7 @@ def _skip(tx: Transaction, subscription: Subscription, cycle: Cycle) -> None:
         cycle_id=cycle.id,
         data={"reason": CycleReason.CANCELLED, "cycle": cycle.number},
     )
+    events.notify(tx.session, at=tx.now, subscription_id=subscription.id, news=news.ended(cycle))
 
 
 def attempt_again(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -304,6 +306,38 @@ def test_a_receiver_that_asks_for_patience_gets_it_within_bounds(
     outbox.clock.move(seconds=75)
     outbox.until_quiet()
     assert outbox.count("delivered") == 2
+
+
+def test_only_a_certificate_that_somebody_vouches_for_is_taken(
+    outbox: Outbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = _certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with a_merchant(context) as secured:
+        outbox.url = secured.url
+        outbox.write(1)
+        assert outbox.round() == {"unreachable": 1}
+        assert outbox.one()[1] == "its certificate is not valid"
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        outbox.clock.move(minutes=2)
+        assert outbox.round(deadline=4.0) == {"delivered": 1}
+    assert len(secured.seen) == 1
+
+
+def _certificate(folder: Path) -> Path:
+    made = folder / "receiver.pem"
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl command to make a certificate with")
+    subprocess.run(
+        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+         "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
+         "-keyout", str(made), "-out", str(folder / "cert.pem")],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    made.write_text(made.read_text() + (folder / "cert.pem").read_text())
+    return made
 
 
 # -- a receiver that is down ----------------------------------------------------------------------

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from billing import clock as clocks
 from billing import logs
@@ -504,6 +505,28 @@ def test_a_clock_that_is_moved_back_leaves_nobody_waiting(outbox: Outbox) -> Non
         at=outbox.clock.now + timedelta(days=30),
     )
     assert outbox.round() == {"delivered": 1}
+
+
+def test_thousands_that_wait_behind_one_are_looked_at_once_each(outbox: Outbox) -> None:
+    """Never joined with each other, which took minutes for fifty thousand."""
+    outbox.write(1, each=3000)
+    execute(outbox.book, "ANALYZE notices")
+    plans: list[str] = []
+
+    def explain(connection: Any, _: Any, statement: str, parameters: Any, *__: object) -> None:
+        if statement.startswith("SELECT notices.id \nFROM"):
+            with connection.connection.cursor() as cursor:
+                cursor.execute(f"EXPLAIN (ANALYZE) {statement}", parameters)
+                plans.append("\n".join(row[0] for row in cursor))
+
+    with outbox.book.transaction() as tx:
+        engine = tx.session.get_bind()
+        event.listen(engine, "before_cursor_execute", explain)
+        assert notices.due(tx.session, tx.now, LEASE, 500) == [1]
+        assert len(notices.claim(tx.session, range(1, 501), tx.now, LEASE, 20)) == 1
+        event.remove(engine, "before_cursor_execute", explain)
+    assert len(plans) == 2
+    assert not any("Join" in plan or "Nested Loop" in plan for plan in plans), plans
 
 
 # -- again, and gone ------------------------------------------------------------------------------

@@ -99,9 +99,9 @@ def _enrol_somebody(folder: Path, environ: dict[str, str]) -> None:
     """In a process of its own, on the servers that run already."""
     paid_at = (datetime.now(UTC) - timedelta(days=1)).isoformat()
     words = ["subscription", "add", "--customer-uid", "somebody", "--amount", "9900", "--notify"]
+    words += ["--order-name", "plan", "--initial-paid-at", paid_at]
     subprocess.run(
-        [sys.executable, "-c", "from billing.cli import main; main()", *words]
-        + ["--order-name", "plan", "--initial-paid-at", paid_at],
+        [sys.executable, "-c", "from billing.cli import main; main()", *words],
         env=environ,
         cwd=folder,
         check=True,

@@ -1,0 +1,66 @@
+"""A Chromium for the tests: the one that is there, else one that is installed now."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_MACOS = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
+# What a browser asks of the world outside, switched off: tests speak to this machine alone.
+ARGUMENTS = (
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-quic",
+    "--disable-sync",
+    "--no-first-run",
+)
+
+
+def executable(bundled: str) -> str:
+    """The program to start. `bundled` is where Playwright keeps its own. Installs one where there
+    is none; raises `RuntimeError` with the remedy where that is not possible either."""
+    if found := _found(bundled):
+        return found
+    problems = [_run(sys.executable, "-m", "playwright", "install", "chromium")]
+    if not _found(bundled) and shutil.which("apt-get") and os.geteuid() == 0:
+        problems.append(_run("apt-get", "update", "-qq"))
+        problems.append(
+            _run("apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium")
+        )
+    if found := _found(bundled):
+        return found
+    raise RuntimeError(
+        "The browser tests need Chromium, and none could be installed. Install it (Debian: apt"
+        " install chromium; macOS: brew install --cask chromium), or name one: CHROMIUM=/path."
+        f"\n{' | '.join(filter(None, problems))}"
+    )
+
+
+def _found(bundled: str) -> str | None:
+    if named := os.environ.get("CHROMIUM"):
+        return named
+    if Path(bundled).exists():
+        return bundled
+    if _MACOS.exists():
+        return str(_MACOS)
+    return next((path for name in _NAMES if (path := shutil.which(name))), None)
+
+
+def _run(*command: str) -> str:
+    """Run it; what it complained about, or nothing."""
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{command[0]}: {error}"
+    return "" if done.returncode == 0 else f"{' '.join(command)}: {done.stderr[-400:]}"

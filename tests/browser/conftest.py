@@ -1,0 +1,52 @@
+"""A real browser, shared by the tests in this folder.
+
+Playwright's loop runs in the thread of the tests for as long as the browser lives, so nothing in
+this folder may call `asyncio.run` there: servers run as processes or in threads of their own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, sync_playwright
+
+from tests.browser.chromium import ARGUMENTS, executable
+
+DESKTOP = {"width": 1280, "height": 900}
+PHONE = {"width": 390, "height": 844}
+
+NewContext = Callable[..., BrowserContext]
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium."""
+    with sync_playwright() as playwright:
+        arguments = list(ARGUMENTS)
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            # Chromium has no sandbox for root; it opens pages of this machine only.
+            arguments.append("--no-sandbox")
+        started = playwright.chromium.launch(
+            executable_path=executable(playwright.chromium.executable_path), args=arguments
+        )
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def new_context(browser: Browser) -> Iterator[NewContext]:
+    """Makes a fresh visitor: `new_context(locale="ko-KR", viewport=PHONE)`."""
+    opened: list[BrowserContext] = []
+
+    def make(**options: object) -> BrowserContext:
+        settings = {"viewport": DESKTOP, "locale": "en-GB", **options}
+        context = browser.new_context(**settings)  # type: ignore[arg-type]
+        context.set_default_timeout(10_000)
+        opened.append(context)
+        return context
+
+    yield make
+    for context in opened:
+        context.close()

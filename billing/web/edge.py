@@ -10,14 +10,20 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
+from limits import RateLimitItemPerMinute
 
 from billing.bootstrap import House
 from billing.domain.policy import BillingPolicy
 from billing.ports import PaymentGateway
 from billing.settings import Settings
 from billing.store.session import Book
+from billing.web.limiting import Limiter
 
 Connect = Callable[[], AbstractAsyncContextManager[PaymentGateway]]
+
+
+def _refusals() -> Limiter:
+    return Limiter(RateLimitItemPerMinute(30), RateLimitItemPerMinute(600))
 
 
 @dataclass
@@ -26,6 +32,8 @@ class Edge:
 
     house: House
     connect: Connect
+    # Requests with a wrong credential.
+    refusals: Limiter = field(default_factory=_refusals)
     _exits: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
     _client: PaymentGateway | None = None
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -55,6 +63,7 @@ class Edge:
         try:
             yield
         finally:
+            self._client = None
             await self._exits.aclose()
 
 

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 import billing
 from billing.bootstrap import House, gateway
-from billing.web import health, problems
+from billing.web import health, problems, webhooks
 from billing.web.api import cycles, reference, subscriptions
 from billing.web.api.routes import EncodedPaths
 from billing.web.edge import Connect, Edge
@@ -46,6 +46,7 @@ def create_app(house: House, connect: Connect | None = None) -> FastAPI:
     app.include_router(health.router)
     app.include_router(subscriptions.router)
     app.include_router(cycles.router)
+    app.include_router(webhooks.router)
     app.include_router(reference.router)
     # The last one added stands before all others.
     app.add_middleware(problems.Unexpected)

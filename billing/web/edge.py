@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
-from limits import RateLimitItemPerMinute
+from limits import RateLimitItemPerMinute, RateLimitItemPerSecond
 
 from billing.bootstrap import House
 from billing.domain.policy import BillingPolicy
@@ -26,6 +26,19 @@ def _refusals() -> Limiter:
     return Limiter(RateLimitItemPerMinute(30), RateLimitItemPerMinute(600))
 
 
+# The gateway announces every charge, from two or three addresses, or from the one of a proxy.
+_LEAST_WEBHOOKS_PER_SECOND = 20
+_WINDOW_SECONDS = 10
+
+
+def _webhooks(settings: Settings) -> Limiter:
+    each = max(_LEAST_WEBHOOKS_PER_SECOND, 2 * int(settings.charges_per_second or 50))
+    return Limiter(
+        RateLimitItemPerSecond(each * _WINDOW_SECONDS, _WINDOW_SECONDS),
+        RateLimitItemPerSecond(2 * each * _WINDOW_SECONDS, _WINDOW_SECONDS),
+    )
+
+
 @dataclass
 class Edge:
     """The house and one client of the gateway, made when the first route asks for it."""
@@ -34,9 +47,13 @@ class Edge:
     connect: Connect
     # Requests with a wrong credential.
     refusals: Limiter = field(default_factory=_refusals)
+    webhooks: Limiter = field(init=False)
     _exits: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
     _client: PaymentGateway | None = None
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def __post_init__(self) -> None:
+        self.webhooks = _webhooks(self.settings)
 
     @property
     def settings(self) -> Settings:

@@ -209,6 +209,7 @@ def _subscription(
         "reference": row.reference,
         "previous": previous,
         "next": following,
+        "forgotten_at": moment(row.forgotten_at, zone),
     }
 
 

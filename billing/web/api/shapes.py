@@ -82,6 +82,7 @@ class Subscription(BaseModel):
     reference: str | None
     previous: str | None = Field(description="`customer_uid` that the customer had before.")
     next: str | None = Field(description="`customer_uid` that the customer has now.")
+    forgotten_at: datetime | None = Field(description="When the buyer data was erased.")
 
 
 class Words(BaseModel):

@@ -12,11 +12,9 @@ from billing.bootstrap import House, gateway
 from billing.web import health, problems, webhooks
 from billing.web.api import cycles, reference, subscriptions
 from billing.web.api.routes import EncodedPaths
+from billing.web.bodies import Bodies
 from billing.web.edge import Connect, Edge
 from billing.web.headers import SecurityHeaders
-
-# Many times the longest document that any route takes.
-LARGEST_BODY = 64 * 1024
 
 
 def create_app(house: House, connect: Connect | None = None) -> FastAPI:
@@ -33,7 +31,6 @@ def create_app(house: House, connect: Connect | None = None) -> FastAPI:
         version=billing.__version__,
         summary="Recurring phone billing through PortOne V1: enrolment, webhooks, operations.",
         lifespan=lifespan,
-        max_body_size=LARGEST_BODY,
         # Their pages load scripts from elsewhere; ours is `reference`.
         openapi_url=None,
         docs_url=None,
@@ -51,5 +48,6 @@ def create_app(house: House, connect: Connect | None = None) -> FastAPI:
     # The last one added stands before all others.
     app.add_middleware(problems.Unexpected)
     app.add_middleware(EncodedPaths)
+    app.add_middleware(Bodies)
     app.add_middleware(SecurityHeaders)
     return app

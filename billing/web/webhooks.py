@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from billing.portone import webhook
 from billing.portone.answer import Unreadable
 from billing.services.receive_webhook import receive_webhook
+from billing.web.bodies import read_at_most
 from billing.web.edge import TheEdge
 from billing.web.limiting import peer_of
 from billing.web.problems import described
@@ -55,7 +56,6 @@ class Received(BaseModel):
     response_model=Received,
     responses=described(400, 408, 413, 429, 503),
     openapi_extra=_BODY,
-    max_body_size=LARGEST,
 )
 async def portone(request: Request, edge: TheEdge) -> Received:
     """PortOne's webhook. No credential: only its `imp_uid` is used, to ask the gateway.
@@ -65,7 +65,8 @@ async def portone(request: Request, edge: TheEdge) -> Received:
     if wait is not None:
         raise HTTPException(429, "too many webhooks", {"Retry-After": str(wait)})
     try:
-        one = webhook.read(request.headers.get("content-type", ""), await request.body())
+        body = await read_at_most(request, LARGEST)
+        one = webhook.read(request.headers.get("content-type", ""), body)
     except Unreadable as error:
         raise HTTPException(400, str(error)) from None
     if not await asyncio.to_thread(receive_webhook, edge.book, one):

@@ -12,6 +12,7 @@ import pytest
 from billing.domain.calendar import SEOUL
 from billing.domain.errors import Conflict, GatewayUnavailable, InvalidInput, NotFound
 from billing.domain.policy import BillingPolicy
+from billing.domain.webhook import announced
 from billing.portone.client import PortOneClient
 from billing.sandbox import NewCustomer, mood, register
 from billing.sandbox.model import Payment, Schedule
@@ -19,7 +20,9 @@ from billing.services import change_status
 from billing.services.close_cycles import close_cycles
 from billing.services.enrol_payment import EnrolledPayment, enrol_payment
 from billing.services.invariants import broken
+from billing.services.look_at_webhooks import look_at_webhooks
 from billing.services.open_cycles import open_cycles
+from billing.services.receive_webhook import receive_webhook
 from billing.store.session import Book
 from tests.builders import KEY, enrolled, query
 from tests.conftest import MovedClock
@@ -127,6 +130,28 @@ def test_two_at_once_are_one(world: World) -> None:
     found = world.ask(both)
     assert sorted(one.added for one in found) == [False, True]
     assert counts(world) == (1, 1, 1)
+
+
+def test_while_its_webhook_is_looked_up(world: World) -> None:
+    """Whichever is first: enrolled once, and nobody is alarmed by the news of it."""
+    payments = [registered(world, f"customer-{number}") for number in range(3)]
+    for payment in payments:
+        receive_webhook(world.book, announced(payment.imp_uid, payment.merchant_uid, "paid"))
+
+    async def both(gateway: PortOneClient) -> None:
+        looking = look_at_webhooks(world.book, gateway, world.policy)
+        enrolling = (
+            enrol_payment(world.book, world.policy, lambda: KEY, gateway, one.imp_uid)
+            for one in payments
+        )
+        await asyncio.gather(looking, *enrolling)
+
+    world.ask(both)
+    assert counts(world) == (3, 3, 3)
+    assert world.alarms() == []
+    outcomes = {row[0] for row in query(world.book, "SELECT outcome FROM webhooks")}
+    assert outcomes <= {"stranger", "agrees"}
+    assert broken(world.book, world.policy) == []
 
 
 def test_a_payment_that_the_gateway_does_not_know(world: World) -> None:

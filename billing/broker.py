@@ -37,6 +37,7 @@ TICK_SEAL = "maewol.tick.seal"
 TICK_CHECK = "maewol.tick.check"
 TICK_REFUND = "maewol.tick.refund"
 TICK_NOTIFY = "maewol.tick.notify"
+TICK_WEBHOOKS = "maewol.tick.webhooks"
 TICK_RECONCILE = "maewol.tick.reconcile"
 
 # A tick that nobody ran is worth nothing when the next one is there.

@@ -14,6 +14,7 @@ from billing.broker import (
     TICK_RECONCILE,
     TICK_REFUND,
     TICK_SEAL,
+    TICK_WEBHOOKS,
     TICKS_QUEUE,
 )
 from billing.domain.plan import Cron
@@ -40,6 +41,7 @@ _scans = (
     TICK_SEAL,
     TICK_REFUND,
     TICK_NOTIFY,
+    TICK_WEBHOOKS,
 )
 _schedule = {
     **dict.fromkeys(_scans, _scan),

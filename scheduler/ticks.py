@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from typing import Any
 
 from billing.broker import (
@@ -16,6 +17,7 @@ from billing.broker import (
     TICK_RECONCILE,
     TICK_REFUND,
     TICK_SEAL,
+    TICK_WEBHOOKS,
     checked_ids,
 )
 from billing.domain.errors import BrokerUnavailable
@@ -23,6 +25,7 @@ from billing.services.check import check
 from billing.services.close_cycles import close_cycles
 from billing.services.dispatch import dispatch
 from billing.services.inquire import find_unknown
+from billing.services.look_at_webhooks import look_at_webhooks, waiting
 from billing.services.notify import deliver, find_due
 from billing.services.open_cycles import open_cycles
 from billing.services.reconcile import reconcile_today
@@ -107,6 +110,18 @@ def notify(notice_ids: Any) -> dict[str, int]:
         # There may be more; without a broker the schedule finds it all the same.
         with contextlib.suppress(BrokerUnavailable):
             _house.queue.notify_soon()
+    return dict(tally)
+
+
+@app.task(name=TICK_WEBHOOKS)  # type: ignore[untyped-decorator]
+def webhooks_() -> dict[str, int]:
+    # As for refunds: no client of the gateway where nothing waits for it.
+    tally = Counter[str]()
+    if waiting(_house.book):
+        tally = this_process.run(
+            lambda gateway: look_at_webhooks(_house.book, gateway, _house.policy)
+        )
+    _seen(TICK_WEBHOOKS)
     return dict(tally)
 
 

@@ -274,6 +274,20 @@ def of_cycles(session: Session, cycle_ids: Sequence[int]) -> dict[int, list[Atte
     return found
 
 
+def in_flight(session: Session, subscription_id: int) -> bool:
+    """Whether a request of any month of a subscription may still be on its way, or go again."""
+    query = (
+        select(Attempt.id)
+        .join(Cycle, Cycle.id == Attempt.cycle_id)
+        .where(
+            Cycle.subscription_id == subscription_id,
+            Attempt.status.in_([AttemptStatus.SENDING, AttemptStatus.UNKNOWN]),
+        )
+        .limit(1)
+    )
+    return session.execute(query).first() is not None
+
+
 def newest_of(session: Session, cycle_id: int) -> int | None:
     """The live attempt of a cycle, or else its last one."""
     query = (

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from billing.domain.attempt import AttemptStatus
 from billing.domain.cycle import CycleStatus
@@ -17,6 +18,14 @@ from billing.domain.notice import NoticeStatus
 from billing.domain.subscription import SubscriptionStatus
 from billing.store import differences, health, notices, refunds
 from billing.store.tables import Attempt, Cycle, Refund, Subscription
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some rows, and the id of the last of them where there are more."""
+
+    items: list[dict[str, Any]]
+    last_id: int | None
 
 
 def status(
@@ -65,6 +74,23 @@ def cycles(
     limit: int = 100,
 ) -> list[dict[str, Any]]:
     """Cycles, newest first, each with its attempts."""
+    page = cycle_page(
+        session, zone, status=status, customer_uid=customer_uid, number=number, limit=limit
+    )
+    return page.items
+
+
+def cycle_page(
+    session: Session,
+    zone: ZoneInfo,
+    *,
+    status: str | None = None,
+    customer_uid: str | None = None,
+    number: int | None = None,
+    before: int | None = None,
+    limit: int = 100,
+) -> Page:
+    """Cycles with an id below `before`, newest first, each with its attempts."""
     query = select(Cycle, Subscription.customer_uid).join(
         Subscription, Subscription.id == Cycle.subscription_id
     )
@@ -74,11 +100,15 @@ def cycles(
         query = query.where(Subscription.customer_uid == customer_uid)
     if number is not None:
         query = query.where(Cycle.number == number)
-    rows = session.execute(query.order_by(Cycle.id.desc()).limit(limit)).all()
+    if before is not None:
+        query = query.where(Cycle.id < before)
+    found = session.execute(query.order_by(Cycle.id.desc()).limit(limit + 1)).all()
+    rows = found[:limit]
     attempts = _attempts(session, [row.Cycle.id for row in rows])
-    return [
+    items = [
         _cycle(row.Cycle, row.customer_uid, attempts.get(row.Cycle.id, []), zone) for row in rows
     ]
+    return Page(items, rows[-1].Cycle.id if len(found) > limit else None)
 
 
 def _attempts(session: Session, cycle_ids: Sequence[int]) -> dict[int, list[Attempt]]:
@@ -130,29 +160,60 @@ def subscriptions(
     customer_uid: str | None = None,
     limit: int = 100,
 ) -> list[dict[str, Any]]:
-    """Subscriptions, newest first; without buyer data."""
-    query = select(Subscription)
+    """Subscriptions, newest first; without buyer data.
+
+    `previous` and `next` are the `customer_uid`s under which the same customer was registered
+    before and after."""
+    page = subscription_page(session, zone, status=status, customer_uid=customer_uid, limit=limit)
+    return page.items
+
+
+def subscription_page(
+    session: Session,
+    zone: ZoneInfo,
+    *,
+    status: str | None = None,
+    customer_uid: str | None = None,
+    before: int | None = None,
+    limit: int = 100,
+) -> Page:
+    """Subscriptions with an id below `before`, newest first."""
+    earlier, later = aliased(Subscription), aliased(Subscription)
+    query = (
+        select(Subscription, earlier.customer_uid, later.customer_uid)
+        .outerjoin(earlier, earlier.id == Subscription.previous_id)
+        .outerjoin(later, later.previous_id == Subscription.id)
+    )
     if status is not None:
         query = query.where(Subscription.status == status)
     if customer_uid is not None:
         query = query.where(Subscription.customer_uid == customer_uid)
-    rows = session.execute(query.order_by(Subscription.id.desc()).limit(limit)).scalars()
-    return [
-        {
-            "customer_uid": row.customer_uid,
-            "status": row.status,
-            "reason": row.status_reason,
-            "amount": row.amount,
-            "order_name": row.order_name,
-            "anchor_on": row.anchor_on.isoformat(),
-            "initial_paid_at": moment(row.initial_paid_at, zone),
-            "enrolled_at": moment(row.enrolled_at, zone),
-            "next_cycle": row.next_cycle,
-            "next_due_at": moment(row.next_due_at, zone),
-            "reference": row.reference,
-        }
-        for row in rows
-    ]
+    if before is not None:
+        query = query.where(Subscription.id < before)
+    found = session.execute(query.order_by(Subscription.id.desc()).limit(limit + 1)).all()
+    items = [_subscription(row, zone, previous, after) for row, previous, after in found[:limit]]
+    return Page(items, found[limit - 1][0].id if len(found) > limit else None)
+
+
+def _subscription(
+    row: Subscription, zone: ZoneInfo, previous: str | None, following: str | None
+) -> dict[str, Any]:
+    return {
+        "customer_uid": row.customer_uid,
+        "status": row.status,
+        "reason": row.status_reason,
+        "amount": row.amount,
+        "order_name": row.order_name,
+        "anchor_on": row.anchor_on.isoformat(),
+        "initial_paid_at": moment(row.initial_paid_at, zone),
+        "enrolled_at": moment(row.enrolled_at, zone),
+        "next_cycle": row.next_cycle,
+        "next_due_at": moment(row.next_due_at, zone),
+        "reference": row.reference,
+        "previous": previous,
+        "next": following,
+        "forgotten_at": moment(row.forgotten_at, zone),
+    }
 
 
 def refund(session: Session, zone: ZoneInfo, refund_id: int, *, already: bool) -> dict[str, Any]:

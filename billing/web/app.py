@@ -9,7 +9,10 @@ from fastapi import FastAPI
 
 import billing
 from billing.bootstrap import House, gateway
-from billing.web import health, metrics, problems
+from billing.web import health, metrics, problems, webhooks
+from billing.web.api import cycles, reference, subscriptions
+from billing.web.api.routes import EncodedPaths
+from billing.web.bodies import Bodies
 from billing.web.edge import Connect, Edge
 from billing.web.headers import SecurityHeaders
 
@@ -28,7 +31,8 @@ def create_app(house: House, connect: Connect | None = None) -> FastAPI:
         version=billing.__version__,
         summary="Recurring phone billing through PortOne V1: enrolment, webhooks, operations.",
         lifespan=lifespan,
-        # Their pages load scripts from elsewhere.
+        # Their pages load scripts from elsewhere; ours is `reference`.
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         # A redirect would lead a client's credential to an address it did not ask for.
@@ -38,5 +42,13 @@ def create_app(house: House, connect: Connect | None = None) -> FastAPI:
     problems.install(app)
     app.include_router(health.router)
     app.include_router(metrics.router)
+    app.include_router(subscriptions.router)
+    app.include_router(cycles.router)
+    app.include_router(webhooks.router)
+    app.include_router(reference.router)
+    # The last one added stands before all others.
+    app.add_middleware(problems.Unexpected)
+    app.add_middleware(EncodedPaths)
+    app.add_middleware(Bodies)
     app.add_middleware(SecurityHeaders)
     return app

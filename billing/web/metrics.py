@@ -11,7 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -25,7 +25,7 @@ from starlette.responses import Response
 import billing
 from billing.services.measure import Gateway, Measured, measure, newest_line
 from billing.store.gauges import LINES_AT_ONCE, SECONDS
-from billing.web.access import ApiToken
+from billing.web.access import check_api_token
 from billing.web.edge import Edge
 
 router = APIRouter(tags=["health"])
@@ -33,7 +33,10 @@ router = APIRouter(tags=["health"])
 _WAITING = {
     "due": ("attempts_due", "Attempts planned, now or later"),
     "ready": ("attempts_ready", "Attempts that may go now and were not claimed yet"),
-    "oldest_ready_seconds": ("oldest_ready_seconds", "Since the slot of the oldest attempt that may go"),
+    "oldest_ready_seconds": (
+        "oldest_ready_seconds",
+        "Since the slot of the oldest attempt that may go",
+    ),
     "outstanding": ("attempts_outstanding", "Attempts handed to workers and not finished"),
     "sending": ("attempts_sending", "Attempts whose request may be on its way"),
     "unknown": ("attempts_unknown", "Attempts whose outcome the gateway is asked for"),
@@ -141,7 +144,7 @@ def _of_the_gateway(gateway: Gateway) -> Iterator[Metric]:
             yield GaugeMetricFamily(f"maewol_{name}", text, value=value)
 
 
-@router.get("/metrics", dependencies=[ApiToken], response_class=Response)
+@router.get("/metrics", dependencies=[Depends(check_api_token)], response_class=Response)
 def metrics(request: Request) -> Response:
     """Figures for Prometheus. No personal data; by API token, or from this machine."""
     registry: CollectorRegistry | None = getattr(request.app.state, "registry", None)

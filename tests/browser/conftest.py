@@ -20,7 +20,8 @@ PHONE = {"width": 390, "height": 844}
 NewContext = Callable[..., BrowserContext]
 
 
-@pytest.fixture(scope="package")
+# A module at a time: the loop must be gone before other tests come to this process.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Headless Chromium."""
     with sync_playwright() as playwright:

@@ -5,7 +5,6 @@ Every name carries the prefix `MAEWOL_`. A secret `X` may also come from a file,
 
 from __future__ import annotations
 
-import base64
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from billing.domain.attempt import check_prefix
 from billing.domain.calendar import SEOUL, CalendarPolicy
 from billing.domain.errors import InvalidInput, InvalidSetting
 from billing.domain.plan import Cron, PlanPolicy
+from billing.signing import MAKE_ONE, check_receiver, signing_keys
 
 PREFIX = "MAEWOL_"
 # The request's deadline, then this long to write the record, must fit in the lease.
@@ -43,9 +43,6 @@ _SECRETS = frozenset(
         "INSTALLATION_KEY",
     }
 )
-
-_SECRET_MARK = "whsec_"  # noqa: S105 - how a secret begins
-_MAKE_ONE = 'Make one: echo "whsec_$(openssl rand -base64 32)"'
 
 
 class Settings(BaseSettings):
@@ -178,38 +175,13 @@ class Settings(BaseSettings):
     @field_validator("notice_url")
     @classmethod
     def _receiver(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        try:
-            parts = urlsplit(value)
-            port, secret = parts.port, parts.username or parts.password
-        except ValueError:
-            raise InvalidSetting(
-                "NOTICE_URL", value, "not an address", "Use https://host/path"
-            ) from None
-        if secret is not None:
-            raise InvalidSetting(
-                "NOTICE_URL",
-                "********",
-                "holds a user or password, which `doctor` would print",
-                "Leave it out: the signature says who sends",
-            )
-        loopback = parts.hostname in {"localhost", "127.0.0.1", "::1"}
-        https = parts.scheme == "https" or (parts.scheme == "http" and loopback)
-        if not parts.hostname or not https or port == 0 or not _is_plain(value):
-            raise InvalidSetting(
-                "NOTICE_URL",
-                value,
-                "not an https address",
-                "Use https://…; plain http is for a receiver on this machine only",
-            )
-        return value
+        return None if value is None else check_receiver(value)
 
     @field_validator("notice_secret")
     @classmethod
     def _signing_secrets(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            _signing_keys(value)
+            signing_keys(value.get_secret_value())
         return value
 
     @field_validator("database_url")
@@ -250,7 +222,7 @@ class Settings(BaseSettings):
         (contract.md, Settings)."""
         if self.notice_url is not None and self.notice_secret is None:
             raise InvalidSetting(
-                "NOTICE_SECRET", None, "not set, but NOTICE_URL is: notices are signed", _MAKE_ONE
+                "NOTICE_SECRET", None, "not set, but NOTICE_URL is: notices are signed", MAKE_ONE
             )
         deadline = self.portone_timeout_seconds
         _at_least(
@@ -297,7 +269,8 @@ class Settings(BaseSettings):
     @cached_property
     def notice_keys(self) -> list[bytes]:
         """The keys that notices are signed with, the one in use first."""
-        return [] if self.notice_secret is None else _signing_keys(self.notice_secret)
+        secret = self.notice_secret
+        return [] if secret is None else signing_keys(secret.get_secret_value())
 
     @property
     def lease(self) -> timedelta:
@@ -348,36 +321,6 @@ def effective(settings: Settings) -> Iterator[tuple[str, str]]:
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         yield name.upper(), "********" if isinstance(value, SecretStr) else str(value)
-
-
-def _signing_keys(value: SecretStr) -> list[bytes]:
-    """The keys in `NOTICE_SECRET`, in the form of Standard Webhooks, so that every library reads
-    them alike: `whsec_` and base64 of 24 to 64 bytes; two while they are changed. Raises
-    `InvalidSetting`."""
-    texts = value.get_secret_value().split()
-    try:
-        keys = [
-            base64.b64decode(text.removeprefix(_SECRET_MARK), validate=True)
-            for text in texts
-            if text.startswith(_SECRET_MARK)
-        ]
-    except ValueError:
-        keys = []
-    if len(keys) != len(texts) or not 1 <= len(keys) <= 2:
-        raise InvalidSetting(
-            "NOTICE_SECRET",
-            "********",
-            f"not {_SECRET_MARK}… with base64 behind it, or two of those with a space between",
-            _MAKE_ONE,
-        )
-    if any(not 24 <= len(key) <= 64 for key in keys):
-        raise InvalidSetting("NOTICE_SECRET", "********", "not 24 to 64 bytes long", _MAKE_ONE)
-    return keys
-
-
-def _is_plain(url: str) -> bool:
-    """Without spaces and control characters, which would be read in more than one way."""
-    return url.isprintable() and not any(sign.isspace() for sign in url)
 
 
 def _readable(value: SecretStr, name: str, read: Callable[[str], object]) -> None:

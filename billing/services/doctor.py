@@ -86,7 +86,7 @@ def _notices(asked: Receiver, dead: int) -> dict[str, Any]:
     return _check(
         "notices",
         asked.problem is None and not dead,
-        f"the last one: {last}" + (f"; {dead} dead letters" if dead else ""),
+        f"the last one: {last}" + (f"; dead letters: {dead}" if dead else ""),
         "Look at the receiver, then: maewol notices test, maewol notices resend --dead",
     )
 

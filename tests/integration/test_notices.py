@@ -191,8 +191,8 @@ def test_the_order_of_each_subscription_holds_whatever_fails(outbox: Outbox, see
     luck = random.Random(seed)
     kinds = [*[Answer()] * 4, BROKEN, BUSY, Answer(400), Answer(reset=True)]
     outbox.merchant.answer = lambda _: luck.choice(kinds)
-    for _ in range(5):
-        outbox.write(*luck.sample(range(1, 9), 8))
+    for _ in range(4):
+        outbox.write(*luck.sample(range(1, 7), 6))
     written = {
         subscription_id: [
             row[0]
@@ -202,12 +202,12 @@ def test_the_order_of_each_subscription_holds_whatever_fails(outbox: Outbox, see
                 id=subscription_id,
             )
         ]
-        for subscription_id in range(1, 9)
+        for subscription_id in range(1, 7)
     }
     while outbox.count("waiting"):
         outbox.round()
         outbox.to_next_try()
-    assert outbox.count("delivered") == 40
+    assert outbox.count("delivered") == 24
     for numbers in written.values():
         taken = [int(one.webhook_id.split("_")[1]) for one in outbox.merchant.taken]
         first = list(dict.fromkeys(number for number in taken if number in numbers))
@@ -345,7 +345,7 @@ def _certificate(folder: Path) -> Path:
 
 
 def test_a_receiver_that_is_down_is_not_asked_about_each_notice(outbox: Outbox) -> None:
-    outbox.write(*range(1, 201))
+    outbox.write(*range(1, 61))
     outbox.url = NOWHERE
     assert outbox.round() == {"unreachable": WIDTH}
     for _ in range(3):
@@ -357,17 +357,17 @@ def test_a_receiver_that_is_down_is_not_asked_about_each_notice(outbox: Outbox) 
     assert outbox.round()["delivered"] > WIDTH
     outbox.clock.move(minutes=5)
     outbox.until_quiet()
-    assert outbox.count("delivered") == 200
+    assert outbox.count("delivered") == 60
 
 
 def test_an_outage_of_days_is_one_alarm_of_each_kind_and_all_is_kept(outbox: Outbox) -> None:
     outbox.url = NOWHERE
-    outbox.write(*range(1, 201))
+    outbox.write(*range(1, 61))
     for _ in range(14):
         outbox.round()
         outbox.clock.move(hours=6)
         outbox.write(1000)
-    assert outbox.count("dead") == 201, "those of three days and more"
+    assert outbox.count("dead") == 61, "those of three days and more"
     assert outbox.count("waiting") == 13
     assert outbox.alarms() == ["receiver.down", "notice.dead"]
     assert len(outbox.merchant.seen) == 0
@@ -376,14 +376,14 @@ def test_an_outage_of_days_is_one_alarm_of_each_kind_and_all_is_kept(outbox: Out
     outbox.until_quiet()
     assert resend_dead(outbox.book) == outbox.count("waiting") > 0
     outbox.until_quiet()
-    assert outbox.count("delivered") == 214
+    assert outbox.count("delivered") == 74
 
 
 def test_a_refused_notice_is_tried_for_three_days_and_then_dead_with_one_alarm(
     outbox: Outbox,
 ) -> None:
     outbox.merchant.answer = lambda _: BROKEN
-    for subscription_id in (1, 2, 3):
+    for subscription_id in (1, 2):
         outbox.write(subscription_id, each=2)
     began = outbox.clock.now
     while outbox.count("waiting"):
@@ -392,7 +392,7 @@ def test_a_refused_notice_is_tried_for_three_days_and_then_dead_with_one_alarm(
     assert outbox.clock.now - began <= TRIED_FOR + timedelta(minutes=30)
     tries = [row[0] for row in query(outbox.book, "SELECT tries FROM notices ORDER BY id")]
     assert all(12 <= count <= 18 for count in tries[::2])
-    assert tries[1::2] == [1, 1, 1], "those behind them had their turn, too"
+    assert tries[1::2] == [1, 1], "those behind them had their turn, too"
     assert outbox.alarms() == ["notice.dead"]
 
 
@@ -509,7 +509,7 @@ def test_a_clock_that_is_moved_back_leaves_nobody_waiting(outbox: Outbox) -> Non
 
 def test_thousands_that_wait_behind_one_are_looked_at_once_each(outbox: Outbox) -> None:
     """Never joined with each other, which took minutes for fifty thousand."""
-    outbox.write(1, each=3000)
+    outbox.write(1, each=1000)
     execute(outbox.book, "ANALYZE notices")
     plans: list[str] = []
 

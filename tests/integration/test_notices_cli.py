@@ -118,7 +118,7 @@ def test_the_doctor_says_what_the_receiver_answered_last(maewol: Maewol, three: 
         found = {one["name"]: one for one in maewol("doctor", code=1)["checks"]}["notices"]
         return found["ok"], found["detail"]
 
-    assert check() == (False, "the last one: nothing was sent yet; 1 dead letters")
+    assert check() == (False, "the last one: nothing was sent yet; dead letters: 1")
     execute(three, "UPDATE notices SET dead_at = NULL")
     execute(three, "UPDATE receiver SET tried_at = now(), problem = 'answered 500'")
     assert check() == (False, "the last one: answered 500")

@@ -19,12 +19,13 @@ from billing.sandbox.model import Payment, Schedule
 from billing.services import change_status
 from billing.services.close_cycles import close_cycles
 from billing.services.enrol_payment import EnrolledPayment, enrol_payment
+from billing.services.import_subscriptions import import_subscriptions
 from billing.services.invariants import broken
 from billing.services.look_at_webhooks import look_at_webhooks
 from billing.services.open_cycles import open_cycles
 from billing.services.receive_webhook import receive_webhook
 from billing.store.session import Book
-from tests.builders import KEY, enrolled, query
+from tests.builders import KEY, a_file, enrolled, execute, query
 from tests.conftest import MovedClock
 from tests.world import World
 
@@ -217,6 +218,16 @@ def test_a_known_customer_with_other_facts(world: World) -> None:
     assert query(world.book, "SELECT anchor_on::text FROM subscriptions") == [("2026-10-20",)]
 
 
+def test_a_known_customer_whose_first_payment_is_said_to_be_another(world: World) -> None:
+    payment = registered(world, buyer_name="", buyer_tel="")
+    paid_at = (world.clock.now - timedelta(minutes=1)).isoformat()
+    header = "customer_uid,amount,order_name,initial_paid_at,initial_imp_uid"
+    rows = a_file(f"customer-1,9900,월정액,{paid_at},imp_other", header=header)
+    assert import_subscriptions(world.book, world.policy, lambda: KEY, rows).added == 1
+    with pytest.raises(Conflict, match="another payment as this customer's first"):
+        enrol(world, payment.imp_uid)
+
+
 def test_test_payments_only_where_they_are_wanted(world: World) -> None:
     payment = registered(world, sandbox=True)
     with pytest.raises(NotFound):
@@ -237,6 +248,8 @@ def test_a_suspended_customer_goes_on_with_a_new_key(world: World) -> None:
     assert enrol(world, world.sandbox.ledger.payments[-1].imp_uid, previous="old").added is False
     assert query(world.book, "SELECT count(*) FROM notices WHERE kind = 'cancelled'") == [(1,)]
     assert broken(world.book, world.policy) == []
+    execute(world.book, "UPDATE subscriptions SET status = 'active' WHERE customer_uid = 'old'")
+    assert "I1 one registration" in [one.name for one in broken(world.book, world.policy)]
 
 
 def suspended(world: World, name: str) -> None:

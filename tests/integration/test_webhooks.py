@@ -14,7 +14,7 @@ from billing.domain.webhook import announced
 from billing.sandbox import HandPayment, NewCustomer, mood, pay, register
 from billing.sandbox.model import Payment, Status
 from billing.services.invariants import broken
-from billing.services.look_at_webhooks import WIDTH, look_at_webhooks, waiting
+from billing.services.look_at_webhooks import LOST_AFTER, WIDTH, look_at_webhooks, waiting
 from billing.services.open_cycles import open_cycles
 from billing.services.receive_webhook import receive_webhook
 from billing.store import webhooks
@@ -218,6 +218,25 @@ def test_a_flood_has_an_end(world: World, monkeypatch: pytest.MonkeyPatch) -> No
     assert look(world) == {"again": 60, "inquired": 1}
     assert lookups(world) - asked < 70
     assert query(world.book, "SELECT max(times), count(*) FROM webhooks") == [(2, 101)]
+
+
+def test_two_ticks_at_once_share_the_work(world: World) -> None:
+    for number in range(3):
+        announce(world, f"imp_{number}")
+    again_at = world.clock.now + LOST_AFTER
+    with world.book.transaction() as one, world.book.transaction() as other:
+        first = webhooks.take(one.session, one.now, again_at, ours=1, others=2)
+        second = webhooks.take(other.session, other.now, again_at, ours=1, others=2)
+        third = webhooks.take(other.session, other.now, again_at, ours=1, others=2)
+    assert [[row.imp_uid for row in taken] for taken in (first, second, third)] == [
+        ["imp_0", "imp_1"],
+        ["imp_2"],
+        [],
+    ]
+    # Nobody finished them: they are taken again when that is sure.
+    assert look(world) == {}
+    world.clock.move(minutes=5)
+    assert look(world) == {"again": 3}
 
 
 def test_the_old_ones_are_deleted(world: World) -> None:

@@ -329,6 +329,7 @@ def test_slow_and_endless_requests_end(served: int) -> None:
     assert said(served, b"GET /healthz HT") == b""
     assert said(served, whole).startswith(b"HTTP/1.1 200")
     assert said(served, whole + b"GET /heal").startswith(b"HTTP/1.1 200")
+    assert said(served, whole, b"GET /heal").startswith(b"HTTP/1.1 200")
     assert said(served, post).startswith(b"HTTP/1.1 408")
     assert said(served, b"GET /healthz HTTP/1.1\r\nX: " + b"x" * 70_000).startswith(b"HTTP/1.1 400")
     assert said(served, b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n").startswith(
@@ -339,14 +340,17 @@ def test_slow_and_endless_requests_end(served: int) -> None:
     )
 
 
-def said(port: int, data: bytes) -> bytes:
-    """Everything the server says to these bytes until it closes, which it must do by itself."""
+def said(port: int, data: bytes, later: bytes = b"") -> bytes:
+    """Everything the server says to these bytes, and to others after its first answer, until it
+    closes, which it must do by itself."""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         heard = b""
         try:
             connection.sendall(data)
             while more := connection.recv(65_536):
                 heard += more
+                connection.sendall(later)
+                later = b""
         except ConnectionResetError:
             return heard
     return heard

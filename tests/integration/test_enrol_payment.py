@@ -58,7 +58,7 @@ def counts(world: World) -> tuple[int, int, int]:
         world.book,
         "SELECT (SELECT count(*) FROM subscriptions),"
         " (SELECT count(*) FROM events WHERE kind = 'subscription.enrolled'),"
-        " (SELECT count(*) FROM notices WHERE kind = 'enrolled')",
+        " (SELECT count(*) FROM notices WHERE kind = 'subscription.enrolled')",
     )
     return rows[0]  # type: ignore[return-value]
 
@@ -89,11 +89,11 @@ def test_what_the_payment_shows_comes_in(world: World) -> None:
     assert query(world.book, "SELECT data FROM notices") == [
         (
             {
-                "imp_uid": payment.imp_uid,
-                "merchant_uid": payment.merchant_uid,
                 "amount": 9900,
+                "currency": "KRW",
                 "anchor_on": "2026-11-20",
                 "first_cycle": 1,
+                "first_due_at": "2026-12-20T10:00:00+09:00",
             },
         )
     ]
@@ -246,7 +246,9 @@ def test_a_suspended_customer_goes_on_with_a_new_key(world: World) -> None:
     rows = query(world.book, "SELECT customer_uid, status FROM subscriptions ORDER BY id")
     assert rows == [("old", "cancelled"), ("new", "active")]
     assert enrol(world, world.sandbox.ledger.payments[-1].imp_uid, previous="old").added is False
-    assert query(world.book, "SELECT count(*) FROM notices WHERE kind = 'cancelled'") == [(1,)]
+    assert query(
+        world.book, "SELECT count(*) FROM notices WHERE kind = 'subscription.cancelled'"
+    ) == [(1,)]
     assert broken(world.book, world.policy) == []
     execute(world.book, "UPDATE subscriptions SET status = 'active' WHERE customer_uid = 'old'")
     assert "I1 one registration" in [one.name for one in broken(world.book, world.policy)]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -27,6 +27,8 @@ from billing.services.seal_events import seal_events
 from billing.store.session import Book
 from tests.builders import enrolled, query
 from tests.conftest import MovedClock
+
+T = TypeVar("T")
 
 PAID_AT = datetime(2026, 10, 20, 14, 30, tzinfo=SEOUL)
 
@@ -100,8 +102,9 @@ class World:
         """The workers empty the queue."""
         asyncio.run(self._work())
 
-    async def _work(self) -> None:
-        client = PortOneClient(
+    def client(self) -> PortOneClient:
+        """A client of the gateway, for one event loop."""
+        return PortOneClient(
             "http://127.0.0.1",
             "key",
             "secret",
@@ -109,9 +112,24 @@ class World:
             now=lambda: self.clock.now,
             monotonic=lambda: self.clock.now.timestamp(),
             charge_timeout=self.policy.deadline.total_seconds(),
-            include_sandbox=False,
+            include_sandbox=self.policy.sandbox,
             transport=httpx.ASGITransport(create_app(self.sandbox)),
         )
+
+    def ask(self, use_case: Callable[[PortOneClient], Awaitable[T]]) -> T:
+        """Run a use case that needs the gateway."""
+
+        async def run() -> T:
+            client = self.client()
+            try:
+                return await use_case(client)
+            finally:
+                await client.aclose()
+
+        return asyncio.run(run())
+
+    async def _work(self) -> None:
+        client = self.client()
         try:
             while self.charges or self.inquiries:
                 if self.charges:

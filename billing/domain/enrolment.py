@@ -29,7 +29,7 @@ OPTIONAL = (
 COLUMNS = (*REQUIRED, *OPTIONAL)
 PRIVATE = frozenset({"buyer_name", "buyer_email", "buyer_tel"})
 
-_LENGTHS = {
+LENGTHS = {
     "customer_uid": 80,
     "order_name": 40,
     "initial_merchant_uid": 40,
@@ -46,7 +46,7 @@ _MOMENT = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?"
     r"(Z|[+-][0-9]{2}:?[0-9]{2})?"
 )
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 # A cell that a spreadsheet would run. No initial payment carries such a text.
 _FORMULA = re.compile(r"[=+@\-\uff1d\uff0b\uff20\uff0d]")
 _TELEPHONE = re.compile(r"\+?[0-9-]+")
@@ -59,18 +59,18 @@ def new_subscription(row: Mapping[str, str], now: datetime, zone: ZoneInfo) -> N
     initial_paid_at = _paid_at(row["initial_paid_at"], now)
     return NewSubscription(
         facts=Facts(
-            customer_uid=_text(row, "customer_uid") or _missing("customer_uid"),
+            customer_uid=text_field(row, "customer_uid") or _missing("customer_uid"),
             amount=_amount(row["amount"]),
-            order_name=_text(row, "order_name") or _missing("order_name"),
+            order_name=text_field(row, "order_name") or _missing("order_name"),
             initial_paid_at=initial_paid_at,
-            buyer_name=_text(row, "buyer_name"),
-            buyer_email=_text(row, "buyer_email"),
+            buyer_name=text_field(row, "buyer_name"),
+            buyer_email=text_field(row, "buyer_email"),
             buyer_tel=_telephone(row),
         ),
         initial_merchant_uid=_identifier(row, "initial_merchant_uid"),
         initial_imp_uid=_identifier(row, "initial_imp_uid"),
         last_paid_on=_last_paid_on(row.get("last_paid_on", ""), initial_paid_at, now, zone),
-        reference=_text(row, "reference"),
+        reference=text_field(row, "reference"),
     )
 
 
@@ -78,24 +78,25 @@ def shown(field: str, value: str) -> str:
     """A value as a report may show it: people's data never, the rest bounded and printable."""
     if field in PRIVATE:
         return "[hidden]" if value else ""
-    return _CONTROL.sub("?", value)[:80]
+    return UNPRINTABLE.sub("?", value)[:80]
 
 
 def _missing(field: str) -> str:
     raise InvalidInput(field, "", "is empty", "Every subscription needs one")
 
 
-def _text(row: Mapping[str, str], field: str) -> str | None:
+def text_field(row: Mapping[str, str], field: str) -> str | None:
+    """One text of a row, None where it is empty. Raises `InvalidInput`."""
     value = row.get(field, "")
     if not value:
         return None
     problem = None
     if value != value.strip():
         problem = "begins or ends with a space"
-    elif _CONTROL.search(value):
+    elif UNPRINTABLE.search(value):
         problem = "holds a control character"
-    elif len(value) > _LENGTHS[field]:
-        problem = f"is {len(value)} characters long, at most {_LENGTHS[field]} are allowed"
+    elif len(value) > LENGTHS[field]:
+        problem = f"is {len(value)} characters long, at most {LENGTHS[field]} are allowed"
     elif _FORMULA.match(value) and field != "buyer_tel":
         problem = "begins like a spreadsheet formula"
     if problem is not None:
@@ -104,7 +105,7 @@ def _text(row: Mapping[str, str], field: str) -> str | None:
 
 
 def _telephone(row: Mapping[str, str]) -> str | None:
-    value = _text(row, "buyer_tel")
+    value = text_field(row, "buyer_tel")
     if value is not None and _TELEPHONE.fullmatch(value) is None:
         raise InvalidInput(
             "buyer_tel", "[hidden]", "is not a telephone number", "Use digits and dashes"
@@ -113,7 +114,7 @@ def _telephone(row: Mapping[str, str]) -> str | None:
 
 
 def _identifier(row: Mapping[str, str], field: str) -> str | None:
-    value = _text(row, field)
+    value = text_field(row, field)
     if value is not None and _NAME.fullmatch(value) is None:
         raise InvalidInput(field, value, "is not an identifier", "Copy it from the payment")
     return value

@@ -72,10 +72,7 @@ def cancel(book: Book, policy: BillingPolicy, customer_uid: str) -> Changed:
 
     def step(tx: Transaction) -> Changed:
         subscription = _find(tx, customer_uid)
-        if _moves(tx, subscription, SubscriptionStatus.CANCELLED):
-            cycle = _open_cycle(tx, subscription)
-            if cycle is not None and _withdraw(tx, cycle):
-                _skip(tx, subscription, cycle)
+        end(tx, subscription)
         return Changed(
             subscription.status,
             "This is final. The customer can come back only by registering again.",
@@ -83,6 +80,14 @@ def cancel(book: Book, policy: BillingPolicy, customer_uid: str) -> Changed:
         )
 
     return book.run(step)
+
+
+def end(tx: Transaction, subscription: Subscription) -> None:
+    """Cancel a subscription that is locked; nothing where it is cancelled already."""
+    if _moves(tx, subscription, SubscriptionStatus.CANCELLED):
+        cycle = _open_cycle(tx, subscription)
+        if cycle is not None and _withdraw(tx, cycle):
+            _skip(tx, subscription, cycle)
 
 
 def _find(tx: Transaction, customer_uid: str) -> Subscription:

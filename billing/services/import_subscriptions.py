@@ -10,14 +10,11 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, BinaryIO
 
-from billing.domain.attempt import customer_tag
-from billing.domain.calendar import cycle_dates, day_of, first_cycle
 from billing.domain.enrolment import COLUMNS, REQUIRED, new_subscription, shown
 from billing.domain.errors import InvalidInput
-from billing.domain.plan import closes_at, first_attempt_at
 from billing.domain.policy import BillingPolicy
-from billing.domain.seal import seal
 from billing.domain.subscription import NewSubscription
+from billing.services.bring_in import contradiction, staged_row
 from billing.services.csv_lines import Record, records
 from billing.store import installation, subscriptions
 from billing.store.session import Book, Transaction
@@ -190,7 +187,7 @@ class _Import:
     def run(self, names: Sequence[str], found: Iterable[Record]) -> None:
         session = self.tx.session
         good = _read_all(names, found, self.tx.now, self.policy, self.report)
-        subscriptions.stage(session, (self._row(record.line, new) for record, new in good))
+        subscriptions.stage(session, (self._row(record, new) for record, new in good))
         self._reject_changed(subscriptions.drop_changed_in_book(session, MOST_REJECTIONS))
         self._reject_contradicting(subscriptions.drop_changed_in_file(session, MOST_REJECTIONS))
         self.report.added = subscriptions.insert_staged(session, self.tx.now)
@@ -198,43 +195,13 @@ class _Import:
         self._reject_changed(subscriptions.drop_changed_in_book(session, MOST_REJECTIONS))
         self.report.unchanged = self.report.read - self.report.bad - self.report.added
 
-    def _row(self, line: int, new: NewSubscription) -> Sequence[Any]:
-        facts, plan = new.facts, self.policy.plan
-        anchor_on = day_of(facts.initial_paid_at, plan.zone)
-        number = first_cycle(anchor_on, self.tx.now, new.last_paid_on, plan.calendar, plan.zone)
-        dates = cycle_dates(anchor_on, number, plan.calendar)
-        return (
-            line,
-            facts.customer_uid,
-            facts.amount.amount,
-            facts.order_name,
-            anchor_on,
-            facts.initial_paid_at,
-            seal(self.key, facts),
-            customer_tag(self.key, facts.customer_uid),
-            new.initial_merchant_uid,
-            new.initial_imp_uid,
-            new.last_paid_on,
-            new.reference,
-            number,
-            first_attempt_at(dates, plan),
-            closes_at(dates, plan),
-            facts.buyer_name,
-            facts.buyer_email,
-            facts.buyer_tel,
-        )
+    def _row(self, record: Record, new: NewSubscription) -> Sequence[Any]:
+        return staged_row(self.tx, self.policy, self.key, record.line, new)
 
     def _reject_changed(self, changed: subscriptions.Dropped) -> None:
         """Lines that contradict the book."""
         for row in changed.rows:
-            if row.amount_differs:
-                name, value, known = "amount", str(row.amount), str(row.known_amount)
-            elif row.anchor_differs:
-                name, value, known = "initial_paid_at", str(row.anchor_on), str(row.known_anchor_on)
-            else:
-                name, value, known = "customer_uid", row.customer_uid, "other facts"
-            problem = f"differs from the book ({known}); other facts need a new registration"
-            self.report.reject(row.line, name, value, problem)
+            self.report.reject(row.line, *contradiction(row))
         self.report.rejected_beyond += changed.total - len(changed.rows)
 
     def _reject_contradicting(self, changed: subscriptions.Dropped) -> None:

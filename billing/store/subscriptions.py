@@ -155,3 +155,9 @@ def locked(session: Session, customer_uid: str) -> Subscription | None:
     return session.execute(
         select(Subscription).where(Subscription.customer_uid == customer_uid).with_for_update()
     ).scalar_one_or_none()
+
+
+def follower_of(session: Session, subscription_id: int) -> int | None:
+    """The id of the subscription that goes on from this one."""
+    query = select(Subscription.id).where(Subscription.previous_id == subscription_id)
+    return session.execute(query).scalar_one_or_none()

@@ -9,7 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from billing.domain.attempt import AttemptStatus
 from billing.domain.cycle import CycleStatus
@@ -127,29 +127,42 @@ def subscriptions(
     customer_uid: str | None = None,
     limit: int = 100,
 ) -> list[dict[str, Any]]:
-    """Subscriptions, newest first; without buyer data."""
-    query = select(Subscription)
+    """Subscriptions, newest first; without buyer data.
+
+    `previous` and `next` are the `customer_uid`s under which the same customer was registered
+    before and after."""
+    earlier, later = aliased(Subscription), aliased(Subscription)
+    query = (
+        select(Subscription, earlier.customer_uid, later.customer_uid)
+        .outerjoin(earlier, earlier.id == Subscription.previous_id)
+        .outerjoin(later, later.previous_id == Subscription.id)
+    )
     if status is not None:
         query = query.where(Subscription.status == status)
     if customer_uid is not None:
         query = query.where(Subscription.customer_uid == customer_uid)
-    rows = session.execute(query.order_by(Subscription.id.desc()).limit(limit)).scalars()
-    return [
-        {
-            "customer_uid": row.customer_uid,
-            "status": row.status,
-            "reason": row.status_reason,
-            "amount": row.amount,
-            "order_name": row.order_name,
-            "anchor_on": row.anchor_on.isoformat(),
-            "initial_paid_at": moment(row.initial_paid_at, zone),
-            "enrolled_at": moment(row.enrolled_at, zone),
-            "next_cycle": row.next_cycle,
-            "next_due_at": moment(row.next_due_at, zone),
-            "reference": row.reference,
-        }
-        for row in rows
-    ]
+    rows = session.execute(query.order_by(Subscription.id.desc()).limit(limit))
+    return [_subscription(row, zone, previous, following) for row, previous, following in rows]
+
+
+def _subscription(
+    row: Subscription, zone: ZoneInfo, previous: str | None, following: str | None
+) -> dict[str, Any]:
+    return {
+        "customer_uid": row.customer_uid,
+        "status": row.status,
+        "reason": row.status_reason,
+        "amount": row.amount,
+        "order_name": row.order_name,
+        "anchor_on": row.anchor_on.isoformat(),
+        "initial_paid_at": moment(row.initial_paid_at, zone),
+        "enrolled_at": moment(row.enrolled_at, zone),
+        "next_cycle": row.next_cycle,
+        "next_due_at": moment(row.next_due_at, zone),
+        "reference": row.reference,
+        "previous": previous,
+        "next": following,
+    }
 
 
 def refund(session: Session, zone: ZoneInfo, refund_id: int, *, already: bool) -> dict[str, Any]:

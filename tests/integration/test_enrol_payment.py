@@ -1,0 +1,280 @@
+"""Enrolment after an initial payment: what the gateway shows comes in, once, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from billing.domain.calendar import SEOUL
+from billing.domain.errors import Conflict, GatewayUnavailable, InvalidInput, NotFound
+from billing.domain.policy import BillingPolicy
+from billing.portone.client import PortOneClient
+from billing.sandbox import NewCustomer, mood, register
+from billing.sandbox.model import Payment, Schedule
+from billing.services import change_status
+from billing.services.close_cycles import close_cycles
+from billing.services.enrol_payment import EnrolledPayment, enrol_payment
+from billing.services.invariants import broken
+from billing.services.open_cycles import open_cycles
+from billing.store.session import Book
+from tests.builders import KEY, enrolled, query
+from tests.conftest import MovedClock
+from tests.world import World
+
+PLAN = {"amount": 9900, "name": "월정액", "buyer_name": "홍길동", "buyer_tel": "010-1234-5678"}
+
+
+@pytest.fixture
+def world(book: Book, policy: BillingPolicy, clock: MovedClock) -> World:
+    return World(book, policy, clock)
+
+
+def registered(world: World, name: str = "customer-1", **more: Any) -> Payment:
+    """A customer who has just paid in the payment window."""
+    wish = {"paid_at": world.clock.now - timedelta(minutes=1), **PLAN, **more}
+    return register(world.sandbox, [NewCustomer(customer_uid=name, **wish)])[0]
+
+
+def enrol(world: World, imp_uid: str, **options: Any) -> EnrolledPayment:
+    async def use_case(gateway: PortOneClient) -> EnrolledPayment:
+        return await enrol_payment(
+            world.book, world.policy, lambda: KEY, gateway, imp_uid, **options
+        )
+
+    return world.ask(use_case)
+
+
+def counts(world: World) -> tuple[int, int, int]:
+    """Subscriptions, event lines and notices of an enrolment."""
+    rows = query(
+        world.book,
+        "SELECT (SELECT count(*) FROM subscriptions),"
+        " (SELECT count(*) FROM events WHERE kind = 'subscription.enrolled'),"
+        " (SELECT count(*) FROM notices WHERE kind = 'enrolled')",
+    )
+    return rows[0]  # type: ignore[return-value]
+
+
+def test_what_the_payment_shows_comes_in(world: World) -> None:
+    payment = registered(world)
+    found = enrol(world, payment.imp_uid, customer_uid="customer-1", amount=9900)
+    paid_at = (world.clock.now - timedelta(minutes=1)).astimezone(SEOUL)
+    assert found.added
+    assert found.subscription == {
+        "customer_uid": "customer-1",
+        "status": "active",
+        "reason": None,
+        "amount": 9900,
+        "order_name": "월정액",
+        "anchor_on": "2026-11-20",
+        "initial_paid_at": paid_at.isoformat(),
+        "enrolled_at": world.clock.now.astimezone(SEOUL).isoformat(),
+        "next_cycle": 1,
+        "next_due_at": "2026-12-20T10:00:00+09:00",
+        "reference": None,
+        "previous": None,
+        "next": None,
+    }
+    rows = query(world.book, "SELECT b.name, b.tel, b.email FROM buyers b")
+    assert rows == [("홍길동", "010-1234-5678", None)]
+    assert query(world.book, "SELECT data FROM notices") == [
+        (
+            {
+                "imp_uid": payment.imp_uid,
+                "merchant_uid": payment.merchant_uid,
+                "amount": 9900,
+                "anchor_on": "2026-11-20",
+                "first_cycle": 1,
+            },
+        )
+    ]
+    assert broken(world.book, world.policy) == []
+
+
+def test_the_next_month_is_charged_as_the_first_was_paid(world: World) -> None:
+    enrol(world, registered(world).imp_uid)
+    world.clock.move(days=30, hours=1)
+    world.tick()
+    assert world.statuses("cycles") == {"paid": 1}
+    again = [seen for seen in world.sandbox.ledger.requests if seen.kind == "again"]
+    assert [seen.differs for seen in again] == [""]
+
+
+def test_the_same_payment_again_changes_nothing(world: World) -> None:
+    payment = registered(world)
+    first = enrol(world, payment.imp_uid)
+    second = enrol(world, payment.imp_uid)
+    assert (first.added, second.added) == (True, False)
+    assert first.subscription == second.subscription
+    assert counts(world) == (1, 1, 1)
+
+
+def test_two_at_once_are_one(world: World) -> None:
+    payment = registered(world)
+
+    async def both(gateway: PortOneClient) -> list[EnrolledPayment]:
+        one, two = (
+            enrol_payment(world.book, world.policy, lambda: KEY, gateway, payment.imp_uid)
+            for _ in range(2)
+        )
+        return list(await asyncio.gather(one, two))
+
+    found = world.ask(both)
+    assert sorted(one.added for one in found) == [False, True]
+    assert counts(world) == (1, 1, 1)
+
+
+def test_a_payment_that_the_gateway_does_not_know(world: World) -> None:
+    with pytest.raises(NotFound, match="imp_unknown"):
+        enrol(world, "imp_unknown")
+    with pytest.raises(InvalidInput, match="imp_uid"):
+        enrol(world, "../users/getToken")
+    assert counts(world) == (0, 0, 0)
+
+
+def test_a_gateway_that_does_not_answer_writes_nothing(world: World) -> None:
+    payment = registered(world)
+    world.sandbox.mood = mood({"chances": {"lookup": {"http:503": 1}}})
+    with pytest.raises(GatewayUnavailable):
+        enrol(world, payment.imp_uid)
+    assert counts(world) == (0, 0, 0)
+    world.sandbox.mood = mood({})
+    assert enrol(world, payment.imp_uid).added
+
+
+def test_another_amount_than_ordered(world: World) -> None:
+    """A browser paid 500 won where the merchant's server had ordered 9,900."""
+    payment = registered(world, amount=500)
+    with pytest.raises(Conflict, match="not the amount of the order"):
+        enrol(world, payment.imp_uid, amount=9900)
+    assert counts(world) == (0, 0, 0)
+
+
+def test_a_key_that_was_deleted(world: World) -> None:
+    payment = registered(world)
+    key = world.sandbox.ledger.key("customer-1")
+    assert key is not None
+    world.sandbox.ledger.put(replace(key, deleted_at=1))
+    with pytest.raises(Conflict, match="no such billing key"):
+        enrol(world, payment.imp_uid)
+
+
+def test_a_key_that_was_registered_again_is_the_last_payments(world: World) -> None:
+    first = registered(world)
+    world.clock.move(minutes=10)
+    second = registered(world, amount=19900)
+    with pytest.raises(Conflict, match=f"registered again by {second.imp_uid}"):
+        enrol(world, first.imp_uid)
+    assert enrol(world, second.imp_uid).subscription["amount"] == 19900
+    with pytest.raises(Conflict):
+        enrol(world, first.imp_uid)
+
+
+def test_a_key_that_the_gateway_charges_itself(world: World) -> None:
+    payment = registered(world)
+    at = int((world.clock.now + timedelta(days=30)).timestamp())
+    world.sandbox.ledger.put(
+        Schedule("their-1", "customer-1", schedule_at=at, amount=9900, name="월정액")
+    )
+    with pytest.raises(Conflict, match="the gateway itself will charge this key"):
+        enrol(world, payment.imp_uid)
+
+
+def test_a_known_customer_with_other_facts(world: World) -> None:
+    enrolled(world.book, world.policy, "customer-1,9900,월정액,2026-10-20T14:30:00+09:00,,")
+    with pytest.raises(Conflict, match="differs from the book"):
+        enrol(world, registered(world).imp_uid)
+    assert query(world.book, "SELECT anchor_on::text FROM subscriptions") == [("2026-10-20",)]
+
+
+def test_test_payments_only_where_they_are_wanted(world: World) -> None:
+    payment = registered(world, sandbox=True)
+    with pytest.raises(NotFound):
+        enrol(world, payment.imp_uid)
+
+
+# -- the same customer, registered anew -----------------------------------------------------------
+
+
+def test_a_suspended_customer_goes_on_with_a_new_key(world: World) -> None:
+    enrol(world, registered(world, "old").imp_uid)
+    suspended(world, "old")
+    world.clock.move(days=70)
+    found = enrol(world, registered(world, "new").imp_uid, previous="old")
+    assert (found.subscription["previous"], found.subscription["next"]) == ("old", None)
+    rows = query(world.book, "SELECT customer_uid, status FROM subscriptions ORDER BY id")
+    assert rows == [("old", "cancelled"), ("new", "active")]
+    assert enrol(world, world.sandbox.ledger.payments[-1].imp_uid, previous="old").added is False
+    assert query(world.book, "SELECT count(*) FROM notices WHERE kind = 'cancelled'") == [(1,)]
+    assert broken(world.book, world.policy) == []
+
+
+def suspended(world: World, name: str) -> None:
+    """A subscriber whose month went by without a payment."""
+    world.clock.move(days=30, hours=1)
+    open_cycles(world.book, world.policy)
+    world.clock.move(days=10)
+    close_cycles(world.book, world.policy)
+    rows = query(world.book, "SELECT status FROM subscriptions WHERE customer_uid = :uid", uid=name)
+    assert rows == [("suspended",)]
+
+
+@pytest.mark.parametrize("status", ["active", "paused"])
+def test_one_that_goes_on_is_not_followed(world: World, status: str) -> None:
+    """The customer would pay twice a month."""
+    enrol(world, registered(world, "old").imp_uid)
+    if status == "paused":
+        change_status.pause(world.book, world.policy, "old")
+    payment = registered(world, "new")
+    with pytest.raises(Conflict, match=f"is {status}"):
+        enrol(world, payment.imp_uid, previous="old")
+    assert counts(world) == (1, 1, 1)
+    change_status.cancel(world.book, world.policy, "old")
+    assert enrol(world, payment.imp_uid, previous="old").subscription["previous"] == "old"
+
+
+def test_one_key_is_followed_by_one(world: World) -> None:
+    enrol(world, registered(world, "old").imp_uid)
+    change_status.cancel(world.book, world.policy, "old")
+    first, second = registered(world, "new-1"), registered(world, "new-2")
+    enrol(world, first.imp_uid, previous="old")
+    with pytest.raises(Conflict, match="another subscription goes on"):
+        enrol(world, second.imp_uid, previous="old")
+    assert counts(world)[0] == 2
+    # The link is made once and never moved.
+    change_status.cancel(world.book, world.policy, "new-1")
+    enrol(world, second.imp_uid, previous="new-1")
+    with pytest.raises(Conflict, match="does not go on from that one"):
+        enrol(world, second.imp_uid, previous="old")
+
+
+def test_two_followers_at_once(world: World) -> None:
+    enrol(world, registered(world, "old").imp_uid)
+    change_status.cancel(world.book, world.policy, "old")
+    payments = [registered(world, f"new-{number}") for number in range(2)]
+
+    async def both(gateway: PortOneClient) -> list[EnrolledPayment | BaseException]:
+        calls = (
+            enrol_payment(
+                world.book, world.policy, lambda: KEY, gateway, one.imp_uid, previous="old"
+            )
+            for one in payments
+        )
+        return list(await asyncio.gather(*calls, return_exceptions=True))
+
+    found = world.ask(both)
+    assert sorted(type(one).__name__ for one in found) == ["Conflict", "EnrolledPayment"]
+    assert counts(world)[0] == 2
+
+
+def test_a_previous_that_cannot_be(world: World) -> None:
+    payment = registered(world)
+    with pytest.raises(NotFound, match="nobody"):
+        enrol(world, payment.imp_uid, previous="nobody")
+    with pytest.raises(Conflict, match="itself"):
+        enrol(world, payment.imp_uid, previous="customer-1")
+    assert counts(world) == (0, 0, 0)

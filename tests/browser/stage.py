@@ -42,6 +42,10 @@ class Stage:
         found = httpx.get(f"{self.sandbox}/sandbox/ledger", params=query, trust_env=False)
         return list(found.json()["payments"])
 
+    def verdict(self) -> Any:
+        """What the sandbox holds against the biller."""
+        return httpx.get(f"{self.sandbox}/sandbox/verdict", trust_env=False).json()
+
     def control(self, path: str, document: object) -> Any:
         """A control request that succeeds."""
         answer = httpx.post(f"{self.sandbox}/sandbox/{path}", json=document, trust_env=False)

@@ -41,8 +41,8 @@ if (number) {
   format();
 }
 
-const wrong = document.querySelector("[aria-invalid=true]");
-if (wrong) wrong.focus();
+const next = document.querySelector("[aria-invalid=true], #code, .end .primary");
+if (next) next.focus();
 
 document.addEventListener("keydown", (event) => {
   const cancel = document.querySelector("#cancel");

@@ -1,4 +1,4 @@
-"""A real browser, shared by the tests in this folder.
+"""A real browser, shared by the tests of one file.
 
 Playwright's loop runs in the thread of the tests for as long as the browser lives, so nothing in
 this folder may call `asyncio.run` there: servers run as processes or in threads of their own.
@@ -20,7 +20,7 @@ PHONE = {"width": 390, "height": 844}
 NewContext = Callable[..., BrowserContext]
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Headless Chromium."""
     with sync_playwright() as playwright:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -23,6 +24,8 @@ from billing.web.checkout.signing import Orders
 from billing.web.edge import Edge, TheEdge
 from billing.web.limiting import Limiter, peer_of
 from billing.web.texts import texts_for
+
+_log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/checkout", include_in_schema=False)
 
@@ -133,8 +136,9 @@ async def done(
     request: Request, edge: TheEdge, order: Annotated[str, Field(max_length=1000)] = ""
 ) -> Response:
     """Thank you: what was bought, and what the customer must know."""
+    orders = _orders(edge)
     try:
-        read = _orders(edge).read(order)
+        read = orders.read(order)
     except InvalidInput:
         return page(request, "ended.html", 400, state="unknown", again="", said=None)
     sold = await asyncio.to_thread(show_order, edge.book, edge.policy, read)
@@ -157,19 +161,23 @@ async def _ending(
 ) -> tuple[str, dict[str, str | None], int]:
     """What became of an order: its state, what the gateway said, and the HTTP status."""
     said: dict[str, str | None] = {"said": None}
+    orders, gateway = _orders(edge), await edge.gateway()
     try:
-        read = _orders(edge).read(signed)
+        read = orders.read(signed)
+    except InvalidInput:
+        return "unknown", said, 400
+    try:
         found = await finish_order(
             edge.book,
             edge.policy,
             edge.house.installation_key,
-            await edge.gateway(),
+            gateway,
             read,
             imp_uid or None,
         )
-    except InvalidInput:
-        return "unknown", said, 400
-    except (Conflict, NotFound):
+    except (Conflict, NotFound, InvalidInput) as error:
+        # Somebody may have paid for it. The words of the error may hold what the buyer wrote.
+        _log.warning("order %s was refused (%s)", read.merchant_uid, type(error).__name__)
         return "refused", said, 409
     except GatewayError:
         return "away", said, 503

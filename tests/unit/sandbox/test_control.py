@@ -188,7 +188,7 @@ def test_page_for_people() -> None:
     assert answer.headers["Content-Type"].startswith("text/html")
     assert "unsafe" not in answer.headers["Content-Security-Policy"]
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
-    assert "2027-02-20 10:00:00 in Seoul" in answer.text
+    assert "2027-02-20 10:00:00" in answer.text
     assert "imp_000000000002" in answer.text
     assert "<script" not in answer.text
     assert ADA not in answer.text

@@ -19,6 +19,7 @@ from billing.sandbox.months import after, clamped, month_of, within
 
 # In Seoul; a moment later, so that what is planned for the hour itself is due.
 STOPS = (time(10, 0, 1), time(18, 0, 1))
+_EVENING = time(19)
 PAUSE_SECONDS = 1.5
 LONGEST = timedelta(days=400)
 # As long as charges come, the clock waits, but not for ever.
@@ -90,9 +91,10 @@ def next_stop(
 
 
 def a_month_later(now: datetime) -> datetime:
-    """The same time of the same day of the next month, or of its last day."""
+    """The same day of the next month, or its last, when its hours of charging are over."""
     here = now.astimezone(SEOUL)
-    return datetime.combine(clamped(after(month_of(here.date())), here.day), here.timetz())
+    day = clamped(after(month_of(here.date())), here.day)
+    return datetime.combine(day, max(here.time(), _EVENING), SEOUL)
 
 
 def _hours(now: datetime, until: datetime, stops: Sequence[time]) -> Iterator[datetime]:

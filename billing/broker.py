@@ -35,6 +35,7 @@ TICK_CLOSE = "maewol.tick.close"
 TICK_SEAL = "maewol.tick.seal"
 TICK_CHECK = "maewol.tick.check"
 TICK_REFUND = "maewol.tick.refund"
+TICK_WEBHOOKS = "maewol.tick.webhooks"
 TICK_RECONCILE = "maewol.tick.reconcile"
 
 # A tick that nobody ran is worth nothing when the next one is there.

@@ -13,6 +13,7 @@ from billing.broker import (
     TICK_RECONCILE,
     TICK_REFUND,
     TICK_SEAL,
+    TICK_WEBHOOKS,
     TICKS_QUEUE,
 )
 from billing.domain.plan import Cron
@@ -31,7 +32,7 @@ _check = Cron.parse(this_process.settings.check_cron, field="CHECK_CRON", for_ea
 _reconcile = Cron.parse(
     this_process.settings.reconcile_cron, field="RECONCILE_CRON", for_each_day=True
 )
-_scans = (TICK_OPEN, TICK_DISPATCH, TICK_INQUIRE, TICK_CLOSE, TICK_SEAL, TICK_REFUND)
+_scans = (TICK_OPEN, TICK_DISPATCH, TICK_INQUIRE, TICK_CLOSE, TICK_SEAL, TICK_REFUND, TICK_WEBHOOKS)
 _schedule = {
     **dict.fromkeys(_scans, _scan),
     TICK_CHECK: _check,

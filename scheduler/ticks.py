@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from billing.broker import (
     TICK_CHECK,
     TICK_CLOSE,
@@ -11,11 +13,13 @@ from billing.broker import (
     TICK_RECONCILE,
     TICK_REFUND,
     TICK_SEAL,
+    TICK_WEBHOOKS,
 )
 from billing.services.check import check
 from billing.services.close_cycles import close_cycles
 from billing.services.dispatch import dispatch
 from billing.services.inquire import find_unknown
+from billing.services.look_at_webhooks import look_at_webhooks, waiting
 from billing.services.open_cycles import open_cycles
 from billing.services.reconcile import reconcile_today
 from billing.services.refund import open_now, work_on_open
@@ -82,6 +86,18 @@ def refund_() -> dict[str, int]:
         this_process.run(lambda gateway: work_on_open(_house.book, gateway, _house.policy))
     _seen(TICK_REFUND)
     return {"worked_on": len(waiting)}
+
+
+@app.task(name=TICK_WEBHOOKS)  # type: ignore[untyped-decorator]
+def webhooks_() -> dict[str, int]:
+    # As for refunds: no client of the gateway where nothing waits for it.
+    tally = Counter[str]()
+    if waiting(_house.book):
+        tally = this_process.run(
+            lambda gateway: look_at_webhooks(_house.book, gateway, _house.policy)
+        )
+    _seen(TICK_WEBHOOKS)
+    return dict(tally)
 
 
 @app.task(name=TICK_RECONCILE)  # type: ignore[untyped-decorator]

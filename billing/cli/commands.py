@@ -24,7 +24,7 @@ from billing.cli.output import err, say, show
 from billing.domain.calendar import CalendarPolicy
 from billing.domain.calendar import cycles as cycles_of
 from billing.domain.cycle import CycleStatus
-from billing.domain.errors import NotFound
+from billing.domain.errors import InvalidInput, NotFound
 from billing.domain.subscription import SubscriptionStatus
 from billing.settings import Settings, effective
 
@@ -127,10 +127,12 @@ def import_(
 
 @subscription.command("add")
 def add(
-    customer_uid: Annotated[str, typer.Option()],
-    amount: Annotated[str, typer.Option(help="Whole won.")],
-    order_name: Annotated[str, typer.Option()],
-    initial_paid_at: Annotated[str, typer.Option(help="e.g. 2026-10-20T14:30:00+09:00")],
+    imp_uid: Annotated[str, typer.Option(help="Look the initial payment up.")] = "",
+    previous: Annotated[str, typer.Option(help="customer_uid that it goes on from.")] = "",
+    customer_uid: Annotated[str, typer.Option()] = "",
+    amount: Annotated[str, typer.Option(help="Whole won.")] = "",
+    order_name: Annotated[str, typer.Option()] = "",
+    initial_paid_at: Annotated[str, typer.Option(help="e.g. 2026-10-20T14:30:00+09:00")] = "",
     last_paid_on: Annotated[str, typer.Option()] = "",
     initial_merchant_uid: Annotated[str, typer.Option()] = "",
     initial_imp_uid: Annotated[str, typer.Option()] = "",
@@ -140,13 +142,22 @@ def add(
     reference: Annotated[str, typer.Option()] = "",
     as_json: Json = False,
 ) -> None:
-    """Enrol one subscription, by the same rules as a line of a file."""
-    fields = {name: value for name, value in locals().items() if isinstance(value, str)}
+    """Enrol one subscription: by its initial payment at the gateway (--imp-uid), where the other
+    options say what was ordered; or by the same rules as a line of a file."""
+    given = {name: value for name, value in locals().items() if isinstance(value, str)}
+    fields = {name: given[name] for name in given.keys() - {"imp_uid", "previous"}}
+    from billing.cli import registering
     from billing.services.enrol import enrol
 
     with _open_house() as opened:
-        enrol(opened.book, opened.policy, opened.installation_key, fields)
-        show(_one(opened, customer_uid), as_json=as_json)
+        if imp_uid:
+            found = registering.add_by_payment(opened, imp_uid, previous, fields)
+        elif previous:
+            raise InvalidInput("previous", previous, "needs --imp-uid", "Name the new payment")
+        else:
+            enrol(opened.book, opened.policy, opened.installation_key, fields)
+            found = _one(opened, customer_uid)
+        show(found, as_json=as_json)
 
 
 @subscription.command("list")
@@ -161,7 +172,10 @@ def list_(
     show(
         found,
         as_json=as_json,
-        leave_out=("initial_paid_at", "enrolled_at", "next_cycle", "reference"),
+        leave_out=(
+            *("initial_paid_at", "enrolled_at", "next_cycle", "reference"),
+            *("previous", "next", "forgotten_at"),
+        ),
     )
 
 
@@ -211,6 +225,19 @@ def cancel(
         reconciling.cancel_with_refund(customer_uid, yes, as_json)
     else:
         _change("cancel", customer_uid, as_json)
+
+
+@subscription.command("forget")
+def forget_(
+    customer_uid: str,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Erase the buyer data of an ended subscription; its payments stay in the book."""
+    from billing.cli import registering
+
+    with _open_house() as opened:
+        show(registering.erase(opened, customer_uid, yes=yes), as_json=as_json)
 
 
 def _one(opened: House, customer_uid: str) -> dict[str, Any]:

@@ -26,6 +26,9 @@ class SuspensionReason(StrEnum):
     KEY_INVALID = "key_invalid"
 
 
+# Not charged any more, unless late proof of a payment mends the chain of a suspended one.
+ENDED: Final = frozenset({SubscriptionStatus.SUSPENDED, SubscriptionStatus.CANCELLED})
+
 # The status reason of a subscription that goes on although a payment of its chain was given back:
 # only next month's charge can tell whether the carrier goes along (gateway.md §8).
 CHAIN_AT_RISK: Final = "chain_at_risk"

@@ -16,7 +16,7 @@ from typing import Any
 from billing.domain.errors import Conflict, NotFound
 from billing.domain.policy import BillingPolicy
 from billing.domain.registration import Expected, checked_imp_uid, registration
-from billing.domain.subscription import NewSubscription, SubscriptionStatus
+from billing.domain.subscription import ENDED, NewSubscription
 from billing.ports import PaymentGateway
 from billing.services import change_status
 from billing.services.bring_in import bring_in
@@ -24,8 +24,6 @@ from billing.services.enrol import verify_at_gateway
 from billing.store import events, subscriptions, views
 from billing.store.session import Book, Transaction
 from billing.store.tables import Subscription
-
-_ENDED = (SubscriptionStatus.SUSPENDED, SubscriptionStatus.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +107,7 @@ def _ended_one(tx: Transaction, previous: str | None, new: NewSubscription) -> S
     found = subscriptions.locked(tx.session, previous)
     if found is None:
         raise NotFound(f"no subscription has the customer_uid {previous!r}")
-    if found.status not in _ENDED:
+    if found.status not in ENDED:
         raise Conflict(
             f"previous: that subscription is {found.status}, so the customer would pay twice a"
             " month; cancel it first"

@@ -64,6 +64,14 @@ _FACTS = (
         " WHERE a.sent_at < c.band_opens_at OR a.sent_at > c.last_start_at",
     ),
     _Fact(
+        "I3 erased is ended",
+        "Whoever was erased on request is cancelled, has no buyer data, and the event line of it.",
+        "SELECT s.id FROM subscriptions s WHERE s.forgotten_at IS NOT NULL AND"
+        " (s.status <> 'cancelled' OR EXISTS (SELECT FROM buyers b WHERE b.subscription_id = s.id)"
+        " OR NOT EXISTS (SELECT FROM events e WHERE e.subscription_id = s.id"
+        " AND e.kind = 'subscription.forgotten'))",
+    ),
+    _Fact(
         "I4 nothing forgotten",
         "No cycle is open 49 hours (48, and a tick) after its close; none ended without a reason.",
         "SELECT id FROM cycles WHERE (status = 'open' AND closes_at < :now - interval '49 hours')"
@@ -202,8 +210,11 @@ def _examined(tx: Transaction, policy: BillingPolicy, fact: _Fact) -> Broken | N
 
 def _broken_seals(tx: Transaction, most: int | None) -> Iterator[Broken]:
     key = installation.stored_key(tx.session)
-    sealed = select(Subscription, BuyerData).outerjoin(
-        BuyerData, BuyerData.subscription_id == Subscription.id
+    # The seal covers what was erased on request; nobody can charge those any more.
+    sealed = (
+        select(Subscription, BuyerData)
+        .outerjoin(BuyerData, BuyerData.subscription_id == Subscription.id)
+        .where(Subscription.forgotten_at.is_(None))
     )
     if most is not None:
         newest = tx.session.execute(select(func.max(Subscription.id))).scalar_one() or 0

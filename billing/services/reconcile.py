@@ -16,19 +16,19 @@ import asyncio
 import json
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from billing.domain.calendar import day_of, end_of, start_of
 from billing.domain.errors import InvalidInput
-from billing.domain.payment import Payment
 from billing.domain.policy import BillingPolicy
 from billing.domain.reconciliation import Case, Difference, DifferenceKind, judge
 from billing.domain.refund import month_after, month_of
 from billing.ports import PaymentGateway
 from billing.services import prove
+from billing.services.confirm_difference import by_name
 from billing.services.prove import Proofs
 from billing.services.settle_difference import Settled, settle, tell
 from billing.store import ledger
@@ -169,25 +169,7 @@ async def _read(gateway: PaymentGateway, scope: Scope, now: datetime, spool: IO[
     until = min(start_of(after, scope.zone), max(scope.until, since))
     for status, to in (("paid", until), ("cancelled", now)):
         async for portion in gateway.payments_between(status, since, to):
-            spool.writelines(f"{json.dumps(_row(payment))}\n" for payment in portion)
-
-
-def _row(payment: Payment) -> list[Any]:
-    """In the order of `ledger.STAGED_COLUMNS`."""
-    return [
-        payment.imp_uid,
-        payment.merchant_uid,
-        payment.status,
-        payment.amount.amount,
-        payment.cancelled_amount.amount,
-        payment.customer_uid,
-        payment.paid_at.isoformat() if payment.paid_at else None,
-        payment.cancelled_at.isoformat() if payment.cancelled_at else None,
-        payment.currency,
-        payment.sandbox,
-        payment.customer_uid_usage,
-        payment.pay_method,
-    ]
+            spool.writelines(f"{json.dumps(ledger.row_of(payment))}\n" for payment in portion)
 
 
 # -- compare ------------------------------------------------------------------------------------
@@ -218,7 +200,7 @@ async def _confirmed(
     gateway: PaymentGateway, policy: BillingPolicy, compared: Compared
 ) -> list[Difference]:
     async def case(one: Case) -> Difference | None:
-        return await _by_name(gateway, policy, one)
+        return await by_name(gateway, policy, one)
 
     async def unseen(one: PaidInBook) -> Difference | None:
         return await _missing(gateway, policy, one)
@@ -226,19 +208,6 @@ async def _confirmed(
     found = [*await _side_by_side(case, compared.cases)]
     found += await _side_by_side(unseen, compared.unseen)
     return [one for one in found if one is not None]
-
-
-async def _by_name(gateway: PaymentGateway, policy: BillingPolicy, case: Case) -> Difference | None:
-    """Judge a case by what the gateway says of the payment itself, now."""
-    payment = await gateway.payment(case.payment.imp_uid)
-    kept = await gateway.payment(case.double_of) if case.double_of is not None else None
-    if payment is None:
-        # In the list, yet not to be had by its id: told as the list shows it, never applied.
-        found = judge(case, sandbox=policy.sandbox, zone=policy.plan.zone)
-        return None if found is None else replace(found, confirmed=False)
-    still_double = kept is not None and kept.status == "paid"
-    fresh = replace(case, payment=payment, double_of=case.double_of if still_double else None)
-    return judge(fresh, sandbox=policy.sandbox, zone=policy.plan.zone)
 
 
 async def _missing(

@@ -133,6 +133,14 @@ def tell(
     return book.run(step)
 
 
+def tell_one(tx: Transaction, found: Difference) -> bool:
+    """Tell of one difference; False when it was told before."""
+    if not differences.note(tx.session, tx.now, found):
+        return False
+    _tell(tx, found, alarm=True)
+    return True
+
+
 def _tell(tx: Transaction, found: Difference, *, alarm: bool) -> None:
     events.add(
         tx.session,

@@ -265,6 +265,20 @@ def lock_with_cycle(
     return {row.Attempt.id: (row.Attempt, row.Cycle, row.Subscription) for row in rows}
 
 
+def in_flight(session: Session, subscription_id: int) -> bool:
+    """Whether a request of any month of a subscription may still be on its way, or go again."""
+    query = (
+        select(Attempt.id)
+        .join(Cycle, Cycle.id == Attempt.cycle_id)
+        .where(
+            Cycle.subscription_id == subscription_id,
+            Attempt.status.in_([AttemptStatus.SENDING, AttemptStatus.UNKNOWN]),
+        )
+        .limit(1)
+    )
+    return session.execute(query).first() is not None
+
+
 def newest_of(session: Session, cycle_id: int) -> int | None:
     """The live attempt of a cycle, or else its last one."""
     query = (

@@ -4,7 +4,7 @@ matched by the database, so that a month of a million payments needs no memory o
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -32,6 +32,25 @@ STAGED_COLUMNS = (
     "customer_uid_usage",
     "pay_method",
 )
+
+
+def row_of(payment: Payment) -> list[Any]:
+    """In the order of `STAGED_COLUMNS`; fit for JSON."""
+    return [
+        payment.imp_uid,
+        payment.merchant_uid,
+        payment.status,
+        payment.amount.amount,
+        payment.cancelled_amount.amount,
+        payment.customer_uid,
+        payment.paid_at.isoformat() if payment.paid_at else None,
+        payment.cancelled_at.isoformat() if payment.cancelled_at else None,
+        payment.currency,
+        payment.sandbox,
+        payment.customer_uid_usage,
+        payment.pay_method,
+    ]
+
 
 _STAGE = text(
     """
@@ -138,6 +157,10 @@ _CASES = text(
     f"SELECT b.* {_DIFFERING} ORDER BY (b.double_of IS NULL), (b.paid_at < :month_begins),"
     " b.paid_at, b.imp_uid LIMIT :most"
 )
+_OWNER = text(
+    "SELECT s.id, s.customer_uid, l.month, l.named FROM ledger l"
+    " LEFT JOIN subscriptions s ON s.id = l.subscription_id WHERE l.imp_uid = :imp_uid"
+)
 _HOW_MANY = text(f"SELECT count(*) {_DIFFERING}")
 # Paid in our book on these days, and in none of the gateway's lists.
 _UNSEEN = """
@@ -216,14 +239,41 @@ def compare(session: Session, scope: Scope, most: int) -> Compared:
     """What differs between what was staged and the book, `most` of each kind of look."""
     span = {"since": scope.since, "until": scope.until}
     asked = {**span, "sandbox": scope.sandbox}
-    limited = {**asked, "month_begins": scope.month_begins, "most": most}
-    cases = [_case(row) for row in session.execute(_CASES, limited)]
+    cases = differing(session, scope, most)
     unseen = [_paid_in_book(row) for row in session.execute(_MISSING, {**span, "most": most})]
     found = len(cases) + len(unseen)
     total = session.execute(_HOW_MANY, asked).scalar_one()
     total += session.execute(_HOW_MANY_MISSING, span).scalar_one()
     counts = session.execute(_COUNTS, span).one()._mapping
     return Compared(cases, unseen, total - found, {name: int(n) for name, n in counts.items()})
+
+
+def differing(session: Session, scope: Scope, most: int) -> list[Case]:
+    """What was staged and does not simply match the book."""
+    asked = {
+        "since": scope.since,
+        "until": scope.until,
+        "sandbox": scope.sandbox,
+        "month_begins": scope.month_begins,
+        "most": most,
+    }
+    return [_case(row) for row in session.execute(_CASES, asked)]
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose a staged payment is; `named` says that its merchant_uid has our form."""
+
+    subscription_id: int | None
+    customer_uid: str | None = field(repr=False)
+    month: date
+    named: bool
+
+
+def owner(session: Session, imp_uid: str) -> Owner | None:
+    """Whose this staged payment is; None where it was never paid."""
+    row = session.execute(_OWNER, {"imp_uid": imp_uid}).one_or_none()
+    return None if row is None else Owner(row.id, row.customer_uid, row.month, row.named)
 
 
 def _case(row: Row[Any]) -> Case:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -16,6 +17,14 @@ from billing.domain.cycle import CycleStatus
 from billing.domain.subscription import SubscriptionStatus
 from billing.store import differences, health, refunds
 from billing.store.tables import Attempt, Cycle, Refund, Subscription
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some rows, and the id of the last of them where there are more."""
+
+    items: list[dict[str, Any]]
+    last_id: int | None
 
 
 def status(
@@ -62,6 +71,23 @@ def cycles(
     limit: int = 100,
 ) -> list[dict[str, Any]]:
     """Cycles, newest first, each with its attempts."""
+    page = cycle_page(
+        session, zone, status=status, customer_uid=customer_uid, number=number, limit=limit
+    )
+    return page.items
+
+
+def cycle_page(
+    session: Session,
+    zone: ZoneInfo,
+    *,
+    status: str | None = None,
+    customer_uid: str | None = None,
+    number: int | None = None,
+    before: int | None = None,
+    limit: int = 100,
+) -> Page:
+    """Cycles with an id below `before`, newest first, each with its attempts."""
     query = select(Cycle, Subscription.customer_uid).join(
         Subscription, Subscription.id == Cycle.subscription_id
     )
@@ -71,11 +97,15 @@ def cycles(
         query = query.where(Subscription.customer_uid == customer_uid)
     if number is not None:
         query = query.where(Cycle.number == number)
-    rows = session.execute(query.order_by(Cycle.id.desc()).limit(limit)).all()
+    if before is not None:
+        query = query.where(Cycle.id < before)
+    found = session.execute(query.order_by(Cycle.id.desc()).limit(limit + 1)).all()
+    rows = found[:limit]
     attempts = _attempts(session, [row.Cycle.id for row in rows])
-    return [
+    items = [
         _cycle(row.Cycle, row.customer_uid, attempts.get(row.Cycle.id, []), zone) for row in rows
     ]
+    return Page(items, rows[-1].Cycle.id if len(found) > limit else None)
 
 
 def _attempts(session: Session, cycle_ids: Sequence[int]) -> dict[int, list[Attempt]]:
@@ -131,6 +161,20 @@ def subscriptions(
 
     `previous` and `next` are the `customer_uid`s under which the same customer was registered
     before and after."""
+    page = subscription_page(session, zone, status=status, customer_uid=customer_uid, limit=limit)
+    return page.items
+
+
+def subscription_page(
+    session: Session,
+    zone: ZoneInfo,
+    *,
+    status: str | None = None,
+    customer_uid: str | None = None,
+    before: int | None = None,
+    limit: int = 100,
+) -> Page:
+    """Subscriptions with an id below `before`, newest first."""
     earlier, later = aliased(Subscription), aliased(Subscription)
     query = (
         select(Subscription, earlier.customer_uid, later.customer_uid)
@@ -141,8 +185,11 @@ def subscriptions(
         query = query.where(Subscription.status == status)
     if customer_uid is not None:
         query = query.where(Subscription.customer_uid == customer_uid)
-    rows = session.execute(query.order_by(Subscription.id.desc()).limit(limit))
-    return [_subscription(row, zone, previous, following) for row, previous, following in rows]
+    if before is not None:
+        query = query.where(Subscription.id < before)
+    found = session.execute(query.order_by(Subscription.id.desc()).limit(limit + 1)).all()
+    items = [_subscription(row, zone, previous, after) for row, previous, after in found[:limit]]
+    return Page(items, found[limit - 1][0].id if len(found) > limit else None)
 
 
 def _subscription(
@@ -162,6 +209,7 @@ def _subscription(
         "reference": row.reference,
         "previous": previous,
         "next": following,
+        "forgotten_at": moment(row.forgotten_at, zone),
     }
 
 

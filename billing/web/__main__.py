@@ -14,10 +14,13 @@ from billing.domain.errors import BillingError, InvalidInput
 from billing.settings import Settings
 from billing.store import schema
 from billing.web.app import create_app
+from billing.web.patience import PatientProtocol
 
 # Requests of one process at once; more are turned away at once instead of waiting in memory.
 MOST_CONNECTIONS = 400
 GRACE_SECONDS = 20
+# Longer than any request of ours with all its cookies; memory for it is set aside before we know.
+LARGEST_HEAD = 16 * 1024
 
 
 def main(arguments: list[str]) -> None:
@@ -51,6 +54,9 @@ def serve(host: str, port: int) -> None:
                 # The peer of the connection decides who is on this machine, no header does.
                 proxy_headers=False,
                 limit_concurrency=MOST_CONNECTIONS,
+                http=PatientProtocol,
+                h11_max_incomplete_event_size=LARGEST_HEAD,
+                ws="none",
                 timeout_graceful_shutdown=GRACE_SECONDS,
             )
         )

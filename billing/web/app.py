@@ -9,7 +9,10 @@ from fastapi import FastAPI
 
 import billing
 from billing.bootstrap import House, gateway
-from billing.web import health, problems
+from billing.web import health, problems, webhooks
+from billing.web.api import cycles, reference, subscriptions
+from billing.web.api.routes import EncodedPaths
+from billing.web.bodies import Bodies
 from billing.web.checkout import routes as checkout
 from billing.web.edge import Connect, Edge
 from billing.web.headers import SecurityHeaders
@@ -29,7 +32,8 @@ def create_app(house: House, connect: Connect | None = None) -> FastAPI:
         version=billing.__version__,
         summary="Recurring phone billing through PortOne V1: enrolment, webhooks, operations.",
         lifespan=lifespan,
-        # Their pages load scripts from elsewhere.
+        # Their pages load scripts from elsewhere; ours is `reference`.
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         # A redirect would lead a client's credential to an address it did not ask for.
@@ -38,6 +42,14 @@ def create_app(house: House, connect: Connect | None = None) -> FastAPI:
     app.state.edge = edge
     problems.install(app)
     app.include_router(health.router)
+    app.include_router(subscriptions.router)
+    app.include_router(cycles.router)
+    app.include_router(webhooks.router)
+    app.include_router(reference.router)
     checkout.install(app)
+    # The last one added stands before all others.
+    app.add_middleware(problems.Unexpected)
+    app.add_middleware(EncodedPaths)
+    app.add_middleware(Bodies)
     app.add_middleware(SecurityHeaders)
     return app

@@ -8,10 +8,12 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from billing.domain.errors import (
     BillingError,
@@ -26,6 +28,9 @@ from billing.domain.errors import (
 _log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+# The names of fields come from the request.
+_LONGEST_FIELD = 100
+_MOST_ERRORS = 20
 # The first that fits; a subclass stands before its base.
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (NotFound, 404),
@@ -36,6 +41,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (InvalidInput, 422),
     (GatewayError, 502),
     (OperationalError, 503),
+    (PoolTimeout, 503),
 )
 
 
@@ -43,10 +49,12 @@ class Problem(BaseModel):
     """RFC 9457; `errors` names the fields that are wrong."""
 
     type: str = "about:blank"
-    title: str
-    status: int
-    detail: str = ""
-    errors: list[dict[str, str]] | None = None
+    title: str = Field(examples=["Conflict"])
+    status: int = Field(examples=[409])
+    detail: str = Field("", examples=["imp_1 is cancelled, not paid"])
+    errors: list[dict[str, str]] | None = Field(
+        None, examples=[[{"field": "amount", "problem": "Input should be a valid integer"}]]
+    )
 
 
 def answer(status: int, detail: str = "", errors: list[dict[str, str]] | None = None) -> Response:
@@ -62,8 +70,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(BillingError, _ours)
     app.add_exception_handler(OperationalError, _ours)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(PoolTimeout, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(Exception, _unexpected)
 
 
 async def _ours(_: Request, error: Exception) -> Response:
@@ -89,23 +97,50 @@ async def _invalid(_: Request, error: Exception) -> Response:
         raise error
     # Values are left out: they may be somebody's data.
     wrong: list[dict[str, str]] = [
-        {"field": ".".join(str(part) for part in one["loc"][1:]), "problem": str(one["msg"])}
-        for one in error.errors()
+        {
+            "field": ".".join(str(part) for part in one["loc"][1:])[:_LONGEST_FIELD],
+            "problem": str(one["msg"]),
+        }
+        for one in error.errors()[:_MOST_ERRORS]
     ]
     return answer(422, "the request does not fit its description", wrong)
 
 
-async def _unexpected(_: Request, error: Exception) -> Response:
-    _log.error("a route failed", exc_info=error)
-    return answer(500, "an error of ours; the log tells more")
+class Unexpected:
+    """Answers what nobody else caught, behind whoever adds headers to every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; a route's mistake is a line in the log and a problem document."""
+        started = False
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except Exception:
+            if scope["type"] != "http" or started:
+                raise
+            _log.exception("a route failed")
+            await answer(500, "an error of ours; the log tells more")(scope, receive, send)
 
 
 def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What OpenAPI says of the errors of a route."""
+    """What OpenAPI says of the errors of a route; `component` describes the document."""
     return {
         status: {
             "description": HTTPStatus(status).phrase,
-            "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
         for status in statuses
     }
+
+
+def component() -> dict[str, Any]:
+    """The schema that `described` refers to."""
+    return Problem.model_json_schema(ref_template="#/components/schemas/{model}")

@@ -78,6 +78,7 @@ def test_what_the_payment_shows_comes_in(world: World) -> None:
         "reference": None,
         "previous": None,
         "next": None,
+        "forgotten_at": None,
     }
     rows = query(world.book, "SELECT b.name, b.tel, b.email FROM buyers b")
     assert rows == [("홍길동", "010-1234-5678", None)]

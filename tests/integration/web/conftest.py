@@ -59,6 +59,14 @@ def make_edge(
 
 
 @pytest.fixture
+def make_free_edge(servers: Servers, clock: MovedClock) -> Iterator[Callable[..., Edge]]:
+    """The same without a database behind it: for what must be refused before anything is read."""
+    nowhere = "postgresql+psycopg://nobody@127.0.0.1:9/nothing"
+    with contextlib.ExitStack() as exits:
+        yield lambda **settings: _edge(exits, servers, nowhere, None, clock, settings)
+
+
+@pytest.fixture
 def edge(make_edge: Callable[..., Edge]) -> Edge:
     """The application with the default settings."""
     return make_edge()
@@ -68,7 +76,7 @@ def _edge(
     exits: contextlib.ExitStack,
     servers: Servers,
     database_url: str,
-    book: Book,
+    book: Book | None,
     clock: MovedClock,
     settings: dict[str, Any],
 ) -> Edge:
@@ -81,7 +89,9 @@ def _edge(
             **settings,
         }
     )
-    opened = replace(exits.enter_context(house(made)), book=book)
+    opened = exits.enter_context(house(made))
+    if book is not None:
+        opened = replace(opened, book=book)
     sandbox = Sandbox(clock=SandboxClock(lambda: clock.now))
 
     @contextlib.asynccontextmanager
@@ -102,4 +112,4 @@ def _edge(
         finally:
             await client.aclose()
 
-    return Edge(create_app(opened, connect), book, sandbox, clock)
+    return Edge(create_app(opened, connect), opened.book, sandbox, clock)

@@ -1,0 +1,22 @@
+"""Nothing that a list shows is applied or told before the gateway was asked about it by name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from billing.domain.policy import BillingPolicy
+from billing.domain.reconciliation import Case, Difference, judge
+from billing.ports import PaymentGateway
+
+
+async def by_name(gateway: PaymentGateway, policy: BillingPolicy, case: Case) -> Difference | None:
+    """Judge a case by what the gateway says of the payment itself, now. Raises `GatewayError`."""
+    payment = await gateway.payment(case.payment.imp_uid)
+    kept = await gateway.payment(case.double_of) if case.double_of is not None else None
+    if payment is None:
+        # In the list, yet not to be had by its id: told as the list shows it, never applied.
+        found = judge(case, sandbox=policy.sandbox, zone=policy.plan.zone)
+        return None if found is None else replace(found, confirmed=False)
+    still_double = kept is not None and kept.status == "paid"
+    fresh = replace(case, payment=payment, double_of=case.double_of if still_double else None)
+    return judge(fresh, sandbox=policy.sandbox, zone=policy.plan.zone)

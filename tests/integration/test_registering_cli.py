@@ -1,0 +1,102 @@
+"""`maewol subscription add --imp-uid` and `forget`, as typed, with the sandbox behind them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+import uvicorn
+
+from billing import clock as clocks
+from billing.embedded import Servers
+from billing.sandbox import NewCustomer, Sandbox, create_app, register
+
+pytestmark = pytest.mark.timeout(600)
+
+# One process for all commands: each that loads everything anew takes seconds.
+_RUN = """
+import json, sys
+from billing.cli import main
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["maewol", *words, "--json"]
+    try:
+        main()
+    except SystemExit as end:
+        print(json.dumps({"exit": end.code}), flush=True)
+"""
+
+
+@pytest.fixture
+def sandbox() -> Iterator[tuple[Sandbox, str]]:
+    """A sandbox and its address."""
+    made = Sandbox()
+    config = uvicorn.Config(create_app(made), port=0, log_config=None, lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        threading.Event().wait(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield made, f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
+
+
+def test_add_by_payment_and_forget(
+    sandbox: tuple[Sandbox, str], database_url: str, servers: Servers
+) -> None:
+    gateway, url = sandbox
+    paid_at = clocks.host_time() - timedelta(minutes=1)
+    old, new = register(
+        gateway,
+        [
+            NewCustomer(customer_uid=name, amount=9900, name="plan", paid_at=paid_at)
+            for name in ("old", "new")
+        ],
+    )
+    add, imp = ("subscription", "add"), "--imp-uid"
+    calls = [
+        [*add, imp, old.imp_uid, "--amount", "9900", "--initial-merchant-uid", old.merchant_uid],
+        [*add, imp, old.imp_uid, "--amount", "19900"],
+        [*add, imp, old.imp_uid, "--order-name", "plan"],
+        [*add, "--previous", "old"],
+        [*add, "--customer-uid", "x"],
+        [*add, imp, new.imp_uid, "--previous", "old"],
+        ["subscription", "forget", "old", "--yes"],
+        ["subscription", "cancel", "old"],
+        ["subscription", "forget", "old"],
+        ["subscription", "forget", "old", "--yes"],
+        [*add, imp, new.imp_uid, "--previous", "old"],
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", _RUN, json.dumps(calls)],
+        env={
+            "PATH": "/usr/bin:/bin",
+            "MAEWOL_DATABASE_URL": database_url,
+            "MAEWOL_BROKER_URL": str(servers.broker_url),
+            "MAEWOL_PORTONE_API_URL": url,
+            "MAEWOL_PORTONE_IMP_KEY": "key",
+            "MAEWOL_PORTONE_IMP_SECRET": "secret",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+        stdin=subprocess.DEVNULL,
+    )
+    printed = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one["exit"] for one in printed if "exit" in one] == [0, 1, 2, 2, 2, 1, 1, 0, 2, 0, 0]
+    shown = [one for one in printed if "customer_uid" in one]
+    assert [(one["customer_uid"], one["status"], one["previous"]) for one in shown] == [
+        ("old", "active", None),
+        ("old", "cancelled", None),
+        ("old", "cancelled", None),
+        ("new", "active", "old"),
+    ]
+    assert shown[2]["forgotten_at"] is not None
+    assert "add --yes" in done.stderr

@@ -1,0 +1,261 @@
+"""What was announced is looked up, and only the gateway's own word changes the book."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from billing.domain.policy import BillingPolicy
+from billing.domain.webhook import announced
+from billing.sandbox import HandPayment, NewCustomer, mood, pay, register
+from billing.sandbox.model import Payment, Status
+from billing.services.invariants import broken
+from billing.services.look_at_webhooks import WIDTH, look_at_webhooks, waiting
+from billing.services.open_cycles import open_cycles
+from billing.services.receive_webhook import receive_webhook
+from billing.store import webhooks
+from billing.store.session import Book
+from tests.builders import query
+from tests.conftest import MovedClock
+from tests.world import PAID_AT, World
+
+
+@pytest.fixture
+def world(book: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock) -> World:
+    return World(book, make_policy(charge_cron="* * * * *", charges_per_second=0), clock)
+
+
+def announce(world: World, imp_uid: str, status: str = "paid", name: str | None = None) -> bool:
+    return receive_webhook(world.book, announced(imp_uid, name, status))
+
+
+def look(world: World) -> Counter[str]:
+    """One tick of it."""
+    if not waiting(world.book):
+        return Counter()
+    return world.ask(lambda gateway: look_at_webhooks(world.book, gateway, world.policy))
+
+
+def outcomes(world: World) -> list[tuple[str, str | None]]:
+    return query(world.book, "SELECT imp_uid, outcome FROM webhooks ORDER BY id")  # type: ignore[return-value]
+
+
+def newest(world: World) -> Payment:
+    return list(world.sandbox.ledger.payments)[-1]
+
+
+def cancelled(world: World, payment: Payment) -> None:
+    """Somebody cancels it in the gateway's console."""
+    now = int(world.clock.now.timestamp())
+    world.sandbox.ledger.put(replace(payment, status=Status.CANCELLED, cancelled_at=now))
+
+
+def lookups(world: World) -> int:
+    return sum(seen.kind != "again" for seen in world.sandbox.ledger.requests)
+
+
+def test_a_second_witness_when_the_answer_was_lost(world: World) -> None:
+    world.enrol("somebody", script=["timeout_after_charge"])
+    world.tick()
+    assert world.statuses("attempts") == {"unknown": 1}
+    payment = newest(world)
+    announce(world, payment.imp_uid, name=payment.merchant_uid)
+    assert look(world) == {"inquired": 1}
+    assert world.statuses("attempts") == {"approved": 1}
+    assert query(world.book, "SELECT status, paid_imp_uid FROM cycles") == [
+        ("paid", payment.imp_uid)
+    ]
+    assert world.requests() == 1
+    assert broken(world.book, world.policy) == []
+
+
+def test_while_the_charge_is_on_its_way_its_own_answer_comes_first(world: World) -> None:
+    world.enrol("somebody")
+    open_cycles(world.book, world.policy)
+    by_hand = pay(world.sandbox, HandPayment(customer_uid="somebody"))
+    query(
+        world.book,
+        "UPDATE attempts SET status = 'sending', lease_until = :lease, sent_at = ready_at"
+        " RETURNING id",
+        lease=world.clock.now.replace(hour=23),
+    )
+    announce(world, by_hand.imp_uid)
+    assert look(world) == {"again": 1}
+    assert world.statuses("cycles") == {"open": 1}
+
+
+def test_a_payment_by_hand_counts_as_its_months(world: World) -> None:
+    world.enrol("somebody", script=["declined:D"])
+    world.tick()
+    by_hand = pay(world.sandbox, HandPayment(customer_uid="somebody"))
+    announce(world, by_hand.imp_uid)
+    assert look(world) == {"counted": 1}
+    assert query(world.book, "SELECT status, reason, paid_imp_uid FROM cycles") == [
+        ("paid", "paid_elsewhere", by_hand.imp_uid)
+    ]
+    assert world.statuses("attempts") == {"declined": 1, "withdrawn": 1}
+    # A second one is one too many: told once, with a notice, and never given back by itself.
+    second = pay(world.sandbox, HandPayment(customer_uid="somebody"))
+    for _ in range(2):
+        announce(world, second.imp_uid)
+        assert look(world) == {"unknown_payment": 1}
+    rows = query(world.book, "SELECT data FROM notices WHERE kind = 'payment.unknown'")
+    assert [row[0]["kind"] for row in rows] == ["double"]
+    assert world.alarms().count("reconcile.difference") == 1
+    assert broken(world.book, world.policy) == []
+
+
+def test_cancelled_in_the_console_and_told_out_of_order(world: World) -> None:
+    world.enrol("somebody")
+    world.tick()
+    payment = newest(world)
+    asked = lookups(world)
+    announce(world, payment.imp_uid)
+    # The book knows: the gateway is not even asked.
+    assert look(world) == {}
+    assert lookups(world) == asked
+    assert outcomes(world) == [(payment.imp_uid, "agrees")]
+    # A lie about it changes nothing.
+    announce(world, payment.imp_uid, status="cancelled")
+    assert look(world) == {"agrees": 1}
+    assert world.statuses("cycles") == {"paid": 1}
+    cancelled(world, payment)
+    # The news overtook the older one: one row, looked at once.
+    announce(world, payment.imp_uid, status="cancelled")
+    announce(world, payment.imp_uid, status="paid")
+    assert query(
+        world.book, "SELECT times, claimed_status FROM webhooks WHERE looked_at IS NULL"
+    ) == [(2, None)]
+    assert look(world) == {"refunded": 1}
+    announce(world, payment.imp_uid, status="paid")
+    assert look(world) == {"agrees": 1}
+    assert world.statuses("cycles") == {"refunded": 1}
+    assert world.statuses("refunds") == {"done": 1}
+    assert broken(world.book, world.policy) == []
+
+
+def test_strangers_are_quiet_and_unknown_ones_under_our_name_are_not(world: World) -> None:
+    world.enrol("somebody")
+    shop, ours = register(
+        world.sandbox,
+        [
+            NewCustomer(customer_uid="not-enrolled", amount=5000, name="book", paid_at=PAID_AT),
+            NewCustomer(
+                customer_uid="of-a-lost-book",
+                amount=9900,
+                name="plan",
+                paid_at=PAID_AT,
+                merchant_uid="mw-abcdefghabcdefgh-202610-01",
+            ),
+        ],
+    )
+    for payment in (shop, ours):
+        announce(world, payment.imp_uid)
+    assert look(world) == {"stranger": 1, "unknown_payment": 1}
+    rows = query(world.book, "SELECT subscription_id, data FROM notices")
+    assert rows == [
+        (
+            None,
+            {
+                "imp_uid": ours.imp_uid,
+                "merchant_uid": "mw-abcdefghabcdefgh-202610-01",
+                "amount": 9900,
+                "kind": "not_in_book",
+            },
+        )
+    ]
+    # The payment that registered a key of ours is nothing new.
+    initial = next(one for one in world.sandbox.ledger.payments if one.customer_uid == "somebody")
+    announce(world, initial.imp_uid)
+    assert look(world) == {"agrees": 1}
+
+
+def test_not_there_may_mean_not_there_yet(world: World) -> None:
+    world.enrol("somebody")
+    open_cycles(world.book, world.policy)
+    world.sandbox.mood = mood({"lookup_lag_seconds": 600})
+    by_hand = pay(world.sandbox, HandPayment(customer_uid="somebody"))
+    assert by_hand.visible_at > world.clock.now.timestamp() + 61
+    announce(world, by_hand.imp_uid)
+    announce(world, "imp_never")
+    ends: Counter[str] = Counter()
+    for minutes in (0, 2, 11, 61):
+        world.clock.move(minutes=minutes)
+        ends += look(world)
+    assert ends == {"again": 5, "counted": 1, "not_found": 1}
+    world.clock.move(hours=5)
+    assert look(world) == {}
+
+
+def test_a_gateway_that_is_down_proves_nothing(world: World) -> None:
+    for number in range(40):
+        announce(world, f"imp_{number}")
+    world.sandbox.mood = mood({"chances": {"lookup": {"http:503": 1}}})
+    assert look(world) == {}
+    # It was left alone after the first few.
+    assert lookups(world) <= WIDTH + 1
+    assert {outcome for _, outcome in outcomes(world)} == {None}
+    world.sandbox.mood = mood({})
+    world.clock.move(minutes=6)
+    assert look(world) == {"again": 40}
+
+
+def test_a_flood_has_an_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many wait, so many are looked at in a tick; what names an attempt of ours goes first."""
+    monkeypatch.setattr(webhooks, "MOST_WAITING", 100)
+    world.enrol("somebody", script=["timeout_after_charge"])
+    world.tick()
+    payment = newest(world)
+    kept = [announce(world, f"imp_{number}") for number in range(120)]
+    assert (sum(kept), kept.index(False)) == (100, 100)
+    assert announce(world, "imp_5")
+    assert announce(world, payment.imp_uid, name=payment.merchant_uid)
+    asked = lookups(world)
+    assert look(world) == {"again": 60, "inquired": 1}
+    assert lookups(world) - asked < 70
+    assert query(world.book, "SELECT max(times), count(*) FROM webhooks") == [(2, 101)]
+
+
+def test_the_old_ones_are_deleted(world: World) -> None:
+    world.enrol("somebody")
+    world.tick()
+    announce(world, newest(world).imp_uid)
+    announce(world, "imp_never")
+    for _ in range(4):
+        look(world)
+        world.clock.move(hours=2)
+    assert [outcome for _, outcome in outcomes(world)] == ["agrees", "not_found"]
+    world.clock.move(days=7)
+    look(world)
+    assert [outcome for _, outcome in outcomes(world)] == ["agrees"]
+    world.clock.move(days=84)
+    look(world)
+    assert outcomes(world) == []
+
+
+def test_the_same_from_two_threads_at_once(world: World) -> None:
+    world.enrol("somebody")
+    open_cycles(world.book, world.policy)
+    by_hand = pay(world.sandbox, HandPayment(customer_uid="somebody"))
+    together = threading.Barrier(2)
+    ends: list[Counter[str]] = []
+
+    def tell_and_look() -> None:
+        together.wait()
+        for _ in range(10):
+            assert announce(world, by_hand.imp_uid)
+        together.wait()
+        ends.append(look(world))
+
+    threads = [threading.Thread(target=tell_and_look) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(ends, Counter()) == {"counted": 1}
+    assert query(world.book, "SELECT times FROM webhooks") == [(20,)]
+    assert query(world.book, "SELECT count(*) FROM events WHERE kind = 'cycle.paid'") == [(1,)]

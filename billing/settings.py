@@ -22,7 +22,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from billing.domain.attempt import check_prefix
 from billing.domain.calendar import SEOUL, CalendarPolicy
 from billing.domain.errors import InvalidInput, InvalidSetting
-from billing.domain.money import MINIMUM_CHARGE
+from billing.domain.money import MINIMUM_CHARGE, Won
+from billing.domain.order import Offer
 from billing.domain.plan import Cron, PlanPolicy
 
 PREFIX = "MAEWOL_"
@@ -266,6 +267,13 @@ class Settings(BaseSettings):
             zone=self.zone,
             calendar=CalendarPolicy(self.window_days, self.band_retry_days),
         )
+
+    @property
+    def offer(self) -> Offer | None:
+        """What the checkout page sells; None where it is off."""
+        if self.portone_imp_code is None or self.checkout_amount is None:
+            return None
+        return Offer(Won(self.checkout_amount), self.checkout_order_name or "")
 
     @property
     def lease(self) -> timedelta:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 from billing.broker import (
     TICK_CHECK,
@@ -15,12 +16,14 @@ from billing.broker import (
     TICK_SEAL,
     TICK_WEBHOOKS,
 )
+from billing.ports import PaymentGateway
 from billing.services.check import check
 from billing.services.close_cycles import close_cycles
 from billing.services.dispatch import dispatch
 from billing.services.inquire import find_unknown
-from billing.services.look_at_webhooks import look_at_webhooks, waiting
+from billing.services.look_at_webhooks import PickUp, look_at_webhooks, waiting
 from billing.services.open_cycles import open_cycles
+from billing.services.pick_up_order import pick_up_order
 from billing.services.reconcile import reconcile_today
 from billing.services.refund import open_now, work_on_open
 from billing.services.seal_events import seal_events
@@ -88,13 +91,18 @@ def refund_() -> dict[str, int]:
     return {"worked_on": len(waiting)}
 
 
+def _pick_up(gateway: PaymentGateway) -> PickUp:
+    key, offer = _house.installation_key, _house.settings.offer
+    return partial(pick_up_order, _house.book, _house.policy, key, gateway, offer)
+
+
 @app.task(name=TICK_WEBHOOKS)  # type: ignore[untyped-decorator]
 def webhooks_() -> dict[str, int]:
     # As for refunds: no client of the gateway where nothing waits for it.
     tally = Counter[str]()
     if waiting(_house.book):
         tally = this_process.run(
-            lambda gateway: look_at_webhooks(_house.book, gateway, _house.policy)
+            lambda gateway: look_at_webhooks(_house.book, gateway, _house.policy, _pick_up(gateway))
         )
     _seen(TICK_WEBHOOKS)
     return dict(tally)

@@ -8,11 +8,20 @@ from typing import Any
 
 from billing.domain.errors import InvalidInput
 from billing.domain.money import Won
+from billing.domain.payment import Payment
 
 # Not the prefix of charges: an initial payment is none of them, and reconciliation tells by it.
 _MERCHANT_UID = "order"
 _CUSTOMER_UID = "customer"
 _HEX = re.compile(r"[0-9a-f]{24}")
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What the checkout page sells now."""
+
+    amount: Won
+    order_name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +33,20 @@ class Order:
     customer_uid: str = field(repr=False)
     amount: Won
     order_name: str
+
+    @classmethod
+    def paid_by(cls, payment: Payment, offer: Offer) -> Order | None:
+        """The order that a payment was made for, None where it is of something else.
+
+        Nobody need remember an order for this: whoever pays the whole price of the offer under a
+        name of this form has bought it."""
+        name = payment.merchant_uid.removeprefix(f"{_MERCHANT_UID}-")
+        if payment.status != "paid" or not _HEX.fullmatch(name):
+            return None
+        order = cls.new(offer.amount, offer.order_name, name)
+        paid = (payment.merchant_uid, payment.customer_uid, payment.amount, payment.order_name)
+        wanted = (order.merchant_uid, order.customer_uid, order.amount, order.order_name)
+        return order if paid == wanted else None
 
     @classmethod
     def new(cls, amount: Won, order_name: str, name: str) -> Order:

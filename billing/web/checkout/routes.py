@@ -13,8 +13,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from billing.domain.errors import Conflict, GatewayError, InvalidInput, NotFound
-from billing.domain.money import Won
-from billing.domain.order import Order
+from billing.domain.order import Offer, Order
 from billing.services.begin_order import begin_order
 from billing.services.finish_order import NotPaid, NotShown, Subscribed, finish_order
 from billing.services.show_order import show_order
@@ -35,6 +34,12 @@ _ORDERS = ("12 per minute", "300 per minute")
 _ENDINGS = ("40 per minute", "600 per minute")
 
 
+_OFF = (
+    "the checkout page is off: set MAEWOL_PORTONE_IMP_CODE to the store's identification code,"
+    " MAEWOL_CHECKOUT_AMOUNT and MAEWOL_CHECKOUT_ORDER_NAME (docs/checkout.md)"
+)
+
+
 class Asked(BaseModel):
     """The form."""
 
@@ -51,12 +56,7 @@ class Ended(BaseModel):
 
 
 def _open(edge: TheEdge) -> None:
-    if edge.settings.portone_imp_code is None:
-        raise HTTPException(
-            404,
-            "the checkout page is off: set MAEWOL_PORTONE_IMP_CODE to the store's identification"
-            " code, MAEWOL_CHECKOUT_AMOUNT and MAEWOL_CHECKOUT_ORDER_NAME (docs/checkout.md)",
-        )
+    _offer(edge)
 
 
 def _limited(name: str) -> Any:
@@ -78,13 +78,14 @@ def install(app: Any) -> None:
 @router.get("")
 def shop(request: Request, edge: TheEdge) -> Response:
     """What is sold, and the form."""
-    settings = edge.settings
+    settings, offer = edge.settings, _offer(edge)
     shown = page(
         request,
         "checkout.html",
         sdk_url=settings.portone_sdk_url,
         imp_code=settings.portone_imp_code,
-        **_goods(edge),
+        amount=offer.amount.amount,
+        order_name=offer.order_name,
     )
     shown.headers.update(headers_with_sdk(settings.portone_sdk_url))
     return shown
@@ -98,8 +99,7 @@ async def order(request: Request, asked: Asked, edge: TheEdge) -> Response:
         t = texts_for(request)
         problems = {name: t(f"checkout.{name}_wrong") for name in wrong}
         return JSONResponse({"problems": problems}, 422)
-    goods = _goods(edge)
-    made = await begin_order(await edge.gateway(), Won(goods["amount"]), goods["order_name"])
+    made = await begin_order(await edge.gateway(), _offer(edge))
     return JSONResponse(
         {"order": _orders(edge).signed(made), "request": _request(edge, made, buyer.read(form))}
     )
@@ -190,9 +190,11 @@ async def _ending(
             return "not_shown", said, 202
 
 
-def _goods(edge: Edge) -> dict[str, Any]:
-    settings = edge.settings
-    return {"amount": settings.checkout_amount, "order_name": settings.checkout_order_name}
+def _offer(edge: Edge) -> Offer:
+    offer = edge.settings.offer
+    if offer is None:
+        raise HTTPException(404, _OFF)
+    return offer
 
 
 def _orders(edge: Edge) -> Orders:

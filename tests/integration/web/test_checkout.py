@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from billing.domain.errors import InvalidSetting
 from billing.sandbox import mood
 from billing.sandbox.window.order import read_order
 from billing.sandbox.window.payment import Later, approve, refuse
+from billing.services.pick_up_order import pick_up_order
 from billing.settings import Settings
 from billing.store import views
 from tests.integration.web.conftest import Edge
@@ -107,6 +109,48 @@ def test_the_browser_never_heard_of_the_payment(shop: Edge) -> None:
         assert answer.status_code == 303
         assert client.get(answer.headers["location"]).status_code == 303
     assert len(subscriptions(shop)) == 2
+
+
+def picked_up(edge: Edge, imp_uid: str) -> bool:
+    """What the tick does with an announced payment that belongs to nobody."""
+    settings = Settings.load(**SELLING)
+
+    async def look() -> bool:
+        async with edge.app.state.edge.connect() as gateway:
+            payment = await gateway.payment(imp_uid)
+            assert payment is not None
+            policy = edge.app.state.edge.policy
+            key = edge.app.state.edge.house.installation_key
+            return await pick_up_order(edge.book, policy, key, gateway, settings.offer, payment)
+
+    return asyncio.run(look())
+
+
+def test_the_webhook_came_first(shop: Edge) -> None:
+    with shop.browse() as client:
+        begun = ordered(client)
+        imp_uid = paid(shop, begun)
+        assert picked_up(shop, imp_uid)
+        assert completed(client, begun["order"], imp_uid).json()["state"] == "subscribed"
+        assert picked_up(shop, imp_uid)
+    assert len(subscriptions(shop)) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"amount": 1_000},
+        {"customer_uid": "somebody-else"},
+        {"name": "another product"},
+        {"merchant_uid": "order-of-another-shop"},
+    ],
+)
+def test_a_webhook_of_something_else_enrols_nothing(shop: Edge, changes: dict[str, Any]) -> None:
+    with shop.browse() as client:
+        begun = ordered(client)
+    shop.sandbox.ledger.prepared.clear()
+    assert not picked_up(shop, paid(shop, begun, **changes))
+    assert subscriptions(shop) == []
 
 
 def test_nothing_paid_and_the_gateways_reason(shop: Edge) -> None:

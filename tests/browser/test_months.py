@@ -55,8 +55,8 @@ def test_a_month_later_one_is_charged_and_one_is_declined_with_the_reason(
     assert {one["status"] for one in _subscriptions(stage)} == {"active"}
     assert {good, limit} < {one["customer_uid"] for one in _subscriptions(stage)}
 
-    # Nobody is due before the window opens.
-    stage.control("clock", {"set": "2027-02-07T00:00:00+09:00"})
+    # Nobody is due before the day itself: a shorter way to it.
+    stage.control("clock", {"set": "2027-02-11T12:00:00+09:00"})
     room = new_context().new_page()
     room.goto(stage.sandbox)
     room.get_by_role("button", name="Travel a month").click()

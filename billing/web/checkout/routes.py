@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, HTTPException, Request
 from limits import parse
 from pydantic import BaseModel, Field
+from sqlalchemy.exc import OperationalError
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from billing.domain.errors import Conflict, GatewayError, InvalidInput, NotFound
@@ -116,15 +117,19 @@ async def complete(request: Request, ended: Ended, edge: TheEdge) -> Response:
     return JSONResponse({"state": state, "to": f"{where}?{urlencode(kept)}", "text": text}, status)
 
 
-@router.get("/return", dependencies=[_limited("checkout_endings")])
+@router.get("/return")
 async def come_back(
     request: Request,
     edge: TheEdge,
     order: Annotated[str, Field(max_length=1000)] = "",
     imp_uid: Annotated[str, Field(max_length=64)] = "",
 ) -> Response:
-    """After the window, on a phone; and to look again."""
-    state, values, status = await _ending(edge, order, imp_uid)
+    """After the window, on a phone; and to look again. Even who asks too often has paid, perhaps,
+    and is told to wait."""
+    if request.app.state.checkout_endings.wait(peer_of(request)) is None:
+        state, values, status = await _ending(edge, order, imp_uid)
+    else:
+        state, values, status = "away", {"said": None}, 429
     if state == "subscribed":
         return RedirectResponse(f"/checkout/done?{urlencode({'order': order})}", 303)
     again = f"/checkout/return?{urlencode({'order': order, 'imp_uid': imp_uid})}"
@@ -179,7 +184,7 @@ async def _ending(
         # Somebody may have paid for it. The words of the error may hold what the buyer wrote.
         _log.warning("order %s was refused (%s)", read.merchant_uid, type(error).__name__)
         return "refused", said, 409
-    except GatewayError:
+    except (GatewayError, OperationalError):
         return "away", said, 503
     match found:
         case Subscribed():

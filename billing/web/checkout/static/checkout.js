@@ -51,7 +51,8 @@ async function finish(order, paid, said) {
   const answer = await post("/checkout/complete", { order, imp_uid: paid || null });
   const ended = await answer.json();
   if (ended.state !== "not_paid") {
-    location.assign(ended.to);
+    if (ended.to) location.assign(ended.to);
+    else look(order);
     return;
   }
   sessionStorage.removeItem(KEPT);

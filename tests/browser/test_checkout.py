@@ -64,7 +64,6 @@ def test_on_a_pc_by_keyboard_and_back(stage: Stage, new_context: NewContext) -> 
     visitor.order()
     frame = visitor.frame
     frame.locator("#number").wait_for()
-    _accessible(page)
     # Typed without a mouse, from the window's first field on.
     frame.locator("[name=carrier]").first.focus()
     page.keyboard.press("ArrowRight")
@@ -76,10 +75,8 @@ def test_on_a_pc_by_keyboard_and_back(stage: Stage, new_context: NewContext) -> 
     frame.locator("#agree_all").focus()
     page.keyboard.press("Space")
     frame.locator("[name=digit]").press("Enter")
-    _accessible(page)
     visitor.confirm(frame)
     frame.locator(".sign.good").wait_for()
-    _accessible(page)
     # The result has the focus: one key leads back.
     page.keyboard.press("Enter")
     page.wait_for_url("**/checkout/done**")
@@ -101,8 +98,11 @@ def test_on_a_phone_in_korean_the_page_is_left_and_found_again(
     stage: Stage, new_context: NewContext
 ) -> None:
     before = _amounts(stage)
-    visitor = Visitor(new_context(locale="ko-KR", **A_PHONE), stage.url)
+    dark = new_context(locale="ko-KR", color_scheme="dark", **A_PHONE)
+    visitor = Visitor(dark, stage.url)
     page = visitor.page
+    page.goto(f"{stage.url}/checkout")
+    _accessible(page)
     visitor.order("김매월")
     page.wait_for_url(f"{stage.sandbox}/window/**")
     _accessible(page)
@@ -120,6 +120,7 @@ def test_on_a_phone_in_korean_the_page_is_left_and_found_again(
     page.locator("a[data-back]").tap()
     page.wait_for_url("**/checkout/done**")
     assert "감사합니다" in page.inner_text("h1")
+    _accessible(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert "010" not in page.url
     assert _amounts(stage) == before + 1

@@ -73,13 +73,17 @@
       });
     }, HANDSHAKE_MILLISECONDS);
 
-    function close(rsp) {
+    function tidy() {
       clearTimeout(patience);
       window.removeEventListener("message", heard);
       document.documentElement.style.overflow = scrolled;
       overlay.remove();
       open = false;
       if (before && before.focus) before.focus();
+    }
+
+    function close(rsp) {
+      tidy();
       finished(rsp);
     }
 
@@ -93,7 +97,11 @@
           break;
         case "opened":
           clearTimeout(patience);
-          if (phone) window.location.assign(home + told.url);
+          if (phone) {
+            // A browser may keep this page as it is and show it again by its back button.
+            tidy();
+            window.location.assign(home + told.url);
+          }
           break;
         case "finished":
           close(told.rsp);
@@ -119,7 +127,6 @@
     };
   }
 
-  window.addEventListener("pageshow", function () { open = false; });
   window.IMP = {
     init, request_pay,
     certification: unknown("certification"), loadUI: unknown("loadUI"), agency: unknown("agency"),

@@ -112,6 +112,7 @@ def test_on_a_phone_in_korean_the_page_is_left_and_found_again(
     page.locator("[name=digit]").fill("4")
     page.locator("#agree_all").check()
     page.get_by_role("button", name="인증번호 요청").tap()
+    page.locator("#code").wait_for()
     _accessible(page)
     page.locator("#code").fill(page.locator(CODE_TEXT).inner_text())
     page.get_by_role("button", name="9,900원 결제하기").tap()

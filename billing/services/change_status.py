@@ -72,7 +72,7 @@ def cancel(book: Book, policy: BillingPolicy, customer_uid: str) -> Changed:
 
     def step(tx: Transaction) -> Changed:
         subscription = _find(tx, customer_uid)
-        end(tx, subscription)
+        end(tx, policy, subscription)
         return Changed(
             subscription.status,
             "This is final. The customer can come back only by registering again.",
@@ -82,7 +82,7 @@ def cancel(book: Book, policy: BillingPolicy, customer_uid: str) -> Changed:
     return book.run(step)
 
 
-def end(tx: Transaction, subscription: Subscription) -> None:
+def end(tx: Transaction, policy: BillingPolicy, subscription: Subscription) -> None:
     """Cancel a subscription that is locked; nothing where it is cancelled already."""
     if _moves(tx, subscription, SubscriptionStatus.CANCELLED):
         cycle = _open_cycle(tx, subscription)

@@ -65,7 +65,7 @@ async def enrol_payment(
         if added:
             _tell(tx, subscription)
         if earlier is not None:
-            _go_on_from(tx, subscription, earlier)
+            _go_on_from(tx, policy, subscription, earlier)
         return EnrolledPayment(_shown(tx, policy, subscription), added)
 
     return await asyncio.to_thread(book.run, step)
@@ -137,7 +137,9 @@ def _tell(tx: Transaction, subscription: Subscription) -> None:
     )
 
 
-def _go_on_from(tx: Transaction, subscription: Subscription, earlier: Subscription) -> None:
+def _go_on_from(
+    tx: Transaction, policy: BillingPolicy, subscription: Subscription, earlier: Subscription
+) -> None:
     """Link the two, once, and end the earlier one."""
     if subscription.previous_id == earlier.id:
         return
@@ -153,7 +155,7 @@ def _go_on_from(tx: Transaction, subscription: Subscription, earlier: Subscripti
         subscription_id=subscription.id,
         data={"previous_id": earlier.id},
     )
-    change_status.end(tx, earlier)
+    change_status.end(tx, policy, earlier)
     tx.session.flush()
 
 

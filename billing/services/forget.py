@@ -31,7 +31,7 @@ def forget(book: Book, policy: BillingPolicy, customer_uid: str) -> dict[str, An
         if attempts.in_flight(tx.session, subscription.id):
             raise Conflict("a charge of it is under way; try again when it has ended")
         if subscription.forgotten_at is None:
-            change_status.end(tx, subscription)
+            change_status.end(tx, policy, subscription)
             buyers.erase(tx.session, subscription.id)
             subscription.reference = None
             subscription.forgotten_at = tx.now

@@ -58,6 +58,12 @@ _FACTS = (
         " OR c.paid_merchant_uid <> a.merchant_uid OR c.paid_imp_uid <> a.imp_uid)",
     ),
     _Fact(
+        "I1 one registration",
+        "A subscription that another goes on from is cancelled: nobody pays twice a month.",
+        "SELECT p.id FROM subscriptions s JOIN subscriptions p ON p.id = s.previous_id"
+        " WHERE p.status <> 'cancelled'",
+    ),
+    _Fact(
         "I2 inside the band",
         "Every attempt was sent inside its cycle's band, less the closing margin.",
         "SELECT a.id FROM attempts a JOIN cycles c ON c.id = a.cycle_id"

@@ -16,12 +16,15 @@ from zoneinfo import ZoneInfo
 
 from billing.domain.declines import DeclineClass, DeclineTable
 from billing.domain.enrolment import COLUMNS, new_subscription
-from billing.domain.errors import InvalidInput, InvalidSetting
-from billing.domain.money import Won
+from billing.domain.errors import Conflict, InvalidInput, InvalidSetting
+from billing.domain.money import MINIMUM_CHARGE, Won
 from billing.domain.outcome import Approved, Declined, NotSent, Unknown
 from billing.domain.plan import Cron
-from billing.portone import rows
+from billing.domain.registration import Expected, registration
+from billing.domain.webhook import STATUSES
+from billing.portone import rows, webhook
 from billing.portone.answer import Answer, Unreadable, envelope
+from billing.portone.exchange import segment
 from billing.portone.token import token_of
 from billing.portone.wire import outcome_of_answer, retry_after_seconds
 from billing.ports import Buyer, ChargeRequest
@@ -163,6 +166,34 @@ def shown_text(data: bytes) -> None:
     assert not {"\u202e", "\u2066", "\u2067", "\u2068", "\u2069"} & set(text)
 
 
+def webhook_body(data: bytes) -> None:
+    """Whatever is posted: refused, or an id that can be part of an address, and nothing else that
+    is not ours."""
+    content_type = ("application/json", "application/x-www-form-urlencoded")[data[:1] > b"m"]
+    try:
+        one = webhook.read(content_type, data[1:])
+    except Unreadable:
+        return
+    assert segment("imp_uid", one.imp_uid) == one.imp_uid
+    assert len(one.imp_uid) <= 64
+    assert one.status is None or one.status in STATUSES
+    assert one.merchant_uid is None or (one.merchant_uid.isascii() and len(one.merchant_uid) <= 40)
+
+
+def registered_payment(data: bytes) -> None:
+    """A payment of any kind: enrolled with texts that fit the book, or refused by name."""
+    try:
+        payment = rows.payment(json.loads(data))
+        new = registration(payment, Expected(), NOW, sandbox=payment.sandbox)
+    except (ValueError, RecursionError, Unreadable, Conflict, InvalidInput):
+        return
+    facts = new.facts
+    assert facts.amount >= Won(MINIMUM_CHARGE)
+    assert 0 < len(facts.customer_uid) <= 80
+    assert 0 < len(facts.order_name) <= 40
+    assert len(facts.buyer_name or "") <= 16
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     one.__name__: one
     for one in (
@@ -177,11 +208,23 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         moment,
         csv_file,
         shown_text,
+        webhook_body,
+        registered_payment,
     )
 }
 
 _HEADER = b"customer_uid,amount,order_name,initial_paid_at\n"
 _PAID = json.dumps(PAID).encode()
+_REGISTERED = json.dumps(
+    {
+        **dict(PAID["response"]),
+        "pay_method": "phone",
+        "pg_provider": "mobilians",
+        "name": "plan",
+        "customer_uid_usage": "issue",
+        "buyer_name": "홍길동",
+    }
+).encode()
 SEEDS: dict[str, tuple[bytes, ...]] = {
     "answer_to_a_charge": (
         b"\x00" + _PAID,
@@ -211,4 +254,12 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
         _HEADER + "가,９９００,=1+1,2026-W48-1\n".encode("cp949", "replace"),
     ),
     "shown_text": ("\x1b]8;;file:///\u202e한도".encode(), b"\x00\x9b31m", b"\xed\xa0\x80"),
+    "webhook_body": (
+        b'a{"imp_uid":"imp_1","merchant_uid":"mw-abcdefghabcdefgh-202611-01","status":"paid"}',
+        b"zimp_uid=imp_1&merchant_uid=order-1&status=cancelled",
+        b"zimp_uid=%69mp_1&imp_uid=..%2f",
+        b"a" + b"[" * 100_000,
+        b'a{"imp_uid":"\\ud800"}',
+    ),
+    "registered_payment": (_REGISTERED, _REGISTERED.replace(b"plan", b"\\u0007")),
 }

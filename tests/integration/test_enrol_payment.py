@@ -12,16 +12,20 @@ import pytest
 from billing.domain.calendar import SEOUL
 from billing.domain.errors import Conflict, GatewayUnavailable, InvalidInput, NotFound
 from billing.domain.policy import BillingPolicy
+from billing.domain.webhook import announced
 from billing.portone.client import PortOneClient
 from billing.sandbox import NewCustomer, mood, register
 from billing.sandbox.model import Payment, Schedule
 from billing.services import change_status
 from billing.services.close_cycles import close_cycles
 from billing.services.enrol_payment import EnrolledPayment, enrol_payment
+from billing.services.import_subscriptions import import_subscriptions
 from billing.services.invariants import broken
+from billing.services.look_at_webhooks import look_at_webhooks
 from billing.services.open_cycles import open_cycles
+from billing.services.receive_webhook import receive_webhook
 from billing.store.session import Book
-from tests.builders import KEY, enrolled, query
+from tests.builders import KEY, a_file, enrolled, execute, query
 from tests.conftest import MovedClock
 from tests.world import World
 
@@ -129,6 +133,28 @@ def test_two_at_once_are_one(world: World) -> None:
     assert counts(world) == (1, 1, 1)
 
 
+def test_while_its_webhook_is_looked_up(world: World) -> None:
+    """Whichever is first: enrolled once, and nobody is alarmed by the news of it."""
+    payments = [registered(world, f"customer-{number}") for number in range(3)]
+    for payment in payments:
+        receive_webhook(world.book, announced(payment.imp_uid, payment.merchant_uid, "paid"))
+
+    async def both(gateway: PortOneClient) -> None:
+        looking = look_at_webhooks(world.book, gateway, world.policy)
+        enrolling = (
+            enrol_payment(world.book, world.policy, lambda: KEY, gateway, one.imp_uid)
+            for one in payments
+        )
+        await asyncio.gather(looking, *enrolling)
+
+    world.ask(both)
+    assert counts(world) == (3, 3, 3)
+    assert world.alarms() == []
+    outcomes = {row[0] for row in query(world.book, "SELECT outcome FROM webhooks")}
+    assert outcomes <= {"stranger", "agrees"}
+    assert broken(world.book, world.policy) == []
+
+
 def test_a_payment_that_the_gateway_does_not_know(world: World) -> None:
     with pytest.raises(NotFound, match="imp_unknown"):
         enrol(world, "imp_unknown")
@@ -192,6 +218,16 @@ def test_a_known_customer_with_other_facts(world: World) -> None:
     assert query(world.book, "SELECT anchor_on::text FROM subscriptions") == [("2026-10-20",)]
 
 
+def test_a_known_customer_whose_first_payment_is_said_to_be_another(world: World) -> None:
+    payment = registered(world, buyer_name="", buyer_tel="")
+    paid_at = (world.clock.now - timedelta(minutes=1)).isoformat()
+    header = "customer_uid,amount,order_name,initial_paid_at,initial_imp_uid"
+    rows = a_file(f"customer-1,9900,월정액,{paid_at},imp_other", header=header)
+    assert import_subscriptions(world.book, world.policy, lambda: KEY, rows).added == 1
+    with pytest.raises(Conflict, match="another payment as this customer's first"):
+        enrol(world, payment.imp_uid)
+
+
 def test_test_payments_only_where_they_are_wanted(world: World) -> None:
     payment = registered(world, sandbox=True)
     with pytest.raises(NotFound):
@@ -212,6 +248,8 @@ def test_a_suspended_customer_goes_on_with_a_new_key(world: World) -> None:
     assert enrol(world, world.sandbox.ledger.payments[-1].imp_uid, previous="old").added is False
     assert query(world.book, "SELECT count(*) FROM notices WHERE kind = 'cancelled'") == [(1,)]
     assert broken(world.book, world.policy) == []
+    execute(world.book, "UPDATE subscriptions SET status = 'active' WHERE customer_uid = 'old'")
+    assert "I1 one registration" in [one.name for one in broken(world.book, world.policy)]
 
 
 def suspended(world: World, name: str) -> None:

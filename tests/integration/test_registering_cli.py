@@ -15,6 +15,8 @@ import uvicorn
 from billing import clock as clocks
 from billing.embedded import Servers
 from billing.sandbox import NewCustomer, Sandbox, create_app, register
+from billing.store.session import Book
+from tests.builders import execute
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -28,6 +30,8 @@ for words in json.loads(sys.argv[1]):
         main()
     except SystemExit as end:
         print(json.dumps({"exit": end.code}), flush=True)
+from scheduler.ticks import webhooks_
+print(json.dumps({"tick": [webhooks_(), webhooks_()]}))
 """
 
 
@@ -48,8 +52,9 @@ def sandbox() -> Iterator[tuple[Sandbox, str]]:
 
 
 def test_add_by_payment_and_forget(
-    sandbox: tuple[Sandbox, str], database_url: str, servers: Servers
+    sandbox: tuple[Sandbox, str], database_url: str, book: Book, servers: Servers
 ) -> None:
+    """And the tick that looks at webhooks, as the scheduler's worker runs it."""
     gateway, url = sandbox
     paid_at = clocks.host_time() - timedelta(minutes=1)
     old, new = register(
@@ -58,6 +63,11 @@ def test_add_by_payment_and_forget(
             NewCustomer(customer_uid=name, amount=9900, name="plan", paid_at=paid_at)
             for name in ("old", "new")
         ],
+    )
+    execute(
+        book,
+        "INSERT INTO webhooks (imp_uid, received_at, look_at) VALUES (:imp_uid, now(), now())",
+        imp_uid=new.imp_uid,
     )
     add, imp = ("subscription", "add"), "--imp-uid"
     calls = [
@@ -100,3 +110,4 @@ def test_add_by_payment_and_forget(
     ]
     assert shown[2]["forgotten_at"] is not None
     assert "add --yes" in done.stderr
+    assert printed[-1] == {"tick": [{"agrees": 1}, {}]}

@@ -22,7 +22,7 @@ from tests.builders import enrolled
 from tests.integration.web.conftest import Edge
 
 TOKEN = "the-token-of-the-merchant"
-EXAMPLES = 8
+EXAMPLES = 4
 
 
 def test_the_description_is_true(make_edge: Callable[..., Edge]) -> None:
@@ -42,7 +42,7 @@ def test_the_description_is_true(make_edge: Callable[..., Edge]) -> None:
         if operation.body or list(operation.iter_parameters()):
             call_often(operation, GenerationMode.NEGATIVE, seen)
     assert {"get 200", "get 422", "post 422", "post 404"} <= set(seen)
-    assert seen.total() > 100
+    assert seen.total() > 60
 
 
 def call_often(operation: Any, mode: GenerationMode, seen: Counter[str]) -> None:

@@ -130,15 +130,15 @@ def test_thousands_of_forged_and_broken_ones_change_nothing(edge: Edge) -> None:
     before = query(edge.book, BOOK)
     statuses = asyncio.run(flood(edge, name, random.Random(1)))
     assert set(statuses) <= {200, 400, 413, 429, 503}
-    assert statuses[200] > 300
-    assert statuses[400] > 1000
+    assert statuses[200] > 250
+    assert statuses[400] > 900
     assert query(edge.book, BOOK) == before
     ((waiting,),) = query(edge.book, "SELECT count(*) FROM webhooks WHERE looked_at IS NULL")
     assert waiting <= 400
 
 
 async def flood(edge: Edge, name: str, dice: random.Random) -> Counter[int]:
-    """Three thousand at a few dozen a time: broken, forged, and about our own payment."""
+    """Two thousand at a few dozen a time: broken, forged, and about our own payment."""
 
     def body() -> tuple[bytes, dict[str, str]]:
         chance = dice.random()
@@ -153,7 +153,7 @@ async def flood(edge: Edge, name: str, dice: random.Random) -> Counter[int]:
     async def sender(peer: str) -> None:
         transport = httpx.ASGITransport(edge.app, client=(peer, 1))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            for _ in range(100):
+            for _ in range(70):
                 content, headers = body()
                 answer = await client.post(PATH, content=content, headers=headers)
                 statuses[answer.status_code] += 1

@@ -139,6 +139,28 @@ def test_it_moves_the_clock_stop_by_stop_and_waits_while_charges_come() -> None:
     assert shop.sandbox.clock.now() == seoul("2027-03-01 12:00")
 
 
+def test_it_waits_for_a_slow_biller_on_the_day_but_not_for_ever() -> None:
+    shop = Shop("2027-02-01 12:00").register(a_customer("2027-01-20 11:00"))
+    seen: list[str] = []
+
+    async def nap(seconds: float) -> None:
+        seen.append(shop.sandbox.clock.now().astimezone(SEOUL).strftime("%m-%d %H:%M"))
+        await asyncio.sleep(0)
+
+    async def travel() -> None:
+        shop.sandbox.sleep = nap
+        journey = Journey(shop.sandbox)
+        journey.start(seoul("2027-02-22 12:00"), pause=1)
+        while journey.until is not None:
+            await asyncio.sleep(0)
+
+    asyncio.run(travel())
+    assert seen.count("02-19 18:00") == 1
+    assert seen.count("02-20 10:00") > 10
+    assert seen.count("02-20 18:00") > 10
+    assert seen.count("02-21 10:00") == 1
+
+
 def test_a_journey_by_control_ends_where_it_is_stopped() -> None:
     shop = Shop("2027-02-01 12:00").register(a_customer("2027-01-20 11:00"))
 

@@ -83,6 +83,11 @@ class PaymentGateway(Protocol):
         when there is none or the key is unknown. Raises `GatewayError`."""
         ...
 
+    async def prepare(self, merchant_uid: str, amount: Won) -> None:
+        """Pin the amount of an order, so that its payment window takes no other. Doing it again
+        with the same amount is harmless. Raises `GatewayError`: it may or may not be pinned."""
+        ...
+
     async def payment(self, imp_uid: str) -> Payment | None:
         """One payment, or None when the gateway does not know it. Raises `GatewayError`."""
         ...

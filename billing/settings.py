@@ -22,6 +22,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from billing.domain.attempt import check_prefix
 from billing.domain.calendar import SEOUL, CalendarPolicy
 from billing.domain.errors import InvalidInput, InvalidSetting
+from billing.domain.money import MINIMUM_CHARGE, Won
+from billing.domain.order import Offer
 from billing.domain.plan import Cron, PlanPolicy
 from billing.signing import MAKE_ONE, check_receiver, signing_keys
 
@@ -68,6 +70,12 @@ class Settings(BaseSettings):
     portone_imp_secret: SecretStr | None = None
     portone_timeout_seconds: float = Field(60, gt=0, le=600)
     include_sandbox: bool = False
+    portone_imp_code: str | None = Field(None, pattern=r"^[A-Za-z0-9_]{1,40}$")
+    portone_sdk_url: str = "https://cdn.iamport.kr/v1/iamport.js"
+
+    checkout_pg: str = Field("mobilians", pattern=r"^mobilians(\.[A-Za-z0-9_]{1,40})?$")
+    checkout_amount: int | None = Field(None, ge=MINIMUM_CHARGE, le=10_000_000)
+    checkout_order_name: str | None = Field(None, min_length=1, max_length=40)
 
     timezone: str = "Asia/Seoul"
     window_days: int = Field(5, ge=0, le=5)
@@ -158,15 +166,15 @@ class Settings(BaseSettings):
         Cron.parse(value, field=name, for_each_day=True)
         return value
 
-    @field_validator("portone_api_url")
+    @field_validator("portone_api_url", "portone_sdk_url")
     @classmethod
-    def _https_unless_loopback(cls, value: str) -> str:
+    def _https_unless_loopback(cls, value: str, info: Any) -> str:
         parts = urlsplit(value)
         loopback = parts.hostname in {"localhost", "127.0.0.1", "::1"}
         if parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and loopback)):
             return value.rstrip("/")
         raise InvalidSetting(
-            "PORTONE_API_URL",
+            str(info.field_name).upper(),
             value,
             "not an https address",
             "Use https://…; plain http is for a gateway on this machine only",
@@ -248,6 +256,19 @@ class Settings(BaseSettings):
         )
         return self
 
+    @model_validator(mode="after")
+    def _something_to_sell(self) -> Settings:
+        """The checkout page is on with the store's identification code; then it needs goods."""
+        for name in ("checkout_amount", "checkout_order_name"):
+            if self.portone_imp_code is not None and getattr(self, name) is None:
+                raise InvalidSetting(
+                    name.upper(),
+                    None,
+                    "not set, and PORTONE_IMP_CODE is: the checkout page has nothing to sell",
+                    f"Set {PREFIX}{name.upper()}, or unset {PREFIX}PORTONE_IMP_CODE",
+                )
+        return self
+
     @cached_property
     def zone(self) -> ZoneInfo:
         return ZoneInfo(self.timezone)
@@ -271,6 +292,13 @@ class Settings(BaseSettings):
         """The keys that notices are signed with, the one in use first."""
         secret = self.notice_secret
         return [] if secret is None else signing_keys(secret.get_secret_value())
+
+    @property
+    def offer(self) -> Offer | None:
+        """What the checkout page sells; None where it is off."""
+        if self.portone_imp_code is None or self.checkout_amount is None:
+            return None
+        return Offer(Won(self.checkout_amount), self.checkout_order_name or "")
 
     @property
     def lease(self) -> timedelta:

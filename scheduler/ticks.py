@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from functools import partial
 from typing import Any
 
 from billing.broker import (
@@ -21,13 +22,15 @@ from billing.broker import (
     checked_ids,
 )
 from billing.domain.errors import BrokerUnavailable
+from billing.ports import PaymentGateway
 from billing.services.check import check
 from billing.services.close_cycles import close_cycles
 from billing.services.dispatch import dispatch
 from billing.services.inquire import find_unknown
-from billing.services.look_at_webhooks import look_at_webhooks, waiting
+from billing.services.look_at_webhooks import PickUp, look_at_webhooks, waiting
 from billing.services.notify import deliver, find_due
 from billing.services.open_cycles import open_cycles
+from billing.services.pick_up_order import pick_up_order
 from billing.services.reconcile import reconcile_today
 from billing.services.refund import open_now, work_on_open
 from billing.services.seal_events import seal_events
@@ -113,13 +116,18 @@ def notify(notice_ids: Any) -> dict[str, int]:
     return dict(tally)
 
 
+def _pick_up(gateway: PaymentGateway) -> PickUp:
+    key, offer = _house.installation_key, _house.settings.offer
+    return partial(pick_up_order, _house.book, _house.policy, key, gateway, offer)
+
+
 @app.task(name=TICK_WEBHOOKS)  # type: ignore[untyped-decorator]
 def webhooks_() -> dict[str, int]:
     # As for refunds: no client of the gateway where nothing waits for it.
     tally = Counter[str]()
     if waiting(_house.book):
         tally = this_process.run(
-            lambda gateway: look_at_webhooks(_house.book, gateway, _house.policy)
+            lambda gateway: look_at_webhooks(_house.book, gateway, _house.policy, _pick_up(gateway))
         )
     _seen(TICK_WEBHOOKS)
     return dict(tally)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
+from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -415,6 +416,13 @@ def _moment(text: str) -> datetime:
         raise typer.BadParameter(str(error)) from None
 
 
+class NoticeFormat(StrEnum):
+    """How the sandbox's webhooks are written, as a merchant chooses in the gateway's console."""
+
+    JSON = "json"
+    FORM = "form"
+
+
 @app.command()
 def sandbox(
     host: Annotated[str, typer.Option(help="Its control endpoints ask for no key.")] = "127.0.0.1",
@@ -428,6 +436,8 @@ def sandbox(
     latency_ms: Annotated[float | None, typer.Option(help="Of every answer.")] = None,
     imp_key: Annotated[str | None, typer.Option(help="Accept only this key.")] = None,
     imp_secret: Annotated[str | None, typer.Option(help="Accept only this secret.")] = None,
+    notice_url: Annotated[str, typer.Option(help="Where webhooks go.")] = "",
+    notice_format: Annotated[NoticeFormat, typer.Option()] = NoticeFormat.JSON,
 ) -> None:
     """A PortOne for phone billing on this machine, with its own ledger, rules and faults."""
     from billing import sandbox as gateway
@@ -447,6 +457,8 @@ def sandbox(
             latency_ms=latency_ms,
             imp_key=imp_key,
             imp_secret=imp_secret,
+            notice_url=notice_url,
+            notice_format=notice_format.value,
             announce=announce,
         )
     except (gateway.FaultsError, gateway.LedgerFileError, gateway.CallError) as error:

@@ -29,6 +29,8 @@ class WebhookOutcome(StrEnum):
     REFUNDED = "refunded"
     # With one of our keys or names, and nothing that may be changed by itself: told.
     UNKNOWN_PAYMENT = "unknown_payment"
+    # It bought a subscription on the checkout page, and its customer never came back.
+    ENROLLED = "enrolled"
     # The store sells other things, too.
     STRANGER = "stranger"
     NOT_FOUND = "not_found"

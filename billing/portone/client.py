@@ -13,9 +13,10 @@ from typing import TypeVar
 import httpx
 
 from billing.domain.errors import GatewayUnavailable
+from billing.domain.money import Won
 from billing.domain.outcome import Outcome
 from billing.domain.refund import CancelOutcome, CancelRequest
-from billing.portone import cancellation, rows
+from billing.portone import cancellation, preparation, rows
 from billing.portone.answer import Answer, Unreadable
 from billing.portone.exchange import Exchange, segment
 from billing.portone.lookups import PAGE_LIMIT, Lookups
@@ -136,6 +137,21 @@ class PortOneClient:
     ) -> AsyncIterator[Sequence[Payment]]:
         """Payments of a status between two moments, in whole verified portions (see `spans`)."""
         return Spans(self._lookups).payments(status, since, until)
+
+    async def prepare(self, merchant_uid: str, amount: Won) -> None:
+        """Pin the amount of an order; see `preparation`."""
+        body = preparation.body(merchant_uid, amount)
+        try:
+            async with asyncio.timeout(self._lookup_timeout):
+                answer = await self._tokens.authorised(
+                    lambda token: self._others.post(preparation.PATH, token, body)
+                )
+        except (httpx.TransportError, Unreadable, TimeoutError) as error:
+            raise GatewayUnavailable(f"prepare: {type(error).__name__}") from None
+        if preparation.is_done(answer, merchant_uid, amount):
+            return
+        path = f"{preparation.PATH}/{segment('merchant_uid', merchant_uid)}"
+        preparation.check_pinned(await self._lookups.one(path), amount)
 
     async def payments_of_order(self, merchant_uid: str) -> Sequence[Payment]:
         """Every payment under one merchant_uid, from `findAll`: `find` shows a single row, and a

@@ -25,6 +25,8 @@ def main() -> int:
     parser.add_argument("--imp-key", help="accept only this REST API key")
     parser.add_argument("--imp-secret", help="accept only this secret")
     parser.add_argument("--at", type=_moment, help="the clock's first moment, with its offset")
+    parser.add_argument("--notice-url", default="", help="where webhooks go")
+    parser.add_argument("--notice-format", choices=("json", "form"), default="json")
     given = vars(parser.parse_args())
     try:
         serve(**given)

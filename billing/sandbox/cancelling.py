@@ -29,8 +29,16 @@ def fault_of(sandbox: Sandbox) -> Fault | None:
     return cancel_fault(by_chance(chances, dice))
 
 
+def cancel_in_console(sandbox: Sandbox, imp_uid: str, reason: str) -> Reply:
+    """Cancel as a person does in the gateway's console: the merchant's server is told of it."""
+    return cancel(sandbox, {"imp_uid": imp_uid, "reason": reason, "enable_webhook": True})
+
+
 def cancel(sandbox: Sandbox, form: Mapping[str, object]) -> Reply:
-    """Cancel a payment: in its own calendar month and in full, phone billing knows nothing else."""
+    """Cancel a payment: in its own calendar month and in full, phone billing knows nothing else.
+
+    By the API the merchant's server is told only with `enable_webhook`.
+    """
     payment = _to_cancel(sandbox, form)
     if payment is None:
         return refusal(NOTHING_TO_CANCEL)
@@ -54,6 +62,8 @@ def cancel(sandbox: Sandbox, form: Mapping[str, object]) -> Reply:
         cancel_reason=storable(form.get("reason")),
     )
     sandbox.ledger.put(cancelled)
+    if form.get("enable_webhook") in (True, "true"):
+        sandbox.webhooks.tell(cancelled)
     return success(payment_row(cancelled))
 
 

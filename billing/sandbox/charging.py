@@ -46,6 +46,7 @@ class Asked:
     buyer_email: str = field(default="", repr=False)
     buyer_tel: str = field(default="", repr=False)
     custom_data: str = field(default="", repr=False)
+    notice_url: str = field(default="", repr=False)
 
 
 def read_asked(form: Mapping[str, object]) -> Asked:
@@ -63,6 +64,7 @@ def read_asked(form: Mapping[str, object]) -> Asked:
         buyer_email=text("buyer_email"),
         buyer_tel=text("buyer_tel"),
         custom_data=text("custom_data"),
+        notice_url=text("notice_url"),
     )
 
 
@@ -128,6 +130,8 @@ def _ending(
     if sandbox.mood.failed_merchant_uid == "strict" and sandbox.ledger.of_order(asked.merchant_uid):
         return _Ending(refusal(ALREADY_USED), "refused:already_used")
     payment = _decided(sandbox, asked, key, fault, nth)
+    if payment.paid_at:
+        sandbox.webhooks.tell(payment)
     outcome = "paid" if payment.paid_at else f"declined:{payment.fail_code}"
     return _Ending(success(_echo(payment, fault)), outcome, payment.imp_uid)
 
@@ -151,6 +155,7 @@ def _decided(sandbox: Sandbox, asked: Asked, key: BillingKey, fault: Fault, nth:
         decline=said,
         turns_paid_at=late,
         custom_data=asked.custom_data,
+        notice_url=asked.notice_url,
     )
 
 

@@ -8,11 +8,14 @@
     GET  /sandbox/requests?customer_uid&kind&limit&after   every request seen
     GET  /sandbox/verdict?declines_per_day=2   what was done wrong
     GET  /sandbox/clock, POST {"advance_seconds": …} or {"set": …}
+    POST /sandbox/travel {"days": …} or {"until": …}   on, stop by stop (see `travel`); {} stops
+    POST /sandbox/cancel {"imp_uid": …}        a cancellation in the gateway's console
+    GET  /sandbox/webhooks, POST {"url": …, "format": "json" | "form"}
     GET  /sandbox/faults, POST a whole faults document (see `faults`)
     POST /sandbox/revoke                       end all access tokens
     POST /sandbox/reset                        forget everything but the clock and the mood
 
-Errors are `{"error": "…"}` with status 400.
+Errors are `{"error": "…"}` with status 400; 403 for a browser that another site sent.
 """
 
 from __future__ import annotations
@@ -21,20 +24,23 @@ import json
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, FiniteFloat, TypeAdapter, ValidationError
 from pydantic import Field as Bounded
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from billing.sandbox.browser import is_disguised, is_foreign
+from billing.sandbox.cancelling import cancel_in_console
 from billing.sandbox.gateway import Sandbox
 from billing.sandbox.model import Payment, Seen
 from billing.sandbox.mood import FaultsError, mood, told
-from billing.sandbox.page import page
+from billing.sandbox.travel import LONGEST, PAUSE_SECONDS, Journey
 from billing.sandbox.verdict import judge
+from billing.sandbox.webhooks import Address, Format, WebhookAddressError, checked_url
 from billing.sandbox.world import (
     HandPayment,
     LineChange,
@@ -68,17 +74,42 @@ class Move(BaseModel):
     set: AwareDatetime | None = None
 
 
+class Travel(BaseModel):
+    """Where a journey goes; neither to stay here. `pause_seconds` is how long each stop lasts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    days: Annotated[FiniteFloat, Bounded(gt=0, le=LONGEST.days)] | None = None
+    until: AwareDatetime | None = None
+    pause_seconds: Annotated[FiniteFloat, Bounded(ge=0.05, le=60)] = PAUSE_SECONDS
+
+
+class Cancel(BaseModel):
+    """One payment to cancel."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    imp_uid: str
+    reason: str = ""
+
+
+class WebhookAddress(BaseModel):
+    """Where webhooks go; an empty `url` for nowhere."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: str = ""
+    format: Format = "json"
+
+
 _CUSTOMERS = TypeAdapter(list[NewCustomer])
 _CHANGE, _HAND, _MOVE = TypeAdapter(LineChange), TypeAdapter(HandPayment), TypeAdapter(Move)
+_TRAVEL, _CANCEL = TypeAdapter(Travel), TypeAdapter(Cancel)
+_WEBHOOKS = TypeAdapter(WebhookAddress)
 
 
-def control_routes(sandbox: Sandbox) -> list[Route]:
-    """All control routes, and the page at `/`."""
-
-    async def home(request: Request) -> Response:
-        sandbox.settle()
-        policy = "default-src 'none'; style-src 'unsafe-inline'"
-        return HTMLResponse(page(sandbox), headers={"Content-Security-Policy": policy})
+def control_routes(sandbox: Sandbox, journey: Journey) -> list[Route]:
+    """All control routes."""
 
     async def health(request: Request) -> Answer:
         return {"ok": True, "now": sandbox.clock.now().isoformat()}
@@ -132,18 +163,51 @@ def control_routes(sandbox: Sandbox) -> list[Route]:
 
     async def clock(request: Request) -> Answer:
         now = sandbox.clock.now()
-        return {"now": now.isoformat(), "offset_seconds": sandbox.clock.offset.total_seconds()}
+        until = None if journey.until is None else journey.until.isoformat()
+        offset = sandbox.clock.offset.total_seconds()
+        return {"now": now.isoformat(), "offset_seconds": offset, "travelling_until": until}
 
     async def move_clock(request: Request) -> Answer:
         move = _read(_MOVE, await _document(request))
         if (move.advance_seconds is None) == (move.set is None):
             raise Bad('give either "advance_seconds" or "set"')
+        journey.stop()
         if move.set is not None:
             sandbox.clock.set(move.set)
         else:
             sandbox.clock.advance(move.advance_seconds or 0.0)
         sandbox.clock_moved()
         return await clock(request)
+
+    async def travel(request: Request) -> Answer:
+        asked = _read(_TRAVEL, await _document(request))
+        until = asked.until
+        if asked.days is not None:
+            if until is not None:
+                raise Bad('give either "days" or "until"')
+            until = sandbox.clock.now() + timedelta(days=asked.days)
+        if until is None:
+            journey.stop()
+        elif until > sandbox.clock.now() + LONGEST:
+            raise Bad(f"a journey ends within {LONGEST.days} days")
+        else:
+            journey.start(until, pause=asked.pause_seconds)
+        return await clock(request)
+
+    async def cancel(request: Request) -> Answer:
+        asked = _read(_CANCEL, await _document(request))
+        done = cancel_in_console(sandbox, asked.imp_uid, asked.reason)
+        if done.body["code"] != 0:
+            raise Bad(str(done.body["message"]))
+        return {"payment": done.body["response"]}
+
+    async def webhooks(request: Request) -> Answer:
+        return asdict(sandbox.webhooks.address)
+
+    async def set_webhooks(request: Request) -> Answer:
+        asked = _read(_WEBHOOKS, await _document(request))
+        sandbox.webhooks.address = Address(checked_url(asked.url), asked.format)
+        return await webhooks(request)
 
     async def faults(request: Request) -> Answer:
         return sandbox.mood.model_dump(mode="json", by_alias=True)
@@ -164,7 +228,6 @@ def control_routes(sandbox: Sandbox) -> list[Route]:
         return Route(f"/sandbox/{path}", _carried_out(sandbox, endpoint), methods=[method])
 
     return [
-        Route("/", home, methods=["GET"]),
         route("health", health, "GET"),
         route("customers", add_customers, "POST"),
         route("customers/{customer_uid}", change_line, "POST"),
@@ -174,6 +237,10 @@ def control_routes(sandbox: Sandbox) -> list[Route]:
         route("verdict", verdict, "GET"),
         route("clock", clock, "GET"),
         route("clock", move_clock, "POST"),
+        route("travel", travel, "POST"),
+        route("cancel", cancel, "POST"),
+        route("webhooks", webhooks, "GET"),
+        route("webhooks", set_webhooks, "POST"),
         route("faults", faults, "GET"),
         route("faults", set_faults, "POST"),
         route("revoke", revoke, "POST"),
@@ -185,11 +252,13 @@ def _carried_out(
     sandbox: Sandbox, endpoint: Callable[[Request], Awaitable[Answer]]
 ) -> Callable[[Request], Awaitable[Response]]:
     async def carry_out(request: Request) -> Response:
+        if request.method == "POST" and (is_foreign(request) or is_disguised(request)):
+            return JSONResponse({"error": "a page of another site sent this"}, 403)
         sandbox.settle()
         try:
             answer = await endpoint(request)
             await sandbox.ledger.committed()
-        except (Bad, FaultsError, WorldError) as error:
+        except (Bad, FaultsError, WebhookAddressError, WorldError) as error:
             return JSONResponse({"error": str(error)}, 400)
         except sqlite3.Error as error:
             return JSONResponse({"error": f"the ledger cannot be written: {error}"}, 500)

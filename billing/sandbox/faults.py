@@ -53,6 +53,8 @@ too_many:SECONDS, slow:MILLISECONDS, hidden (nothing is found).
 A cancellation ([chances.cancel]) can meet: timeout, reset, http:STATUS, html, cut_json, cut_body,
 each with _before_cancel or _after_cancel; unauthorized, too_many:SECONDS, slow:MILLISECONDS.
 
+A webhook ([chances.webhook]) can be: lost, late:SECONDS, doubled.
+
 A spell names one of what look-ups can meet, but hidden: it strikes charges and
 cancellations before they are made.
 """
@@ -97,6 +99,7 @@ _CHARGE = {**_DOOR, **_ANSWER, **_around("charge")}
 _CANCEL = {**_DOOR, "ok": "", **_around("cancel")}
 _LOOKUP = {**BROKEN, **_DOOR, "ok": "", "hidden": ""}
 _SPELL = {**BROKEN, **_DOOR}
+_WEBHOOK = {"ok": "", "lost": "", "late": "number", "doubled": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,11 @@ def _struck(found: Fault, act: str) -> Fault:
 def lookup_fault(text: str) -> Fault:
     """What a look-up meets. Raises `ValueError`."""
     return _parsed(text, _LOOKUP, "look-up")
+
+
+def webhook_fault(text: str) -> Fault:
+    """What happens to a webhook. Raises `ValueError`."""
+    return _parsed(text, _WEBHOOK, "webhook")
 
 
 def spell_fault(text: str) -> Fault:

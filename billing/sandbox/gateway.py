@@ -17,6 +17,7 @@ from billing.sandbox.model import BillingKey, Origin, Payment, Schedule, Seen, S
 from billing.sandbox.mood import Dice, Mood
 from billing.sandbox.texts import Decline
 from billing.sandbox.tokens import Tokens
+from billing.sandbox.webhooks import Webhooks
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -48,6 +49,7 @@ class Sandbox:
         self.tokens = Tokens(self.clock.unix, seed, imp_key, imp_secret)
         self.sleep = sleep
         self.in_hand: Counter[str] = Counter()
+        self.webhooks = Webhooks(self)
         if kept := self.ledger.noted("clock_offset"):
             self.clock.offset = timedelta(seconds=float(kept))
 
@@ -64,17 +66,17 @@ class Sandbox:
         """Do what happens by itself: the gateway's own schedule, payments that turn out paid."""
         now = self.clock.unix()
         for moment, payment in self.ledger.late_payments(now):
-            self.ledger.put(
-                replace(
-                    payment,
-                    status=Status.PAID,
-                    paid_at=int(moment),
-                    failed_at=0,
-                    fail_code="",
-                    fail_class="",
-                    fail_reason="",
-                )
+            paid = replace(
+                payment,
+                status=Status.PAID,
+                paid_at=int(moment),
+                failed_at=0,
+                fail_code="",
+                fail_class="",
+                fail_reason="",
             )
+            self.ledger.put(paid)
+            self.webhooks.tell(paid)
         for moment, schedule in self.ledger.planned_payments(now):
             self._run(schedule, moment)
 
@@ -88,6 +90,7 @@ class Sandbox:
         payment = self.enter(
             schedule, schedule.merchant_uid, key, moment, Origin.SCHEDULE, decline=decline
         )
+        self.webhooks.tell(payment)
         self.ledger.put(
             replace(
                 schedule,
@@ -114,6 +117,7 @@ class Sandbox:
         decline: Decline | None = None,
         turns_paid_at: float = 0.0,
         custom_data: str = "",
+        notice_url: str = "",
     ) -> Payment:
         """Write a new payment into the book: failed with a `decline`, else paid."""
         number, second = self.ledger.next_number, int(now)
@@ -140,6 +144,7 @@ class Sandbox:
             sandbox=self.mood.test_mode or key.sandbox,
             visible_at=now + self.dice.of("lag", number).uniform(0, lag) if lag else 0.0,
             turns_paid_at=turns_paid_at,
+            notice_url=notice_url,
         )
         self.ledger.put(payment)
         return payment

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from billing.sandbox import cancelling, charging, keys, lookups
+from billing.sandbox import cancelling, charging, keys, lookups, preparing
 from billing.sandbox.faults import Fault, lookup_fault
 from billing.sandbox.gateway import Sandbox
 from billing.sandbox.lookups import BadQuery, Query
@@ -97,6 +97,9 @@ def routes(sandbox: Sandbox) -> list[Route]:
     def scheduled(request: Request, query: Query) -> Reply:
         return lookups.scheduled(box, path(request, "merchant_uid"))
 
+    def prepared(request: Request, query: Query) -> Reply:
+        return preparing.prepared(box, path(request, "merchant_uid"))
+
     def delete_key(request: Request, query: Query) -> Reply:
         return keys.delete(box, path(request, "customer_uid"))
 
@@ -117,6 +120,8 @@ def routes(sandbox: Sandbox) -> list[Route]:
         *of_order("findAll", find_all),
         *of_order("find", find),
         do("/payments/cancel", "cancel", cancelling.cancel, cancelling.fault_of),
+        do("/payments/prepare", "prepare", preparing.prepare),
+        ask("/payments/prepare/{merchant_uid}", "prepared", prepared),
         ask("/payments/status/{payment_status}", "status", by_state),
         ask("/payments/{imp_uid}/balance", "balance", balance),
         ask("/payments/{imp_uid}", "payment", one_payment),

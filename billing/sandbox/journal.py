@@ -15,18 +15,19 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from billing.sandbox.model import BillingKey, Payment, Schedule, Seen
+from billing.sandbox.model import BillingKey, Payment, Prepared, Schedule, Seen
 
-Row = Payment | BillingKey | Schedule | Seen
-R = TypeVar("R", Payment, BillingKey, Schedule, Seen)
+Row = Payment | BillingKey | Schedule | Prepared | Seen
+R = TypeVar("R", Payment, BillingKey, Schedule, Prepared, Seen)
 
 # Raised whenever a table changes: an older file is refused, not misread.
-_VERSION = 1
+_VERSION = 2
 
 _TABLES: dict[type[Row], tuple[str, str]] = {
     Payment: ("payments", "number"),
     BillingKey: ("billing_keys", "customer_uid"),
     Schedule: ("schedules", "merchant_uid"),
+    Prepared: ("prepared", "merchant_uid"),
     Seen: ("requests", "number"),
 }
 _COLUMN_TYPES = {int: "INTEGER", bool: "INTEGER", float: "REAL"}

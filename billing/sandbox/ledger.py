@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from billing.sandbox.journal import Journal
-from billing.sandbox.model import BillingKey, Payment, Schedule, Seen, Status
+from billing.sandbox.model import BillingKey, Payment, Prepared, Schedule, Seen, Status
 
 
 class Ledger:
@@ -27,6 +27,8 @@ class Ledger:
             self.keys[key.customer_uid] = key
         for schedule in self._journal.rows(Schedule):
             self._index_schedule(schedule)
+        for prepared in self._journal.rows(Prepared):
+            self.prepared[prepared.merchant_uid] = prepared.amount
         for seen in self._journal.rows(Seen):
             self._index_seen(seen)
 
@@ -34,6 +36,7 @@ class Ledger:
         self.payments: list[Payment] = []
         self.keys: dict[str, BillingKey] = {}
         self.schedules: dict[str, Schedule] = {}
+        self.prepared: dict[str, int] = {}
         self.requests: list[Seen] = []
         self.version = 0
         self._of_order: dict[str, list[int]] = defaultdict(list)
@@ -76,7 +79,7 @@ class Ledger:
         self._times_asked[customer_uid] += 1
         return self._times_asked[customer_uid]
 
-    def put(self, row: Payment | BillingKey | Schedule) -> None:
+    def put(self, row: Payment | BillingKey | Schedule | Prepared) -> None:
         """Add a row, or replace the one with the same key."""
         self.version += 1
         match row:
@@ -86,6 +89,8 @@ class Ledger:
                 self.keys[row.customer_uid] = row
             case Schedule():
                 self._index_schedule(row)
+            case Prepared():
+                self.prepared[row.merchant_uid] = row.amount
         self._journal.write(row)
 
     def saw(self, seen: Seen) -> None:

@@ -1,6 +1,6 @@
-"""What the sandbox knows: payments, billing keys, schedules and every request it saw.
+"""What the sandbox knows: payments, billing keys, schedules, pinned amounts, every request it saw.
 
-All four are flat and frozen, so that a row of the ledger file and the value in memory are the same
+All five are flat and frozen, so that a row of the ledger file and the value in memory are the same
 thing. Moments are unix seconds of the sandbox's clock, 0 for "did not happen", as PortOne writes
 them (gateway.md §3). Amounts are whole won.
 """
@@ -85,6 +85,8 @@ class Payment:
     """Look-ups do not show it before this moment."""
     turns_paid_at: float = 0.0
     """A failed payment that becomes paid after all; 0 for never."""
+    notice_url: str = field(default="", repr=False)
+    """Where its webhooks go instead of the store's address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,14 @@ class Schedule:
     payment_status: str = ""
     imp_uid: str = ""
     executed_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The amount that the window must charge for an order, told to the gateway beforehand."""
+
+    merchant_uid: str
+    amount: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from billing.sandbox.faults import (
     charge_fault,
     lookup_fault,
     spell_fault,
+    webhook_fault,
 )
 
 
@@ -50,6 +51,7 @@ def _word(parse: Callable[[str], Fault]) -> AfterValidator:
 ChargeWord = Annotated[str, _word(charge_fault)]
 CancelWord = Annotated[str, _word(cancel_fault)]
 LookupWord = Annotated[str, _word(lookup_fault)]
+WebhookWord = Annotated[str, _word(webhook_fault)]
 SpellWord = Annotated[str, _word(spell_fault)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -85,10 +87,11 @@ class Chances(_Strict):
     charge: dict[ChargeWord, Share] = {}
     lookup: dict[LookupWord, Share] = {}
     cancel: dict[CancelWord, Share] = {}
+    webhook: dict[WebhookWord, Share] = {}
 
     @model_validator(mode="after")
     def _at_most_all(self) -> Chances:
-        for shares in (self.charge, self.lookup, self.cancel):
+        for shares in (self.charge, self.lookup, self.cancel, self.webhook):
             if sum(shares.values()) > 1:
                 raise ValueError("the shares add up to more than 1")
         return self
@@ -130,7 +133,7 @@ class Mood(_Strict):
 
     def fail_reason(self, code: str, text: str) -> str:
         """A refusal as PortOne passes it on."""
-        return f"[{code}] {text}" if self.code_style == "bracket" else text
+        return f"[{code}] {text}" if code and self.code_style == "bracket" else text
 
     def spell(self, now: float) -> Fault | None:
         """What everybody meets at this moment; None for nothing."""

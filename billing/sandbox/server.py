@@ -21,6 +21,10 @@ from billing.sandbox.control import control_routes
 from billing.sandbox.gateway import Sandbox
 from billing.sandbox.http import routes
 from billing.sandbox.mood import Latency, Mood, mood_from
+from billing.sandbox.room import room_routes
+from billing.sandbox.travel import Journey
+from billing.sandbox.webhooks import Address, Format, WebhookAddressError, checked_url
+from billing.sandbox.window.routes import window_routes
 from billing.sandbox.wire import SandboxProtocol
 
 # Longer than any client keeps a connection, so that it is never we who close an idle one.
@@ -34,7 +38,15 @@ class CallError(ValueError):
 
 def create_app(sandbox: Sandbox) -> Starlette:
     """The ASGI application of a sandbox, to serve or to call in process."""
-    return Starlette(routes=[*routes(sandbox), *control_routes(sandbox)])
+    journey = Journey(sandbox)
+    return Starlette(
+        routes=[
+            *routes(sandbox),
+            *window_routes(sandbox),
+            *room_routes(sandbox, journey),
+            *control_routes(sandbox, journey),
+        ]
+    )
 
 
 def serve(
@@ -48,14 +60,17 @@ def serve(
     imp_key: str | None = None,
     imp_secret: str | None = None,
     at: datetime | None = None,
+    notice_url: str = "",
+    notice_format: Format = "json",
     announce: Callable[[str], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
     `port` 0 takes a free one. `faults` is a faults file, `data` the ledger file (None: in memory),
     `latency_ms` a fixed delay of all answers over the file's, `at` the moment (aware) to start the
-    clock with. `announce` gets one line of JSON, `{"url": …, "pid": …}`, once requests are taken;
-    it is printed by default. Raises `FaultsError`, `LedgerFileError` and `CallError`.
+    clock with, `notice_url` where webhooks go. `announce` gets one line of JSON, `{"url": …,
+    "pid": …}`, once requests are taken; it is printed by default. Raises `FaultsError`,
+    `LedgerFileError` and `CallError`.
     """
     mood = Mood() if faults is None else mood_from(faults)
     if latency_ms is not None:
@@ -63,6 +78,7 @@ def serve(
     with _listening(host, port) as listener:
         sandbox = Sandbox(seed=seed, mood=mood, path=data, imp_key=imp_key, imp_secret=imp_secret)
         try:
+            sandbox.webhooks.address = _address(notice_url, notice_format)
             if at is not None:
                 sandbox.clock.set(at)
                 sandbox.clock_moved()
@@ -126,6 +142,13 @@ def _latency(milliseconds: float) -> Latency:
     except ValidationError:
         remedy = "Give 0 to 3600000 milliseconds"
         raise CallError(f"--latency-ms {milliseconds:g}: out of range. {remedy}") from None
+
+
+def _address(url: str, how: Format) -> Address:
+    try:
+        return Address(checked_url(url), how)
+    except WebhookAddressError as error:
+        raise CallError(f"--notice-url {error}") from None
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from billing.sandbox.model import BillingKey, Origin, Payment, Schedule, Status
+from billing.sandbox.webhooks import cancellation_id
 
 _USAGE = {
     Origin.WINDOW: "issue",
@@ -59,7 +60,7 @@ def _cancellation(payment: Payment) -> dict[str, object]:
         "amount": payment.amount,
         "cancelled_at": payment.cancelled_at,
         "reason": payment.cancel_reason,
-        "cancellation_id": f"cancel_{payment.number:012d}",
+        "cancellation_id": cancellation_id(payment),
         "receipt_url": None,
     }
 

@@ -183,7 +183,10 @@ def pay(sandbox: Sandbox, wish: HandPayment) -> Payment:
     )
     order = wish.merchant_uid or f"hand-{sandbox.ledger.next_number}"
     decline = sandbox.decision(key, terms, at) if wish.carrier else None
-    return sandbox.enter(terms, order, key, at, Origin.HAND, decline=decline)
+    payment = sandbox.enter(terms, order, key, at, Origin.HAND, decline=decline)
+    if payment.paid_at:
+        sandbox.webhooks.tell(payment)
+    return payment
 
 
 def _key(sandbox: Sandbox, customer_uid: str) -> BillingKey:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -46,6 +46,10 @@ _BATCH = 1000
 _MOST_CASES = 100
 
 
+# Whether a payment of nobody in the book bought a subscription, which is enrolled then.
+PickUp = Callable[[Payment], Awaitable[bool]]
+
+
 class _NotYet(Exception):
     """Nothing can be concluded now: look again."""
 
@@ -70,15 +74,18 @@ def waiting(book: Book) -> bool:
 
 
 async def look_at_webhooks(
-    book: Book, gateway: PaymentGateway, policy: BillingPolicy
+    book: Book,
+    gateway: PaymentGateway,
+    policy: BillingPolicy,
+    pick_up: PickUp | None = None,
 ) -> Counter[str]:
     """Look at what was announced; returns how many ended how. A gateway that cannot be asked
-    proves nothing: they wait."""
+    proves nothing: they wait. `pick_up` is offered each payment that belongs to nobody."""
     taken = await asyncio.to_thread(
         book.run,
         lambda tx: webhooks.take(tx.session, tx.now, tx.now + LOST_AFTER, OURS, OTHERS),
     )
-    look = _Look(book, gateway, policy)
+    look = _Look(book, gateway, policy, pick_up)
     tally: Counter[str] = Counter()
     for start in range(0, len(taken), WIDTH):
         group = taken[start : start + WIDTH]
@@ -96,8 +103,15 @@ async def look_at_webhooks(
 class _Look:
     """One look at a time; many side by side."""
 
-    def __init__(self, book: Book, gateway: PaymentGateway, policy: BillingPolicy) -> None:
+    def __init__(
+        self,
+        book: Book,
+        gateway: PaymentGateway,
+        policy: BillingPolicy,
+        pick_up: PickUp | None,
+    ) -> None:
         self._book, self._gateway, self._policy = book, gateway, policy
+        self._pick_up = pick_up
 
     async def at(self, one: Waiting) -> str:
         """Look at one announced payment. Raises `GatewayError`."""
@@ -168,7 +182,8 @@ class _Look:
     async def _of_nobody(self, payment: Payment, owner: Owner) -> _Found:
         """Under a name of our form, and yet nobody's here; or another business of the store's."""
         if not owner.named:
-            return _Found(WebhookOutcome.STRANGER)
+            bought = self._pick_up is not None and await self._pick_up(payment)
+            return _Found(WebhookOutcome.ENROLLED if bought else WebhookOutcome.STRANGER)
         found = await by_name(self._gateway, self._policy, Case(payment, None, named=True))
         if found is None:
             return _Found(WebhookOutcome.AGREES)

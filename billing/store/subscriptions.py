@@ -161,6 +161,13 @@ def insert_staged(session: Session, now: datetime, *, notify: bool = False) -> i
     return int(session.execute(_INSERT, values).scalar_one())
 
 
+def found(session: Session, customer_uid: str) -> Subscription | None:
+    """One subscription, to read."""
+    return session.execute(
+        select(Subscription).where(Subscription.customer_uid == customer_uid)
+    ).scalar_one_or_none()
+
+
 def locked(session: Session, customer_uid: str) -> Subscription | None:
     """One subscription, locked until the transaction ends."""
     return session.execute(

@@ -13,6 +13,7 @@ from billing.web import health, metrics, problems, webhooks
 from billing.web.api import cycles, reference, subscriptions
 from billing.web.api.routes import EncodedPaths
 from billing.web.bodies import Bodies
+from billing.web.checkout import routes as checkout
 from billing.web.edge import Connect, Edge
 from billing.web.headers import SecurityHeaders
 
@@ -46,6 +47,7 @@ def create_app(house: House, connect: Connect | None = None) -> FastAPI:
     app.include_router(cycles.router)
     app.include_router(webhooks.router)
     app.include_router(reference.router)
+    checkout.install(app)
     # The last one added stands before all others.
     app.add_middleware(problems.Unexpected)
     app.add_middleware(EncodedPaths)

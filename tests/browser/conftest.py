@@ -1,4 +1,4 @@
-"""A real browser, shared by the tests in this folder.
+"""A real browser, shared by the tests of one file.
 
 Playwright's loop runs in the thread of the tests for as long as the browser lives, so nothing in
 this folder may call `asyncio.run` there: servers run as processes or in threads of their own.

@@ -211,6 +211,7 @@ def _a_clean_story() -> tuple[Sequence[Member], Mapping[str, Month], list[dict[s
             "merchant_uid": f"mw-{number}",
             "amount": one.amount,
             "status": "paid",
+            "origin": "again",
             "paid_at": int(STARTS_AT.timestamp()) + 60,
         }
         for number, one in enumerate(cast)

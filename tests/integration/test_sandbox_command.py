@@ -62,6 +62,7 @@ def test_all_options_at_once(tmp_path: Path) -> None:
         (["--latency-ms", "-1"], "--latency-ms -1: out of range. Give 0 to"),
         (["--faults", "{folder}/none.toml"], "none.toml: No such file or directory. Give a"),
         (["--faults", "{folder}/faults.toml"], "faults.toml: chances.charge.oh: 'oh' is nothing"),
+        (["--notice-url", "shop.example"], "--notice-url 'shop.example' is no address. Give http"),
         (["--data", "{folder}/none/ledger.db"], "Give a file that can be written"),
         (["--port", "{taken}"], "Address already in use. Choose another port"),
     ],

@@ -14,6 +14,9 @@ PAIRS = [
     ("README.md", "README.ko.md"),
     ("docs/operating.md", "docs/operating.ko.md"),
     ("docs/notices.md", "docs/notices.ko.md"),
+    ("docs/checkout.md", "docs/checkout.ko.md"),
+    ("docs/deploying.md", "docs/deploying.ko.md"),
+    ("docs/runbook.md", "docs/runbook.ko.md"),
 ]
 _LINK = re.compile(r"\]\(([^)#]+)[^)]*\)")
 _CODE = re.compile(r"`([^`\n]+)`")

@@ -2,7 +2,8 @@
 
 Reading order: `cast` (who takes part, and how each must end), `till` (the way to the sandbox),
 `stage` (starts everything), `story` (the clock, and a worker's death), `watch` and `view` (what the
-audience sees), `reckoning` (the book beside the sandbox's ledger).
+audience sees), `reckoning` (the book beside the sandbox's ledger), `follow` (whoever moves the
+sandbox's clock moves ours).
 """
 
 from __future__ import annotations
@@ -83,8 +84,11 @@ def _tell_the_end(cast: Sequence[Member], stage: Stage, view: View) -> bool:
 
 def _where(stage: Stage) -> str:
     return (
-        f"Console: http://127.0.0.1:{stage.web_port}"
-        f"; Flower: http://127.0.0.1:{stage.flower_port}"
-        f" ({up.FLOWER_USER} / {stage.flower_password})"
-        f"; the sandbox and its ledger: {stage.sandbox.url}; log: {stage.log}"
+        "\n"
+        f"  console             http://127.0.0.1:{stage.web_port}\n"
+        f"  subscribe yourself  http://127.0.0.1:{stage.web_port}/checkout\n"
+        f"  travel in time      {stage.sandbox.url}  (the sandbox: its clock, ledger, moods)\n"
+        f"  Flower              http://127.0.0.1:{stage.flower_port}"
+        f"  ({up.FLOWER_USER} / {stage.flower_password})\n"
+        f"  log: {stage.log}"
     )

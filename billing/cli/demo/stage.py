@@ -24,7 +24,8 @@ from billing import clock
 from billing.broker import celery_settings
 from billing.cli import up
 from billing.cli.demo import watch
-from billing.cli.demo.cast import STARTS_AT, Member, Trouble, as_csv, faults
+from billing.cli.demo.cast import ORDER_NAME, STARTS_AT, Member, Trouble, as_csv, faults
+from billing.cli.demo.follow import following
 from billing.cli.demo.till import Till
 from billing.cli.supervisor import Program, Supervisor
 from billing.domain.errors import BillingError
@@ -68,8 +69,8 @@ class Stage:
 
     def move_clock(self, moment: datetime) -> None:
         """Make `moment` the present, for the gateway and for the book."""
-        self.sandbox.set_clock(moment)
-        watch.move_clock(self.book, moment)
+        # The database runs on this host, so that one offset serves both.
+        watch.move_clock(self.book, self.sandbox.set_clock(moment))
 
     def kill_a_worker(self) -> int | None:
         """End a charging worker without any warning; its process id, None when it was not there."""
@@ -107,7 +108,8 @@ def set_up(cast: list[Member], tell: Callable[[str], None]) -> Iterator[Stage]:
         supervisor = exits.enter_context(
             Supervisor(env=env, cwd=folder, grace_seconds=10, on_line=log)
         )
-        supervisor.start(Program("sandbox", _sandbox(folder)))
+        web_port = up.free_port()
+        supervisor.start(Program("sandbox", _sandbox(folder, web_port)))
         engine = create_book_engine(servers.database_url)
         exits.callback(engine.dispose)
         schema.upgrade(engine)
@@ -121,21 +123,23 @@ def set_up(cast: list[Member], tell: Callable[[str], None]) -> Iterator[Stage]:
             celery=celery,
             sandbox=Till(log.sandbox_url()),
             flower_port=up.free_port(),
-            web_port=up.free_port(),
+            web_port=web_port,
             flower_password=secrets.token_urlsafe(9),
         )
         stage.move_clock(STARTS_AT)
         stage.sandbox.register([one.as_customer() for one in cast])
-        env[f"{PREFIX}PORTONE_API_URL"] = stage.sandbox.url
+        # Before anybody charges: on a busy machine the first slot comes while they are enrolled.
+        for one in cast:
+            if one.kind.trouble is Trouble.PAID_BY_HAND:
+                stage.sandbox.pay_by_hand(one.customer_uid)
+        exits.enter_context(following(stage.sandbox, stage.book))
+        env.update(checkout_settings(stage.sandbox.url))
         tell("Starting beat, ticks, two charging workers; enrolling subscribers from a CSV file")
         for program in up.daemons(WORKERS):
             supervisor.start(Program(program.name, program.command, env=env))
         edge = up.web(stage.web_port)
         supervisor.start(Program(edge.name, edge.command, env=env))
         _enrol(cast, folder, env)
-        for one in cast:
-            if one.kind.trouble is Trouble.PAID_BY_HAND:
-                stage.sandbox.pay_by_hand(one.customer_uid)
         yield stage
 
 
@@ -147,14 +151,26 @@ def raise_curtain(stage: Stage, asked: threading.Event) -> bool:
     return True
 
 
-def _sandbox(folder: Path) -> list[str]:
+def checkout_settings(sandbox_url: str) -> Mapping[str, str]:
+    """The settings with which the checkout page sells through a sandbox."""
+    return {
+        f"{PREFIX}PORTONE_API_URL": sandbox_url,
+        f"{PREFIX}PORTONE_SDK_URL": f"{sandbox_url}/sdk/iamport.js",
+        f"{PREFIX}PORTONE_IMP_CODE": "imp_demo",
+        f"{PREFIX}CHECKOUT_AMOUNT": "9900",
+        f"{PREFIX}CHECKOUT_ORDER_NAME": ORDER_NAME,
+    }
+
+
+def _sandbox(folder: Path, web_port: int) -> list[str]:
     """`maewol sandbox`, with what goes wrong in a file. It keeps its address and its ledger, should
     it have to be started again."""
     file = folder / "faults.json"
     file.write_text(json.dumps(faults()), encoding="utf-8")
     options = ("--port", str(up.free_port()), "--faults", str(file), "--seed", "1")
     kept = ("--data", str(folder / "sandbox.db"))
-    return [sys.executable, "-m", "billing.cli", "sandbox", *options, *kept]
+    told = ("--notice-url", f"http://127.0.0.1:{web_port}/webhooks/portone")
+    return [sys.executable, "-m", "billing.cli", "sandbox", *options, *kept, *told]
 
 
 class _Log:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
@@ -21,9 +21,13 @@ class Till:
 
     url: str
 
-    def set_clock(self, moment: datetime) -> None:
-        """Make `moment` the gateway's present."""
-        self._ask("POST", "clock", {"set": moment.isoformat()})
+    def set_clock(self, moment: datetime) -> timedelta:
+        """Make `moment` the gateway's present; how far it is then from this host's clock."""
+        return _offset(self._ask("POST", "clock", {"set": moment.isoformat()}))
+
+    def clock_offset(self, client: httpx.Client) -> timedelta:
+        """How far the gateway's clock is from this host's now. Raises `httpx.HTTPError`."""
+        return _offset(client.get(f"{self.url}/sandbox/clock").raise_for_status().json())
 
     def register(self, customers: Sequence[Mapping[str, object]]) -> None:
         """Make billing keys known, with what was paid before."""
@@ -68,3 +72,7 @@ class Till:
         )
         answer.raise_for_status()
         return answer.json()
+
+
+def _offset(told: Mapping[str, Any]) -> timedelta:
+    return timedelta(seconds=told["offset_seconds"])

@@ -92,9 +92,8 @@ def months(book: Book) -> Mapping[str, Month]:
     }
 
 
-def move_clock(book: Book, moment: datetime) -> None:
-    """Make `moment` the present of billing (see billing/clock.py)."""
-    offset = moment - func.clock_timestamp()
+def move_clock(book: Book, offset: timedelta) -> None:
+    """Set how far billing's time is from the database's (see billing/clock.py)."""
     book.run(lambda tx: tx.session.execute(update(Installation).values(clock_offset=offset)))
 
 

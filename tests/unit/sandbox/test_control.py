@@ -131,7 +131,11 @@ def test_every_request_is_seen() -> None:
 def test_clock() -> None:
     shop = Shop()
     moved = shop.control("POST", "clock", {"advance_seconds": 90})
-    assert moved == {"now": "2027-02-20T01:01:30+00:00", "offset_seconds": 90.0}
+    assert moved == {
+        "now": "2027-02-20T01:01:30+00:00",
+        "offset_seconds": 90.0,
+        "travelling_until": None,
+    }
     shop.control("POST", "clock", {"set": "2027-03-01T00:00:00+09:00"})
     assert shop.control("GET", "clock")["now"] == "2027-02-28T15:00:00+00:00"
 
@@ -182,9 +186,9 @@ def test_page_for_people() -> None:
     shop.payment()
     answer = shop.call("GET", "/", headers={})
     assert answer.headers["Content-Type"].startswith("text/html")
-    assert "script-src" not in answer.headers["Content-Security-Policy"]
+    assert "unsafe" not in answer.headers["Content-Security-Policy"]
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
-    assert "2027-02-20 10:00:00 in Seoul" in answer.text
+    assert "2027-02-20 10:00:00" in answer.text
     assert "imp_000000000002" in answer.text
     assert "<script" not in answer.text
     assert ADA not in answer.text

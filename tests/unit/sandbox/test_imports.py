@@ -9,7 +9,7 @@ from pathlib import Path
 
 import billing.sandbox
 
-ALLOWED = {"starlette", "uvicorn", "pydantic", "pydantic_core"}
+ALLOWED = {"starlette", "uvicorn", "pydantic", "pydantic_core", "jinja2", "httpx"}
 PACKAGE = "billing.sandbox"
 
 
@@ -31,7 +31,7 @@ def is_foreign(name: str) -> bool:
     return root not in ALLOWED and root not in sys.stdlib_module_names
 
 
-def test_only_the_standard_library_and_the_server() -> None:
+def test_only_the_standard_library_the_server_and_what_makes_pages_and_webhooks() -> None:
     folder = Path(billing.sandbox.__path__[0])
     sources = sorted(folder.rglob("*.py"))
     assert len(sources) > 15
@@ -45,10 +45,10 @@ def test_only_the_standard_library_and_the_server() -> None:
 
 
 def test_the_scan_finds_what_is_planted() -> None:
-    planted = "def f():\n    from billing.domain.money import Won\n    import httpx\nimport json\n"
+    planted = "def f():\n    from billing.domain.money import Won\n    import celery\nimport json\n"
     assert [name for name in imported(planted) if is_foreign(name)] == [
         "billing.domain.money",
-        "httpx",
+        "celery",
     ]
     assert is_foreign("billing.sandboxed")
     assert is_foreign("a relative import")

@@ -1,0 +1,87 @@
+"""Finish an order: whatever the browser says, the gateway's own book tells whether it is paid.
+
+ask      for the payments of the order, by its merchant_uid (no transaction)
+enrol    the one that is paid, by the road of every enrolment; a second time changes nothing
+
+So it also works where the browser never heard of its payment, and where the webhook came first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from billing.domain.errors import Conflict
+from billing.domain.order import Order
+from billing.domain.policy import BillingPolicy
+from billing.domain.registration import checked_imp_uid
+from billing.ports import Payment, PaymentGateway
+from billing.services.enrol_payment import enrol_payment
+from billing.store.session import Book
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """The order is paid and its subscription in the book, in the contract's shape."""
+
+    subscription: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class NotPaid:
+    """Nothing was paid for the order so far. `said` is the gateway's reason, if it gave one."""
+
+    said: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotShown:
+    """The browser names a payment that the gateway does not show yet: ask again soon."""
+
+
+FinishedOrder = Subscribed | NotPaid | NotShown
+
+
+async def finish_order(
+    book: Book,
+    policy: BillingPolicy,
+    derive_key: Callable[[], bytes],
+    gateway: PaymentGateway,
+    order: Order,
+    imp_uid: str | None = None,
+) -> FinishedOrder:
+    """What became of an order; `imp_uid` is the payment that the browser names, if any.
+
+    Raises `Conflict` for a payment that is not this order's or not as ordered, `InvalidInput`, and
+    `GatewayError`: then nothing was written.
+    """
+    payments = await gateway.payments_of_order(order.merchant_uid)
+    if imp_uid and imp_uid not in {one.imp_uid for one in payments}:
+        return await _unlisted(gateway, checked_imp_uid(imp_uid))
+    paid = next((one for one in payments if one.status == "paid"), None)
+    if paid is None:
+        return NotPaid(_newest_reason(payments))
+    enrolled = await enrol_payment(
+        book,
+        policy,
+        derive_key,
+        gateway,
+        paid.imp_uid,
+        customer_uid=order.customer_uid,
+        merchant_uid=order.merchant_uid,
+        amount=order.amount.amount,
+    )
+    return Subscribed(enrolled.subscription)
+
+
+async def _unlisted(gateway: PaymentGateway, imp_uid: str) -> NotShown:
+    """A payment that the order's list does not have: somebody else's, or not visible yet."""
+    if await gateway.payment(imp_uid) is not None:
+        raise Conflict("the payment belongs to another order")
+    return NotShown()
+
+
+def _newest_reason(payments: Sequence[Payment]) -> str | None:
+    failed = [(one.failed_at, one.fail_reason) for one in payments if one.failed_at is not None]
+    return max(failed, key=lambda one: one[0])[1] if failed else None

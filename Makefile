@@ -17,8 +17,9 @@ setup:
 demo: setup ## the whole system on this machine, until Ctrl-C (or DEMO_SECONDS=n)
 	@$(BIN)/maewol demo
 
-test: setup ## every test but the long suites; ARGS='-k name' for some
-	@$(BIN)/python -m pytest -m "not long" $(ARGS)
+JOBS := 2
+test: setup ## every test but the long suites, JOBS=n side by side; ARGS='-k name' for some
+	@$(BIN)/python -m pytest -m "not long" -n $(JOBS) --dist loadfile $(ARGS)
 
 SEEDS := 1000
 MONTHS := 12

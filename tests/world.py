@@ -28,6 +28,8 @@ from billing.store.session import Book
 from tests.builders import enrolled, query
 from tests.conftest import MovedClock
 
+# Reading the certificates takes longer than a month in this world.
+_TLS = httpx.create_ssl_context(verify=True, trust_env=False)
 PAID_AT = datetime(2026, 10, 20, 14, 30, tzinfo=SEOUL)
 
 
@@ -100,8 +102,9 @@ class World:
         """The workers empty the queue."""
         asyncio.run(self._work())
 
-    async def _work(self) -> None:
-        client = PortOneClient(
+    def client(self) -> PortOneClient:
+        """A client of the gateway, for one event loop."""
+        return PortOneClient(
             "http://127.0.0.1",
             "key",
             "secret",
@@ -110,8 +113,12 @@ class World:
             monotonic=lambda: self.clock.now.timestamp(),
             charge_timeout=self.policy.deadline.total_seconds(),
             include_sandbox=False,
+            tls=_TLS,
             transport=httpx.ASGITransport(create_app(self.sandbox)),
         )
+
+    async def _work(self) -> None:
+        client = self.client()
         try:
             while self.charges or self.inquiries:
                 if self.charges:

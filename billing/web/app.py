@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 import billing
 from billing.bootstrap import House, gateway
-from billing.web import health, problems
+from billing.web import console, health, problems
 from billing.web.edge import Connect, Edge
 from billing.web.headers import SecurityHeaders
 
@@ -37,5 +37,6 @@ def create_app(house: House, connect: Connect | None = None) -> FastAPI:
     app.state.edge = edge
     problems.install(app)
     app.include_router(health.router)
+    console.install(app, edge)
     app.add_middleware(SecurityHeaders)
     return app

@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
 from sqlalchemy import text
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from billing import clock as real_clock
 from billing.bootstrap import House, house
@@ -64,12 +64,12 @@ def a_shop(servers: Servers, database_url: str, **settings: Any) -> Iterator[Sho
     """Lived in and open. Works in threads of its own, so that a browser may run in this one."""
     clock = RunningClock()
     with contextlib.ExitStack() as exits:
-        gateway_url = exits.enter_context(_gateway(clock))
+        gateway = exits.enter_context(_gateway())
         made = Settings.load(
             **{
                 "database_url": database_url,
                 "broker_url": servers.broker_url,
-                "portone_api_url": gateway_url.url,
+                "portone_api_url": gateway.url,
                 "portone_imp_key": "key",
                 "portone_imp_secret": "secret",
                 "flower_url": "http://127.0.0.1:5555",
@@ -80,7 +80,7 @@ def a_shop(servers: Servers, database_url: str, **settings: Any) -> Iterator[Sho
         opened = replace(opened, book=Book(opened.engine, clock.read))
         with ThreadPoolExecutor(1) as elsewhere:
             world = elsewhere.submit(live, opened.book, opened.policy, clock).result()
-        gateway_url.app.mount("/", create_sandbox(world.sandbox))
+        gateway.app = create_sandbox(world.sandbox)
         clock.start()
         _tell_the_database(opened, clock)
         url = exits.enter_context(served(create_app(opened)))
@@ -95,18 +95,21 @@ def _tell_the_database(opened: House, clock: RunningClock) -> None:
         )
 
 
-@dataclass
 class _Gateway:
-    app: FastAPI
+    """An address first; the sandbox moves in when its months have passed."""
+
     url: str
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
 
 
 @contextlib.contextmanager
-def _gateway(clock: RunningClock) -> Iterator[_Gateway]:
-    """An address first; the sandbox moves in when its months have passed."""
-    app = FastAPI()
-    with served(app) as url:
-        yield _Gateway(app, url)
+def _gateway() -> Iterator[_Gateway]:
+    gateway = _Gateway()
+    with served(gateway) as gateway.url:
+        yield gateway
 
 
 @contextlib.contextmanager

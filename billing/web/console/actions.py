@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 from enum import StrEnum, auto
 from typing import Annotated, TypeVar
 
-from fastapi import APIRouter, Form, Path, Request
+from fastapi import APIRouter, Form, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
@@ -134,35 +134,41 @@ async def _in_time(question: Awaitable[T], seconds: float = PATIENCE) -> T:
 
 # -- refund -------------------------------------------------------------------------------------
 
-CycleOf = Annotated[int, Path(ge=1, le=100_000)]
+# The gateway's names of a payment, as its own rows and ours show them.
+InAddress = Annotated[str, Query(min_length=1, max_length=100)]
+InForm = Annotated[str, Form(min_length=1, max_length=100)]
 
 
-@router.get("/subscriptions/{number}/cycles/{cycle}/refund")
+@router.get("/subscriptions/{number}/refund")
 async def before_refund(
-    request: Request, edge: TheEdge, number: Number, cycle: CycleOf
+    request: Request, edge: TheEdge, number: Number, merchant_uid: InAddress, imp_uid: InAddress
 ) -> Response:
     """What would be given back and what follows, by the gateway's own row of the payment."""
     subscription = await run_in_threadpool(found_one, edge, number)
-    proposal = await _proposed(edge, number, cycle)
+    proposal = await _proposed(edge, number, merchant_uid, imp_uid)
     ko = texts_for(request).language == "ko"
     return await run_in_threadpool(
         look.render,
         request,
         "refund.html",
         subscription=subscription,
-        cycle=cycle,
         proposal=proposal,
         warning=proposal.warning_ko if ko else proposal.warning_en,
     )
 
 
-@router.post("/subscriptions/{number}/cycles/{cycle}/refund")
+@router.post("/subscriptions/{number}/refund")
 async def do_refund(
-    request: Request, edge: TheEdge, number: Number, cycle: CycleOf, reason: Reason = ""
+    request: Request,
+    edge: TheEdge,
+    number: Number,
+    merchant_uid: InForm,
+    imp_uid: InForm,
+    reason: Reason = "",
 ) -> Response:
     t = texts_for(request)
     try:
-        proposal = await _proposed(edge, number, cycle)
+        proposal = await _proposed(edge, number, merchant_uid, imp_uid)
         refund_id = await run_in_threadpool(refund.request, edge.book, proposal, reason)
         client = await edge.gateway()
         standing = await refund.see_through(edge.book, client, edge.policy, refund_id, PATIENCE)
@@ -177,20 +183,12 @@ async def do_refund(
     return look.tell(request, f"/subscriptions/{number}", kind, text)
 
 
-async def _proposed(edge: Edge, number: int, cycle: int) -> Proposal:
-    merchant_uid, imp_uid = await run_in_threadpool(_payment_of, edge, number, cycle)
+async def _proposed(edge: Edge, number: int, merchant_uid: str, imp_uid: str) -> Proposal:
     client = await edge.gateway()
-    return await _in_time(refund.propose(edge.book, client, edge.policy, merchant_uid, imp_uid))
-
-
-def _payment_of(edge: Edge, number: int, cycle: int) -> tuple[str, str]:
-    with edge.book.transaction() as tx:
-        found = dossier.read(tx.session, number)
-    for rows in found.cycles if found else ():
-        paid = rows.cycle
-        if paid.number == cycle and paid.paid_merchant_uid and paid.paid_imp_uid:
-            return paid.paid_merchant_uid, paid.paid_imp_uid
-    raise NotFound(f"cycle {cycle} has no payment that could be given back")
+    found = await _in_time(refund.propose(edge.book, client, edge.policy, merchant_uid, imp_uid))
+    if found.subscription_id != number:
+        raise NotFound(f"{imp_uid} is not a payment of subscription {number}")
+    return found
 
 
 # -- all charging -------------------------------------------------------------------------------

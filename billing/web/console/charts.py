@@ -57,7 +57,7 @@ def chart(
         case Chart.DAYS:
             _days(canvas, request, edge, t)
         case Chart.MONTHS:
-            _months(canvas, request, edge, t)
+            _months(canvas, request, edge, t, every=1 if size == "wide" else 2)
         case Chart.HOURS:
             _hours(canvas, request, edge, t)
         case Chart.AHEAD:
@@ -76,9 +76,9 @@ def _days(canvas: Any, request: Request, edge: Edge, t: Texts) -> None:
     canvas.add(t("money.given_back"), [day.refunded_won for day in days])
 
 
-def _months(canvas: Any, request: Request, edge: Edge, t: Texts) -> None:
+def _months(canvas: Any, request: Request, edge: Edge, t: Texts, every: int) -> None:
     months = money.by_month(edge, money.span_asked(request, edge))
-    _label(canvas, [f"{month.on:%Y-%m}" for month in months], every=1)
+    _label(canvas, [f"{month.on:%Y-%m}" for month in months], every)
     canvas.add(t("money.collected"), [month.won for month in months])
     canvas.add(t("money.given_back"), [month.refunded_won for month in months])
 
@@ -109,7 +109,7 @@ def _canvas(theme: str, size: str, f: Formats) -> Any:
         width=width,
         height=height,
         margin=6,
-        spacing=2,
+        spacing=14,
         explicit_size=True,
         no_prefix=True,
         legend_at_bottom=True,

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from billing.web.texts import Texts
 
 _NOTHING = "–"
-_ISO = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d(?:\.\d+)?\+09:00")
+_ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?[+-]\d\d:\d\d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,11 @@ class Formats:
         return self.t("common.seconds", seconds=seconds)
 
     def readable(self, text: str) -> str:
-        """Text of a use case, its moments without the parts that nobody reads."""
-        return _ISO.sub(r"\1 \2", text)
+        """Text of a use case, its moments in Seoul's time and by the minute."""
+        return _ISO.sub(lambda found: self._plain(found.group()), text)
+
+    def _plain(self, moment: str) -> str:
+        return f"{datetime.fromisoformat(moment).astimezone(self.zone):%Y-%m-%d %H:%M}"
 
     def word(self, section: str, value: str | None) -> str:
         """A word of the book (a status, a reason) as people say it; as it is where nobody knew."""

@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from billing.broker import CHARGE_TASK
+from billing.domain.calendar import start_of
 from billing.domain.errors import GatewayError, NotFound
 from billing.domain.payment import Buyer
 from billing.domain.refund import month_of
@@ -51,7 +52,7 @@ def buyer(request: Request, edge: TheEdge, number: Number) -> Response:
 @router.get("/subscriptions/{number}/gateway")
 async def gateway(request: Request, edge: TheEdge, number: Number) -> Response:
     """Both sides' payments, asked for now."""
-    found, problem = None, None
+    found, problem, zone = None, None, edge.policy.plan.zone
     subscription = await run_in_threadpool(found_one, edge, number)
     try:
         client = await edge.gateway()
@@ -66,6 +67,8 @@ async def gateway(request: Request, edge: TheEdge, number: Number) -> Response:
         subscription=subscription,
         found=found,
         problem=problem,
+        # Of an earlier month nothing can be given back.
+        month_begins=found and start_of(month_of(found.asked_at, zone), zone),
     )
 
 

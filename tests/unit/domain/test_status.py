@@ -55,7 +55,9 @@ ALLOWED = {
 }
 
 
-@pytest.mark.parametrize(("table", "statuses"), TABLES, ids=lambda value: getattr(value, "__name__", "table"))
+@pytest.mark.parametrize(
+    ("table", "statuses"), TABLES, ids=lambda value: getattr(value, "__name__", "table")
+)
 def test_every_pair_is_allowed_or_refused(
     table: Transitions[StrEnum], statuses: type[StrEnum]
 ) -> None:
@@ -68,7 +70,9 @@ def test_every_pair_is_allowed_or_refused(
                     table.check(before, after)
 
 
-@pytest.mark.parametrize(("table", "statuses"), TABLES, ids=lambda value: getattr(value, "__name__", "table"))
+@pytest.mark.parametrize(
+    ("table", "statuses"), TABLES, ids=lambda value: getattr(value, "__name__", "table")
+)
 def test_a_new_status_cannot_be_forgotten(
     table: Transitions[StrEnum], statuses: type[StrEnum]
 ) -> None:

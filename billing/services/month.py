@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -12,7 +12,7 @@ from billing.domain.cycle import CycleStatus
 from billing.domain.policy import BillingPolicy
 from billing.domain.refund import month_after
 from billing.store import figures
-from billing.store.figures import Collected
+from billing.store.figures import Collected, CollectedInHour
 from billing.store.overview import Sum
 from billing.store.session import Book
 
@@ -68,7 +68,7 @@ def month(book: Book, policy: BillingPolicy, first_day: date) -> Month:
         now = tx.now
         cohorts = figures.month(tx.session, first_day)
         groups = figures.to_come(tx.session, ends, zone) if ends > now else []
-        paid = {one.on: one for one in figures.by_day(tx.session, begins, ends, zone)}
+        hours = figures.by_hour(tx.session, begins, ends, zone)
     by_day: dict[date, dict[CycleStatus, Sum]] = defaultdict(dict)
     for cohort in cohorts:
         by_day[cohort.due_on][CycleStatus(cohort.status)] = Sum(cohort.count, cohort.won)
@@ -81,7 +81,16 @@ def month(book: Book, policy: BillingPolicy, first_day: date) -> Month:
         Band(_dates(policy, first_day, due_on.day), expected[due_on], by_day[due_on])
         for due_on in sorted({*by_day, *expected})
     ]
-    return Month(first_day, now, bands, list(_days(bands, paid, first_day, last_day)))
+    return Month(first_day, now, bands, list(_days(bands, paid_by_day(hours), first_day, last_day)))
+
+
+def paid_by_day(hours: Sequence[CollectedInHour]) -> dict[date, Collected]:
+    """The money of each day that brought any."""
+    days: dict[date, Collected] = {}
+    for one in hours:
+        found = one.collected
+        days[found.on] = days[found.on] + found if found.on in days else found
+    return days
 
 
 def _dates(policy: BillingPolicy, first_day: date, anchor_day: int) -> CycleDates:

@@ -5,6 +5,7 @@ Each query reads one index over at most a month, or half a year by month.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -29,6 +30,23 @@ class Collected:
     won: int
     refunded_count: int
     refunded_won: int
+
+    def __add__(self, other: Collected) -> Collected:
+        return Collected(
+            self.on,
+            self.count + other.count,
+            self.won + other.won,
+            self.refunded_count + other.refunded_count,
+            self.refunded_won + other.refunded_won,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CollectedInHour:
+    """What one hour of one day brought."""
+
+    collected: Collected
+    hour: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,52 +80,54 @@ class DeclinedBy:
     open: int
 
 
-@dataclass(frozen=True, slots=True)
-class Hour:
-    """What the carrier answered in one hour of the day."""
-
-    hour: int
-    approved: int
-    declined: int
-
-
-def by_day(
+def by_hour(
     session: Session, begins: datetime, ends: datetime, zone: ZoneInfo
-) -> Sequence[Collected]:
-    """Money by the day on which it was paid; days without a payment are left out."""
-    return _collected(session, cast(_wall(Cycle.paid_at, zone), Date), begins, ends)
-
-
-def by_month(
-    session: Session, begins: datetime, ends: datetime, zone: ZoneInfo
-) -> Sequence[Collected]:
-    """Money by the month in which it was paid."""
-    month = cast(func.date_trunc("month", _wall(Cycle.paid_at, zone)), Date)
-    return _collected(session, month, begins, ends)
-
-
-def _wall(column: Any, zone: ZoneInfo) -> ColumnElement[Any]:
-    """A moment as the clock on the wall of `zone` shows it."""
-    return func.timezone(zone.key, column)
-
-
-def _collected(
-    session: Session, key: ColumnElement[Any], begins: datetime, ends: datetime
-) -> Sequence[Collected]:
+) -> Sequence[CollectedInHour]:
+    """Money by the day and hour in which it was paid; hours without a payment are left out. A
+    month's days and a day's hours come from this one reading."""
     kept = Cycle.status == CycleStatus.PAID
+    hour = func.date_trunc("hour", _wall(Cycle.paid_at, zone))
     rows = session.execute(
         select(
-            key,
+            hour,
             func.count().filter(kept),
             func.coalesce(func.sum(Cycle.amount).filter(kept), 0),
             func.count().filter(~kept),
             func.coalesce(func.sum(Cycle.amount).filter(~kept), 0),
         )
         .where(Cycle.paid_at >= begins, Cycle.paid_at < ends)
-        .group_by(key)
-        .order_by(key)
+        .group_by(hour)
+        .order_by(hour)
     )
-    return [Collected(on, count, int(won), back, int(lost)) for on, count, won, back, lost in rows]
+    return [
+        CollectedInHour(Collected(at.date(), count, int(won), back, int(lost)), at.hour)
+        for at, count, won, back, lost in rows
+    ]
+
+
+def by_month(session: Session, first: date, last: date) -> Sequence[Collected]:
+    """Money by month, from the month that begins on `first` to that of `last`: a payment lies in
+    its cycle's calendar month."""
+    sums: dict[date, dict[str, tuple[int, int]]] = defaultdict(dict)
+    rows = session.execute(
+        select(Cycle.month, Cycle.status, func.count(), func.sum(Cycle.amount))
+        .where(
+            Cycle.month.between(first, last),
+            Cycle.status.in_([CycleStatus.PAID, CycleStatus.REFUNDED]),
+        )
+        .group_by(Cycle.month, Cycle.status)
+    )
+    for on, status, count, won in rows:
+        sums[on][status] = (count, int(won))
+    return [
+        Collected(on, *found.get("paid", (0, 0)), *found.get("refunded", (0, 0)))
+        for on, found in sorted(sums.items())
+    ]
+
+
+def _wall(column: Any, zone: ZoneInfo) -> ColumnElement[Any]:
+    """A moment as the clock on the wall of `zone` shows it."""
+    return func.timezone(zone.key, column)
 
 
 def month(session: Session, first_day: date) -> Sequence[Cohort]:
@@ -124,14 +144,22 @@ def month(session: Session, first_day: date) -> Sequence[Cohort]:
 def to_come(session: Session, before: datetime, zone: ZoneInfo) -> Sequence[Group]:
     """Active subscriptions whose next cycle opens before a moment. Every one with the same anchor
     day has the same dates, so a million of them are a few dozen groups."""
-    anchor_day = cast(extract("day", Subscription.anchor_on), Integer)
-    month = cast(func.date_trunc("month", _wall(Subscription.next_due_at, zone)), Date)
     rows = session.execute(
-        select(anchor_day, month, func.count(), func.sum(Subscription.amount))
+        select(
+            Subscription.anchor_on,
+            Subscription.next_due_at,
+            func.count(),
+            func.sum(Subscription.amount),
+        )
         .where(Subscription.status == SubscriptionStatus.ACTIVE, Subscription.next_due_at < before)
-        .group_by(anchor_day, month)
+        .group_by(Subscription.anchor_on, Subscription.next_due_at)
     )
-    return [Group(day, first, count, int(won)) for day, first, count, won in rows]
+    sums: dict[tuple[int, date], tuple[int, int]] = {}
+    for anchor_on, due_at, count, won in rows:
+        key = (anchor_on.day, due_at.astimezone(zone).date().replace(day=1))
+        before_it = sums.get(key, (0, 0))
+        sums[key] = (before_it[0] + count, before_it[1] + int(won))
+    return [Group(day, first, count, won) for (day, first), (count, won) in sums.items()]
 
 
 def planned(session: Session, before: datetime, zone: ZoneInfo) -> Sequence[tuple[date, int, int]]:
@@ -177,30 +205,18 @@ def declines(session: Session, begins: datetime, ends: datetime) -> Sequence[Dec
     return [DeclinedBy(str(row[0]), row[1], row[2], row[3], row[4]) for row in rows]
 
 
-def hours(session: Session, begins: datetime, ends: datetime, zone: ZoneInfo) -> Sequence[Hour]:
-    """Approvals and declines by the hour of the day, 0 to 23, at which the carrier answered."""
-    approved = _by_hour(session, Cycle.paid_at, begins, ends, zone, Cycle.paid_at.is_not(None))
-    declined = _by_hour(
-        session,
-        Attempt.settled_at,
-        begins,
-        ends,
-        zone,
-        Attempt.status == AttemptStatus.DECLINED,
-    )
-    return [Hour(hour, approved.get(hour, 0), declined.get(hour, 0)) for hour in range(24)]
-
-
-def _by_hour(
-    session: Session,
-    column: Any,
-    begins: datetime,
-    ends: datetime,
-    zone: ZoneInfo,
-    those: ColumnElement[bool],
+def declined_by_hour(
+    session: Session, begins: datetime, ends: datetime, zone: ZoneInfo
 ) -> dict[int, int]:
-    hour = cast(extract("hour", _wall(column, zone)), Integer)
+    """Declines by the hour of the day, 0 to 23, at which the carrier answered."""
+    hour = cast(extract("hour", _wall(Attempt.settled_at, zone)), Integer)
     rows = session.execute(
-        select(hour, func.count()).where(those, column >= begins, column < ends).group_by(hour)
+        select(hour, func.count())
+        .where(
+            Attempt.status == AttemptStatus.DECLINED,
+            Attempt.settled_at >= begins,
+            Attempt.settled_at < ends,
+        )
+        .group_by(hour)
     )
     return {int(one): count for one, count in rows}

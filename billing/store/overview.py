@@ -101,7 +101,8 @@ def _due(session: Session, now: datetime, ends: datetime) -> tuple[Sum, Sum, int
             func.coalesce(func.sum(Cycle.amount).filter(~is_now), 0),
             func.count().filter(Attempt.number > 1),
         )
-        .join(Cycle, Cycle.id == Attempt.cycle_id)
+        # Only open cycles have such attempts; saying so spares reading all the others.
+        .join(Cycle, and_(Cycle.id == Attempt.cycle_id, Cycle.status == CycleStatus.OPEN))
         .where(Attempt.status == AttemptStatus.DUE, Attempt.ready_at < ends)
     ).one()
     return Sum(row[0], int(row[1])), Sum(row[2], int(row[3])), row[4]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, Select, func, or_, select
+from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
 from billing.domain.cycle import CycleStatus
@@ -70,7 +70,10 @@ def found(session: Session, wanted: str, limit: int = PAGE) -> Sequence[Subscrip
     ids: list[int] = []
     for query in (
         select(Subscription.id).where(Subscription.customer_uid == wanted),
-        _of_payment(wanted),
+        select(Cycle.subscription_id)
+        .join(Attempt, Attempt.cycle_id == Cycle.id)
+        .where(Attempt.merchant_uid == wanted),
+        select(Cycle.subscription_id).where(Cycle.paid_imp_uid == wanted),
         select(Subscription.id).where(Subscription.customer_uid.like(begins)),
         select(Subscription.id).where(Subscription.reference.like(begins)),
     ):
@@ -79,18 +82,6 @@ def found(session: Session, wanted: str, limit: int = PAGE) -> Sequence[Subscrip
     order = {one: place for place, one in enumerate(dict.fromkeys(ids))}
     rows = session.execute(select(Subscription).where(Subscription.id.in_(order))).scalars()
     return sorted(rows, key=lambda row: order[row.id])[:limit]
-
-
-def _of_payment(wanted: str) -> Select[int]:
-    by_attempt = (
-        select(Cycle.subscription_id)
-        .join(Attempt, Attempt.cycle_id == Cycle.id)
-        .where(Attempt.merchant_uid == wanted)
-    )
-    by_payment = select(Cycle.subscription_id).where(Cycle.paid_imp_uid == wanted)
-    return select(Subscription.id).where(
-        or_(Subscription.id.in_(by_attempt), Subscription.id.in_(by_payment))
-    )
 
 
 # -- cycles -----------------------------------------------------------------------------------

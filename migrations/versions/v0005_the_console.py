@@ -1,4 +1,4 @@
-"""The console: indexes for what people look at. None of them serves a rule about money."""
+"""The console: indexes for what people look at. No rule about money rests on them."""
 
 from __future__ import annotations
 
@@ -23,6 +23,14 @@ def upgrade() -> None:
         ["reference"],
         postgresql_ops={"reference": "text_pattern_ops"},
         postgresql_where=sa.text("reference IS NOT NULL"),
+    )
+    op.drop_index("ix_subscriptions_due", "subscriptions")
+    op.create_index(
+        "ix_subscriptions_due",
+        "subscriptions",
+        ["next_due_at"],
+        postgresql_include=["anchor_on", "amount"],
+        postgresql_where=sa.text("status = 'active'"),
     )
     op.drop_index("ix_cycles_paid_at", "cycles")
     op.create_index(

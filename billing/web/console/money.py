@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -11,6 +12,7 @@ from starlette.responses import Response
 
 from billing.domain.calendar import start_of
 from billing.domain.refund import month_after
+from billing.services.month import paid_by_day
 from billing.store import figures
 from billing.store.figures import Collected
 from billing.web.console import look
@@ -39,19 +41,38 @@ class Span:
         return [self.first_day + timedelta(days=ahead) for ahead in range(count)]
 
 
+@dataclass(frozen=True, slots=True)
+class Hour:
+    """What the carrier answered in one hour of the day."""
+
+    hour: int
+    approved: int
+    declined: int
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One month by day and by hour of the day."""
+
+    days: list[Collected]
+    hours: list[Hour]
+
+
 @router.get("/money")
 def money(request: Request, edge: TheEdge) -> Response:
     span = span_asked(request, edge)
-    months = by_month(edge, span)
+    months, found = by_month(edge, span), figures_of(edge, span)
+    with edge.book.transaction() as tx:
+        declines = figures.declines(tx.session, span.begins, span.ends)
     return look.render(
         request,
         "money.html",
         span=span,
-        days=by_day(edge, span),
+        days=found.days,
         months=months,
         total=months[-1],
-        declines=declines(edge, span),
-        hours=hours(edge, span),
+        declines=declines,
+        hours=found.hours,
         earlier=month_before(span.first_day),
         later=month_after(span.first_day),
     )
@@ -64,11 +85,19 @@ def span_asked(request: Request, edge: Edge) -> Span:
     return Span(first_day, start_of(first_day, zone), start_of(month_after(first_day), zone))
 
 
-def by_day(edge: Edge, span: Span) -> list[Collected]:
-    """Every day of the month, also those without money."""
+def figures_of(edge: Edge, span: Span) -> Figures:
+    """Every day and every hour, also those without an answer."""
+    zone = edge.policy.plan.zone
     with edge.book.transaction() as tx:
-        rows = figures.by_day(tx.session, span.begins, span.ends, edge.policy.plan.zone)
-    return _filled(rows, span.days)
+        paid = figures.by_hour(tx.session, span.begins, span.ends, zone)
+        declined = figures.declined_by_hour(tx.session, span.begins, span.ends, zone)
+    approved: Counter[int] = Counter()
+    for one in paid:
+        approved[one.hour] += one.collected.count + one.collected.refunded_count
+    return Figures(
+        _filled(paid_by_day(paid), span.days),
+        [Hour(hour, approved[hour], declined.get(hour, 0)) for hour in range(24)],
+    )
 
 
 def by_month(edge: Edge, span: Span) -> list[Collected]:
@@ -76,23 +105,10 @@ def by_month(edge: Edge, span: Span) -> list[Collected]:
     months = [span.first_day]
     while len(months) < MONTHS:
         months.insert(0, month_before(months[0]))
-    zone = edge.policy.plan.zone
     with edge.book.transaction() as tx:
-        rows = figures.by_month(tx.session, start_of(months[0], zone), span.ends, zone)
-    return _filled(rows, months)
+        rows = figures.by_month(tx.session, months[0], months[-1])
+    return _filled({row.on: row for row in rows}, months)
 
 
-def _filled(rows: Sequence[Collected], days: list[date]) -> list[Collected]:
-    found = {row.on: row for row in rows}
+def _filled(found: Mapping[date, Collected], days: list[date]) -> list[Collected]:
     return [found.get(on, Collected(on, 0, 0, 0, 0)) for on in days]
-
-
-def declines(edge: Edge, span: Span) -> list[figures.DeclinedBy]:
-    with edge.book.transaction() as tx:
-        return list(figures.declines(tx.session, span.begins, span.ends))
-
-
-def hours(edge: Edge, span: Span) -> list[figures.Hour]:
-    with edge.book.transaction() as tx:
-        zone = edge.policy.plan.zone
-        return list(figures.hours(tx.session, span.begins, span.ends, zone))

@@ -22,7 +22,7 @@ from billing.web.console.sign_in import Attempts
 from billing.web.console.visit import Visits
 from billing.web.edge import Edge
 
-_PAGES = (
+PAGES = (
     today,
     calendar,
     money,
@@ -42,6 +42,6 @@ def install(app: FastAPI, edge: Edge) -> None:
     """Make the console part of the application."""
     app.state.visits = Visits(edge)
     app.state.attempts = Attempts()
-    for page in _PAGES:
+    for page in PAGES:
         app.include_router(page.router)
     app.include_router(sign_in.files)

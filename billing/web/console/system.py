@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from billing.services import doctor, invariants
 from billing.store import health, heartbeats, schema
@@ -64,4 +65,6 @@ def _expected_within(name: str) -> timedelta:
 
 
 def _has_docs(request: Request) -> bool:
-    return any(getattr(route, "path", None) == "/docs" for route in request.app.routes)
+    """Whether this application describes its API."""
+    asked = {**request.scope, "path": "/docs", "raw_path": b"/docs", "method": "GET"}
+    return any(route.matches(asked)[0] is Match.FULL for route in request.app.routes)

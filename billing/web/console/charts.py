@@ -108,7 +108,7 @@ def _label(canvas: Any, labels: Sequence[str], every: int) -> None:
 
 def _canvas(theme: str, size: str, f: Formats) -> Any:
     width, height = _SIZES[size]
-    return pygal.StackedBar(
+    canvas = pygal.StackedBar(
         style=_style(theme),
         js=[],
         width=width,
@@ -128,6 +128,17 @@ def _canvas(theme: str, size: str, f: Formats) -> Any:
         no_data_text=f.t("common.nothing"),
         value_formatter=lambda value: f.number(round(value)),
     )
+    canvas.add_xml_filter(_without_scripts)
+    return canvas
+
+
+def _without_scripts(root: Any) -> Any:
+    """Pygal leaves its settings for a script that we do not use."""
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if str(child.tag).endswith("script"):
+                parent.remove(child)
+    return root
 
 
 def _style(theme: str) -> Style:

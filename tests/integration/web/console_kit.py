@@ -12,6 +12,7 @@ import httpx2 as httpx
 from starlette.testclient import TestClient
 
 from billing.sandbox import NewCustomer, register
+from tests import lived_in
 from tests.builders import enrolled
 from tests.integration.web.conftest import Edge
 from tests.world import PAID_AT, World
@@ -107,11 +108,16 @@ def subscribe(edge: Edge, *names: str, script: tuple[str, ...] = ()) -> None:
                 )
             ],
         )
-    rows = [f'"{name}",9900,plan,{PAID_AT.isoformat()},홍길동,010-1234-5678' for name in names]
+    rows = [
+        f"{quoted(name)},9900,plan,{PAID_AT.isoformat()},홍길동,010-1234-5678" for name in names
+    ]
     assert enrolled(edge.book, edge.app.state.edge.policy, *rows).added == len(names)
 
 
-def number_of(edge: Edge, name: str) -> int:
-    from tests.lived_in import number_of as found
+def quoted(text: str) -> str:
+    """As a cell of a CSV file."""
+    return '"' + text.replace('"', '""') + '"'
 
-    return found(edge.book, name)
+
+def number_of(edge: Edge, name: str) -> int:
+    return lived_in.number_of(edge.book, name)

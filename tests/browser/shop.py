@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import uvicorn
+from pydantic import SecretStr
 from sqlalchemy import text
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -57,6 +58,18 @@ class Shop:
     book: Book
     world: World
     settings: Settings
+    house: House
+
+    @contextlib.contextmanager
+    def another(self, **settings: Any) -> Iterator[str]:
+        """A second HTTP edge on the same book, with other settings."""
+        changed = self.settings.model_copy(update=_secrets(settings))
+        with served(create_app(replace(self.house, settings=changed))) as url:
+            yield url
+
+
+def _secrets(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: SecretStr(value) for name, value in settings.items()}
 
 
 @contextlib.contextmanager
@@ -84,7 +97,7 @@ def a_shop(servers: Servers, database_url: str, **settings: Any) -> Iterator[Sho
         clock.start()
         _tell_the_database(opened, clock)
         url = exits.enter_context(served(create_app(opened)))
-        yield Shop(url, opened.book, world, made)
+        yield Shop(url, opened.book, world, made, opened)
 
 
 def _tell_the_database(opened: House, clock: RunningClock) -> None:

@@ -26,6 +26,7 @@ from billing.settings import Settings
 from billing.store.session import Book, create_book_engine
 
 if TYPE_CHECKING:
+    from billing.notifier import HttpNotifier
     from billing.portone.client import PortOneClient
 
 
@@ -135,6 +136,24 @@ async def gateway(
         await client.aclose()
         if isinstance(shared, RedisTokenStore):
             await shared.aclose()
+
+
+@contextlib.asynccontextmanager
+async def notifier(settings: Settings) -> AsyncIterator[HttpNotifier]:
+    """The way to the merchant's own system, for one event loop. Raises `InvalidSetting` when it is
+    not set."""
+    if settings.notice_url is None:
+        raise InvalidSetting(
+            "NOTICE_URL", None, "not set", "Set it to the address that receives notices"
+        )
+    # Here, since most commands send no notice and need not wait for its libraries.
+    from billing.notifier import HttpNotifier
+
+    made = HttpNotifier(settings.notice_url, settings.notice_keys, now=clock.host_time)
+    try:
+        yield made
+    finally:
+        await made.aclose()
 
 
 def billing_policy(settings: Settings) -> BillingPolicy:

@@ -20,7 +20,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from billing.domain.errors import BrokerUnavailable
+from billing.domain.errors import BrokerUnavailable, InvalidInput
 from billing.ports import AccessToken
 
 CHARGES_QUEUE = "charges"
@@ -28,6 +28,7 @@ TICKS_QUEUE = "ticks"
 
 CHARGE_TASK = "maewol.charge"
 INQUIRE_TASK = "maewol.inquire"
+NOTIFY_TASK = "maewol.notify"
 TICK_OPEN = "maewol.tick.open"
 TICK_DISPATCH = "maewol.tick.dispatch"
 TICK_INQUIRE = "maewol.tick.inquire"
@@ -35,10 +36,13 @@ TICK_CLOSE = "maewol.tick.close"
 TICK_SEAL = "maewol.tick.seal"
 TICK_CHECK = "maewol.tick.check"
 TICK_REFUND = "maewol.tick.refund"
+TICK_NOTIFY = "maewol.tick.notify"
 TICK_RECONCILE = "maewol.tick.reconcile"
 
 # A tick that nobody ran is worth nothing when the next one is there.
 _TICK_EXPIRES_SECONDS = 300
+# More than any message of ours carries; a longer list was not made by us.
+_MOST_IDS = 500
 _TOKEN_KEY = "maewol:portone:token"  # noqa: S105 - a key's name
 _WATERMARKS = "maewol:highest-event"
 _TOKEN_LOCK = "maewol:portone:token:lock"  # noqa: S105
@@ -85,13 +89,29 @@ def celery_settings(broker_url: str) -> dict[str, Any]:
         "task_routes": {
             CHARGE_TASK: {"queue": CHARGES_QUEUE},
             INQUIRE_TASK: {"queue": CHARGES_QUEUE},
+            # Beside the ticks: a slow receiver must not keep charging workers waiting, and one
+            # round of seconds at a time holds one of four threads here.
+            NOTIFY_TASK: {"queue": TICKS_QUEUE},
             "maewol.tick.*": {"queue": TICKS_QUEUE},
         },
     }
 
 
+def checked_ids(message: Any) -> list[int]:
+    """Anybody who can write to the broker can send a message; only ids get through. Raises
+    `InvalidInput`."""
+    good = (
+        isinstance(message, list)
+        and len(message) <= _MOST_IDS
+        and all(type(one) is int and 0 < one < 2**63 for one in message)
+    )
+    if not good:
+        raise InvalidInput("ids", type(message).__name__, f"not a list of at most {_MOST_IDS} ids")
+    return message  # type: ignore[no-any-return]
+
+
 class CeleryWorkQueue:
-    """Reaches the workers by task name; see `ports.WorkQueue`."""
+    """Reaches the workers by task name; see `ports.WorkQueue` and `ports.NoticeQueue`."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
@@ -104,6 +124,12 @@ class CeleryWorkQueue:
 
     def dispatch_soon(self) -> None:
         self._send(TICK_DISPATCH, TICKS_QUEUE, [], expires=_TICK_EXPIRES_SECONDS)
+
+    def notify(self, notice_ids: Sequence[int]) -> None:
+        self._send(NOTIFY_TASK, TICKS_QUEUE, [list(notice_ids)], expires=_TICK_EXPIRES_SECONDS)
+
+    def notify_soon(self) -> None:
+        self._send(TICK_NOTIFY, TICKS_QUEUE, [], expires=_TICK_EXPIRES_SECONDS)
 
     def _send(self, task: str, queue: str, arguments: list[Any], **options: Any) -> None:
         try:

@@ -16,9 +16,10 @@ from celery import Celery, signals
 from sqlalchemy.exc import SQLAlchemyError
 
 from billing import liveness, logs
-from billing.bootstrap import House, gateway, house
+from billing.bootstrap import House, gateway, house, notifier
 from billing.broker import RedisWatermark
 from billing.domain.errors import BillingError, InvalidSetting, SchemaTooOld
+from billing.notifier import HttpNotifier
 from billing.portone.client import PortOneClient
 from billing.settings import Settings
 from billing.store import schema
@@ -62,6 +63,17 @@ class Daemon:
         """Run an asynchronous use case with the gateway, from a task's thread."""
         with self._lock:
             client, portal = self._gateway, self._portal
+        return portal.call(use_case, client)
+
+    @cached_property
+    def _notifier(self) -> HttpNotifier:
+        client = notifier(self.settings)
+        return self._exits.enter_context(self._portal.wrap_async_context_manager(client))
+
+    def notify(self, use_case: Callable[[HttpNotifier], Awaitable[T]]) -> T:
+        """Run an asynchronous use case with the way to the merchant's own system."""
+        with self._lock:
+            client, portal = self._notifier, self._portal
         return portal.call(use_case, client)
 
 

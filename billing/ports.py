@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from billing.domain.delivery import Delivery
 from billing.domain.money import Won
+from billing.domain.notice import Outgoing
 from billing.domain.outcome import Outcome
 from billing.domain.payment import Buyer, ChargeRequest, Payment
 from billing.domain.refund import CancelOutcome, CancelRequest
@@ -18,6 +20,7 @@ __all__ = [
     "BillingKey",
     "Buyer",
     "ChargeRequest",
+    "NoticeQueue",
     "Notifier",
     "Payment",
     "PaymentGateway",
@@ -164,9 +167,26 @@ class WorkQueue(Protocol):
         ...
 
 
-class Notifier(Protocol):
-    """Loud news for the operator, beside the log."""
+class NoticeQueue(Protocol):
+    """The way to whoever sends notices. A hint only, as `WorkQueue`."""
 
-    def alarm(self, name: str, text: str) -> None:
-        """Tell the operator. Never raises."""
+    def notify(self, notice_ids: Sequence[int]) -> None:
+        """Ask for these notices to be sent. Raises `BrokerUnavailable`."""
+        ...
+
+    def notify_soon(self) -> None:
+        """Ask for a look at what is due before the schedule has the next one."""
+        ...
+
+
+class Notifier(Protocol):
+    """The way to the merchant's own system."""
+
+    async def send(self, notice: Outgoing) -> Delivery:
+        """Send one notice, signed, within a deadline of its own. Never raises for anything the
+        receiver or the network does; never follows a redirect."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close every connection."""
         ...

@@ -23,6 +23,7 @@ from billing.domain.attempt import check_prefix
 from billing.domain.calendar import SEOUL, CalendarPolicy
 from billing.domain.errors import InvalidInput, InvalidSetting
 from billing.domain.plan import Cron, PlanPolicy
+from billing.signing import MAKE_ONE, check_receiver, signing_keys
 
 PREFIX = "MAEWOL_"
 # The request's deadline, then this long to write the record, must fit in the lease.
@@ -192,6 +193,18 @@ class Settings(BaseSettings):
             "Use http://127.0.0.1:5555 or https://…; a browser asks for the password itself",
         )
 
+    @field_validator("notice_url")
+    @classmethod
+    def _receiver(cls, value: str | None) -> str | None:
+        return None if value is None else check_receiver(value)
+
+    @field_validator("notice_secret")
+    @classmethod
+    def _signing_secrets(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            signing_keys(value.get_secret_value())
+        return value
+
     @field_validator("database_url")
     @classmethod
     def _postgresql(cls, value: SecretStr | None) -> SecretStr | None:
@@ -226,7 +239,12 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _relations(self) -> Settings:
-        """The inequalities that the exactly-once protocol rests on (contract.md, Settings)."""
+        """The inequalities that the exactly-once protocol rests on, and what belongs together
+        (contract.md, Settings)."""
+        if self.notice_url is not None and self.notice_secret is None:
+            raise InvalidSetting(
+                "NOTICE_SECRET", None, "not set, but NOTICE_URL is: notices are signed", MAKE_ONE
+            )
         deadline = self.portone_timeout_seconds
         _at_least(
             "LEASE_SECONDS",
@@ -268,6 +286,12 @@ class Settings(BaseSettings):
             zone=self.zone,
             calendar=CalendarPolicy(self.window_days, self.band_retry_days),
         )
+
+    @cached_property
+    def notice_keys(self) -> list[bytes]:
+        """The keys that notices are signed with, the one in use first."""
+        secret = self.notice_secret
+        return [] if secret is None else signing_keys(secret.get_secret_value())
 
     @property
     def lease(self) -> timedelta:

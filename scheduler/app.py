@@ -9,6 +9,7 @@ from billing.broker import (
     TICK_CLOSE,
     TICK_DISPATCH,
     TICK_INQUIRE,
+    TICK_NOTIFY,
     TICK_OPEN,
     TICK_RECONCILE,
     TICK_REFUND,
@@ -31,7 +32,15 @@ _check = Cron.parse(this_process.settings.check_cron, field="CHECK_CRON", for_ea
 _reconcile = Cron.parse(
     this_process.settings.reconcile_cron, field="RECONCILE_CRON", for_each_day=True
 )
-_scans = (TICK_OPEN, TICK_DISPATCH, TICK_INQUIRE, TICK_CLOSE, TICK_SEAL, TICK_REFUND)
+_scans = (
+    TICK_OPEN,
+    TICK_DISPATCH,
+    TICK_INQUIRE,
+    TICK_CLOSE,
+    TICK_SEAL,
+    TICK_REFUND,
+    TICK_NOTIFY,
+)
 _schedule = {
     **dict.fromkeys(_scans, _scan),
     TICK_CHECK: _check,

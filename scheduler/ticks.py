@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
 from billing.broker import (
+    NOTIFY_TASK,
     TICK_CHECK,
     TICK_CLOSE,
     TICK_DISPATCH,
     TICK_INQUIRE,
+    TICK_NOTIFY,
     TICK_OPEN,
     TICK_RECONCILE,
     TICK_REFUND,
     TICK_SEAL,
+    checked_ids,
 )
+from billing.domain.errors import BrokerUnavailable
 from billing.services.check import check
 from billing.services.close_cycles import close_cycles
 from billing.services.dispatch import dispatch
 from billing.services.inquire import find_unknown
+from billing.services.notify import deliver, find_due
 from billing.services.open_cycles import open_cycles
 from billing.services.reconcile import reconcile_today
 from billing.services.refund import open_now, work_on_open
@@ -82,6 +90,24 @@ def refund_() -> dict[str, int]:
         this_process.run(lambda gateway: work_on_open(_house.book, gateway, _house.policy))
     _seen(TICK_REFUND)
     return {"worked_on": len(waiting)}
+
+
+@app.task(name=TICK_NOTIFY)  # type: ignore[untyped-decorator]
+def find_notices() -> dict[str, int]:
+    found = find_due(_house.book, _house.queue, wanted=_house.settings.notice_url is not None)
+    _seen(TICK_NOTIFY)
+    return {"found": found}
+
+
+@app.task(name=NOTIFY_TASK)  # type: ignore[untyped-decorator]
+def notify(notice_ids: Any) -> dict[str, int]:
+    ids = checked_ids(notice_ids)
+    tally = this_process.notify(lambda notifier: deliver(_house.book, notifier, ids))
+    if tally["delivered"]:
+        # There may be more; without a broker the schedule finds it all the same.
+        with contextlib.suppress(BrokerUnavailable):
+            _house.queue.notify_soon()
+    return dict(tally)
 
 
 @app.task(name=TICK_RECONCILE)  # type: ignore[untyped-decorator]

@@ -7,8 +7,8 @@ import socket
 from collections import Counter
 from typing import Any
 
-from billing.broker import CHARGE_TASK, INQUIRE_TASK
-from billing.domain.errors import BrokerUnavailable, InvalidInput
+from billing.broker import CHARGE_TASK, INQUIRE_TASK, checked_ids
+from billing.domain.errors import BrokerUnavailable
 from billing.services.charge import charge
 from billing.services.inquire import inquire
 from billing.services.record import Result
@@ -17,13 +17,11 @@ from worker.app import app, this_process
 
 _house = this_process.house
 _NAME = f"{CHARGE_TASK}@{socket.gethostname()}"
-# More than any CHARGE_BATCH; a longer list was not made by us.
-_MOST_IDS = 500
 
 
 @app.task(name=CHARGE_TASK)  # type: ignore[untyped-decorator]
 def charge_(attempt_ids: Any) -> dict[str, int]:
-    ids = _checked(attempt_ids)
+    ids = checked_ids(attempt_ids)
     tally = this_process.run(
         lambda gateway: charge(
             _house.book, gateway, _house.policy, ids, watermark=this_process.watermark
@@ -34,7 +32,7 @@ def charge_(attempt_ids: Any) -> dict[str, int]:
 
 @app.task(name=INQUIRE_TASK)  # type: ignore[untyped-decorator]
 def inquire_(attempt_ids: Any) -> dict[str, int]:
-    ids = _checked(attempt_ids)
+    ids = checked_ids(attempt_ids)
     tally = this_process.run(lambda gateway: inquire(_house.book, gateway, _house.policy, ids))
     return _finish(tally)
 
@@ -47,17 +45,3 @@ def _finish(tally: Counter[Result]) -> dict[str, int]:
         with contextlib.suppress(BrokerUnavailable):
             _house.queue.dispatch_soon()
     return {str(result): count for result, count in tally.items()}
-
-
-def _checked(attempt_ids: Any) -> list[int]:
-    """Anybody who can write to the broker can send a message; only ids get through."""
-    good = (
-        isinstance(attempt_ids, list)
-        and len(attempt_ids) <= _MOST_IDS
-        and all(type(one) is int and 0 < one < 2**63 for one in attempt_ids)
-    )
-    if not good:
-        raise InvalidInput(
-            "attempt_ids", type(attempt_ids).__name__, f"not a list of at most {_MOST_IDS} ids"
-        )
-    return attempt_ids  # type: ignore[no-any-return]

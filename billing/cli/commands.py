@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from billing.cli import reconciling, simulating
+from billing.cli import noticing, reconciling, simulating
 from billing.cli.output import err, say, show
 from billing.domain.calendar import CalendarPolicy
 from billing.domain.calendar import cycles as cycles_of
@@ -41,10 +41,12 @@ database = typer.Typer(help="The book's schema.", no_args_is_help=True)
 subscription = typer.Typer(help="Standing agreements to be charged.", no_args_is_help=True)
 app.add_typer(database, name="db")
 app.add_typer(subscription, name="subscription")
+app.add_typer(noticing.app, name="notices")
 app.add_typer(reconciling.app)
 app.command()(simulating.simulate)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Notify = Annotated[bool, typer.Option("--notify", help="Send a notice of each to your own system.")]
 Limit = Annotated[int, typer.Option(min=1, max=100_000)]
 
 
@@ -104,13 +106,16 @@ def import_(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check only.")] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Take the good lines.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Ask the gateway first.")] = False,
+    notify: Notify = False,
     as_json: Json = False,
 ) -> None:
     """Enrol every line of a CSV file, whole or not at all."""
     from billing.cli import importing
 
     with _open_house() as opened:
-        report = importing.run(opened, file, dry_run=dry_run, skip_bad=skip_bad, verify=verify)
+        report = importing.run(
+            opened, file, dry_run=dry_run, skip_bad=skip_bad, verify=verify, notify=notify
+        )
     document: dict[str, Any] = {
         "read": report.read,
         "added": report.added,
@@ -137,6 +142,7 @@ def add(
     buyer_email: Annotated[str, typer.Option()] = "",
     buyer_tel: Annotated[str, typer.Option()] = "",
     reference: Annotated[str, typer.Option()] = "",
+    notify: Notify = False,
     as_json: Json = False,
 ) -> None:
     """Enrol one subscription, by the same rules as a line of a file."""
@@ -144,7 +150,7 @@ def add(
     from billing.services.enrol import enrol
 
     with _open_house() as opened:
-        enrol(opened.book, opened.policy, opened.installation_key, fields)
+        enrol(opened.book, opened.policy, opened.installation_key, fields, notify=notify)
         show(_one(opened, customer_uid), as_json=as_json)
 
 

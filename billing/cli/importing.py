@@ -15,7 +15,9 @@ from billing.services.enrol import verify_at_gateway
 from billing.services.import_subscriptions import ImportReport, import_subscriptions
 
 
-def run(house: House, path: Path, *, dry_run: bool, skip_bad: bool, verify: bool) -> ImportReport:
+def run(
+    house: House, path: Path, *, dry_run: bool, skip_bad: bool, verify: bool, notify: bool
+) -> ImportReport:
     """Import a file with a progress bar on stderr. Raises `GatewayError` when it must be asked."""
 
     def at_gateway(incoming: Sequence[NewSubscription]) -> Sequence[str | None]:
@@ -39,5 +41,6 @@ def run(house: House, path: Path, *, dry_run: bool, skip_bad: bool, verify: bool
             dry_run=dry_run,
             skip_bad=skip_bad,
             verify=at_gateway if verify else None,
+            notify=notify,
             progress=lambda read: bar.update(task, completed=read),
         )

@@ -12,6 +12,7 @@ from billing.domain.calendar import cycle_dates, day_of
 from billing.domain.cycle import CycleReason, CycleStatus
 from billing.domain.declines import DeclineClass
 from billing.domain.errors import Conflict, NotFound, TransitionRefused
+from billing.domain.notice import Cancelled, News, Paused, Resumed
 from billing.domain.plan import (
     Declines,
     NoRetry,
@@ -23,6 +24,7 @@ from billing.domain.plan import (
 )
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SUBSCRIPTION_TRANSITIONS, SubscriptionStatus
+from billing.services import news
 from billing.services.open_cycles import new_attempt
 from billing.store import attempts, events, subscriptions
 from billing.store.session import Book, Transaction
@@ -43,7 +45,7 @@ def pause(book: Book, policy: BillingPolicy, customer_uid: str) -> Changed:
 
     def step(tx: Transaction) -> Changed:
         subscription = _find(tx, customer_uid)
-        if _moves(tx, subscription, SubscriptionStatus.PAUSED):
+        if _moves(tx, subscription, SubscriptionStatus.PAUSED, policy):
             _withdraw(tx, _open_cycle(tx, subscription))
         return Changed(subscription.status, *_what_pausing_risks(tx, subscription, policy))
 
@@ -75,7 +77,7 @@ def resume(book: Book, policy: BillingPolicy, customer_uid: str) -> Changed:
                 "subscription: a suspended one cannot be resumed; the customer must register again"
             )
         warning = ("", "")
-        if _moves(tx, subscription, SubscriptionStatus.ACTIVE):
+        if _moves(tx, subscription, SubscriptionStatus.ACTIVE, policy):
             attempt_again(tx, subscription, policy)
             warning = _too_late(tx, subscription, policy)
         return Changed(subscription.status, *warning)
@@ -90,7 +92,7 @@ def cancel(book: Book, policy: BillingPolicy, customer_uid: str) -> Changed:
 
     def step(tx: Transaction) -> Changed:
         subscription = _find(tx, customer_uid)
-        if _moves(tx, subscription, SubscriptionStatus.CANCELLED):
+        if _moves(tx, subscription, SubscriptionStatus.CANCELLED, policy):
             cycle = _open_cycle(tx, subscription)
             if cycle is not None and _withdraw(tx, cycle):
                 _skip(tx, subscription, cycle)
@@ -110,7 +112,12 @@ def _find(tx: Transaction, customer_uid: str) -> Subscription:
     return found
 
 
-def _moves(tx: Transaction, subscription: Subscription, status: SubscriptionStatus) -> bool:
+def _moves(
+    tx: Transaction,
+    subscription: Subscription,
+    status: SubscriptionStatus,
+    policy: BillingPolicy,
+) -> bool:
     """Change the status; False when it is that already, so that a second call does nothing."""
     if subscription.status == status:
         return False
@@ -120,10 +127,20 @@ def _moves(tx: Transaction, subscription: Subscription, status: SubscriptionStat
     kind = f"subscription.{'resumed' if status is SubscriptionStatus.ACTIVE else status}"
     data = {"before": before}
     events.add(tx.session, at=tx.now, kind=kind, subscription_id=subscription.id, data=data)
-    events.notify(
-        tx.session, at=tx.now, kind=str(status), subscription_id=subscription.id, data=data
-    )
+    _notify(tx, subscription, before, policy)
     return True
+
+
+def _notify(
+    tx: Transaction, subscription: Subscription, before: str, policy: BillingPolicy
+) -> None:
+    told: News = Cancelled(before=before)
+    if subscription.status == SubscriptionStatus.PAUSED:
+        last = _last_chance(tx, subscription, policy)
+        told = Paused(before=before, last_chance_at=last)
+    elif subscription.status == SubscriptionStatus.ACTIVE:
+        told = Resumed(before=before)
+    events.notify(tx.session, at=tx.now, subscription_id=subscription.id, news=told)
 
 
 def _open_cycle(tx: Transaction, subscription: Subscription) -> Cycle | None:
@@ -175,6 +192,7 @@ def _skip(tx: Transaction, subscription: Subscription, cycle: Cycle) -> None:
         cycle_id=cycle.id,
         data={"reason": CycleReason.CANCELLED, "cycle": cycle.number},
     )
+    events.notify(tx.session, at=tx.now, subscription_id=subscription.id, news=news.ended(cycle))
 
 
 def attempt_again(

@@ -12,9 +12,10 @@ from billing.domain.calendar import cycle_dates
 from billing.domain.cycle import CycleReason, CycleStatus, HoldReason
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SubscriptionStatus, SuspensionReason
+from billing.services import news
 from billing.services.confirm import confirm_suspensions
 from billing.services.open_cycles import move_on, new_cycle
-from billing.store import events, health
+from billing.store import attempts, events, health
 from billing.store.session import Book, Transaction
 from billing.store.tables import Attempt, Cycle, Subscription
 
@@ -113,13 +114,7 @@ def _end(
         data={"reason": cycle.reason, "cycle": cycle.number},
         alarm=cycle.status == CycleStatus.MISSED,
     )
-    events.notify(
-        tx.session,
-        at=tx.now,
-        kind=str(cycle.status),
-        subscription_id=subscription.id,
-        data={"cycle": cycle.number, "reason": cycle.reason},
-    )
+    events.notify(tx.session, at=tx.now, subscription_id=subscription.id, news=news.ended(cycle))
     _break_chain(tx, subscription)
 
 
@@ -153,16 +148,18 @@ def _break_chain(tx: Transaction, subscription: Subscription) -> None:
         return
     subscription.status = SubscriptionStatus.SUSPENDED
     subscription.status_reason = SuspensionReason.CHAIN_BROKEN
-    data = {"reason": SuspensionReason.CHAIN_BROKEN}
     events.add(
         tx.session,
         at=tx.now,
         kind="subscription.suspended",
         subscription_id=subscription.id,
-        data=data,
+        data={"reason": SuspensionReason.CHAIN_BROKEN},
     )
     events.notify(
-        tx.session, at=tx.now, kind="suspended", subscription_id=subscription.id, data=data
+        tx.session,
+        at=tx.now,
+        subscription_id=subscription.id,
+        news=news.suspended(SuspensionReason.CHAIN_BROKEN),
     )
 
 
@@ -213,7 +210,9 @@ def _warn_closing_soon(tx: Transaction, policy: BillingPolicy) -> None:
         .limit(BATCH)
         .with_for_update(skip_locked=True)
     ).scalars()
-    for cycle in rows:
+    cycles = rows.all()
+    tried = attempts.of_cycles(tx.session, [cycle.id for cycle in cycles])
+    for cycle in cycles:
         cycle.closing_soon_at = tx.now
         data = {"cycle": cycle.number, "last_start_at": cycle.last_start_at.isoformat()}
         events.add(
@@ -228,7 +227,6 @@ def _warn_closing_soon(tx: Transaction, policy: BillingPolicy) -> None:
         events.notify(
             tx.session,
             at=tx.now,
-            kind="closing_soon",
             subscription_id=cycle.subscription_id,
-            data=data,
+            news=news.closing_soon(policy, cycle, tried[cycle.id]),
         )

@@ -19,6 +19,7 @@ from billing.domain.subscription import (
     SubscriptionStatus,
     SuspensionReason,
 )
+from billing.services import news
 from billing.store import events, health
 from billing.store.session import Transaction
 from billing.store.tables import Attempt, Cycle, Subscription
@@ -73,11 +74,7 @@ def _suspend(tx: Transaction, cycle: Cycle, subscription: Subscription) -> None:
         data={"reason": reason},
     )
     events.notify(
-        tx.session,
-        at=tx.now,
-        kind="suspended",
-        subscription_id=subscription.id,
-        data={"cycle": cycle.number, "reason": reason},
+        tx.session, at=tx.now, subscription_id=subscription.id, news=news.suspended(reason)
     )
 
 

@@ -8,8 +8,10 @@ from typing import Any
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from billing.store import health, heartbeats, schema
+from billing.domain.notice import NoticeStatus
+from billing.store import health, heartbeats, notices, receiver, schema
 from billing.store.session import Book
+from billing.store.tables import Receiver
 from billing.store.trouble import why
 
 SEEN_WITHIN = timedelta(minutes=5)
@@ -55,6 +57,8 @@ def _in_the_book(book: Book) -> list[dict[str, Any]]:
     with book.transaction() as tx:
         now, state = tx.now, health.read(tx.session)
         held, seen = health.hold_reason(tx.session), heartbeats.seen(tx.session)
+        asked = receiver.read(tx.session)
+        dead = notices.count(tx.session, NoticeStatus.DEAD)
     skew = state.clock_skew
     return [
         _check("hold", held is None, held or "charging is on", "Run: maewol release"),
@@ -70,9 +74,21 @@ def _in_the_book(book: Book) -> list[dict[str, Any]]:
             "not measured yet" if skew is None else f"{skew.total_seconds():.1f} s",
             "Set the database host's clock by NTP",
         ),
+        _notices(asked, dead),
         _seen("workers seen", now, [at for name, at in seen.items() if "charge" in name]),
         _seen("last tick", now, [at for name, at in seen.items() if ".tick." in name]),
     ]
+
+
+def _notices(asked: Receiver, dead: int) -> dict[str, Any]:
+    """What the merchant's own system answered the last time, and what it never took."""
+    last = "nothing was sent yet" if asked.tried_at is None else asked.problem or "taken"
+    return _check(
+        "notices",
+        asked.problem is None and not dead,
+        f"the last one: {last}" + (f"; dead letters: {dead}" if dead else ""),
+        "Look at the receiver, then: maewol notices test, maewol notices resend --dead",
+    )
 
 
 def _seen(name: str, now: datetime, moments: list[datetime]) -> dict[str, Any]:

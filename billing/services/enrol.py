@@ -29,8 +29,11 @@ def enrol(
     policy: BillingPolicy,
     derive_key: Callable[[], bytes],
     fields: Mapping[str, str],
+    *,
+    notify: bool = False,
 ) -> bool:
-    """Enrol one subscription, by the same rules as a line of a file; False when it was there.
+    """Enrol one subscription, by the same rules as a line of a file; False when it was there. With
+    `notify` the merchant's own system is told.
 
     Raises `InvalidInput` for a field that is wrong, `Conflict` for other facts of a known customer.
     """
@@ -40,7 +43,7 @@ def enrol(
     row = {name: fields.get(name, "") for name in COLUMNS}
     with book.transaction() as tx:
         new_subscription(row, tx.now, policy.plan.zone)
-    report = import_subscriptions(book, policy, derive_key, _as_file(row))
+    report = import_subscriptions(book, policy, derive_key, _as_file(row), notify=notify)
     # The row itself is good, so it is the book that it contradicts.
     for rejection in report.rejected:
         raise Conflict(f"{rejection.field}: {rejection.problem}")

@@ -73,13 +73,15 @@ def import_subscriptions(
     dry_run: bool = False,
     skip_bad: bool = False,
     verify: Verify | None = None,
+    notify: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> ImportReport:
     """Enrol every line of a file in one transaction.
 
     Without `skip_bad` one bad line means that nothing is written. The same line again is
     `unchanged`; other facts for a known customer are rejected (the gateway compares them with last
-    month's). Memory does not grow with the file.
+    month's). Memory does not grow with the file. With `notify` each that is added is told to the
+    merchant's own system.
     """
     report = ImportReport()
     found = records(file)
@@ -94,7 +96,7 @@ def import_subscriptions(
         try:
             with book.transaction() as tx:
                 subscriptions.take_time(tx.session)
-                _Import(tx, policy, derive_key, report).run(names, counted)
+                _Import(tx, policy, derive_key, report, notify=notify).run(names, counted)
                 if dry_run or (report.bad and not skip_bad):
                     raise _NothingWritten
         except _NothingWritten:
@@ -181,9 +183,12 @@ class _Import:
         policy: BillingPolicy,
         derive_key: Callable[[], bytes],
         report: ImportReport,
+        *,
+        notify: bool,
     ) -> None:
         self.tx = tx
         self.policy = policy
+        self.notify = notify
         self.key = installation.key(tx.session, derive_key)
         self.report = report
 
@@ -193,7 +198,7 @@ class _Import:
         subscriptions.stage(session, (self._row(record.line, new) for record, new in good))
         self._reject_changed(subscriptions.drop_changed_in_book(session, MOST_REJECTIONS))
         self._reject_contradicting(subscriptions.drop_changed_in_file(session, MOST_REJECTIONS))
-        self.report.added = subscriptions.insert_staged(session, self.tx.now)
+        self.report.added = subscriptions.insert_staged(session, self.tx.now, notify=self.notify)
         # What another import brought in meanwhile was left alone by the insert; it must agree too.
         self._reject_changed(subscriptions.drop_changed_in_book(session, MOST_REJECTIONS))
         self.report.unchanged = self.report.read - self.report.bad - self.report.added

@@ -24,12 +24,14 @@ from billing.domain.finding import (
     PaidElsewhere,
     Pending,
 )
+from billing.domain.notice import News, Resumed
 from billing.domain.outcome import Approved, Declined, NotSent, Outcome, Unknown
 from billing.domain.payment import Payment
 from billing.domain.plan import Declines, NoRetry, NoRetryReason, RetryAt, next_attempt
 from billing.domain.policy import BillingPolicy
 from billing.domain.refund import month_of
 from billing.domain.subscription import CHAIN_AT_RISK, SubscriptionStatus, SuspensionReason
+from billing.services import news
 from billing.services.hold import stop
 from billing.services.open_cycles import new_attempt
 from billing.store import attempts, events, health
@@ -227,7 +229,7 @@ class _Recorder:
         for other in also:
             told = {"imp_uid": payment.imp_uid, "also": other.imp_uid, "won": other.amount.amount}
             self._event("payment.double", told, alarm=True)
-            self._notice("paid_twice", told)
+            self._notice(news.paid_twice(payment, other, _moment(other), self.policy))
 
     def _settle_cycle_paid(
         self, imp_uid: str, merchant_uid: str, paid_at: datetime, reason: CycleReason | None
@@ -242,7 +244,7 @@ class _Recorder:
         self.cycle.paid_merchant_uid = merchant_uid
         self.cycle.paid_at = paid_at
         self._event("cycle.paid", {"imp_uid": imp_uid, "merchant_uid": merchant_uid})
-        self._notice("paid", {"imp_uid": imp_uid, "merchant_uid": merchant_uid})
+        self._notice(news.paid(self.cycle, paid_at))
         if late:
             self._mend_chain()
         if self.subscription.status_reason == CHAIN_AT_RISK:
@@ -257,6 +259,7 @@ class _Recorder:
             self.subscription.status = SubscriptionStatus.ACTIVE
             self.subscription.status_reason = None
             self._event("subscription.mended", {}, alarm=True)
+            self._notice(Resumed(before=SubscriptionStatus.SUSPENDED))
 
     # -- declined -----------------------------------------------------------------------------
 
@@ -287,11 +290,13 @@ class _Recorder:
             self.subscription.anchor_on, self.cycle.number, self.policy.plan.calendar
         )
         step = next_attempt(decline, self.tx.now, self._declines(), dates, self.policy.plan)
+        again_at: datetime | None = None
         match step:
             case RetryAt(at=at):
                 # Paused while it was on its way: resuming plans what follows this decline.
                 if not paused:
                     self._plan_retry(at)
+                    again_at = at
             case NoRetry(why=NoRetryReason.PERMANENT):
                 # Not suspended yet: with wrong keys everybody is "unknown" (`confirm`).
                 self._hold_cycle(HoldReason.UNCONFIRMED)
@@ -301,7 +306,7 @@ class _Recorder:
                 self._hold_cycle(HoldReason.CONTRADICTION)
             case NoRetry(why=why):
                 self._event("cycle.no_more_attempts", {"why": why})
-        self._notice("declined", {"class": decline.decline_class, "code": decline.code})
+        self._notice(news.declined(self.policy, self.cycle, self.attempt, again_at))
 
     def _declines(self) -> Declines:
         sent = attempts.declined_sent_at(self.tx.session, self.cycle.id)
@@ -467,13 +472,9 @@ class _Recorder:
             alarm=alarm,
         )
 
-    def _notice(self, kind: str, data: dict[str, object]) -> None:
+    def _notice(self, told: News) -> None:
         events.notify(
-            self.tx.session,
-            at=self.tx.now,
-            kind=kind,
-            subscription_id=self.subscription.id,
-            data={"cycle": self.cycle.number, **data},
+            self.tx.session, at=self.tx.now, subscription_id=self.subscription.id, news=told
         )
 
 

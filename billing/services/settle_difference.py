@@ -9,11 +9,12 @@ from sqlalchemy import select
 
 from billing.domain.cycle import CycleReason, CycleStatus
 from billing.domain.money import Won
+from billing.domain.notice import UnknownPayments
 from billing.domain.payment import Payment
 from billing.domain.policy import BillingPolicy
 from billing.domain.reconciliation import Difference, DifferenceKind
 from billing.domain.refund import RefundStatus, refundable_until
-from billing.services import take_back
+from billing.services import news, take_back
 from billing.services.record import Result, adopt
 from billing.store import differences, events, refunds
 from billing.store.ledger import Scope
@@ -22,6 +23,19 @@ from billing.store.tables import Cycle, Refund
 
 # So many news have one cause: one loud alarm, not a thousand.
 MOST_ALARMS = 20
+# Money at the gateway that the book has no place for; the other kinds are for the operator alone.
+_UNKNOWN = frozenset(
+    {
+        DifferenceKind.DOUBLE,
+        DifferenceKind.LATE_PAID,
+        DifferenceKind.PAID_ELSEWHERE,
+        DifferenceKind.NOT_IN_BOOK,
+        DifferenceKind.PAID_NOT_DUE,
+        DifferenceKind.NOT_ENROLLED,
+        DifferenceKind.STRANGER,
+        DifferenceKind.AMOUNT,
+    }
+)
 _WHY_CANCELLED = "found cancelled by reconciliation"
 
 
@@ -118,19 +132,36 @@ def tell(
     subscriptions whose schedules were asked about."""
 
     def step(tx: Transaction) -> int:
-        news = [found for found in left if differences.note(tx.session, tx.now, found)]
-        for found in news:
-            _tell(tx, found, alarm=len(news) <= MOST_ALARMS)
-        if len(news) > MOST_ALARMS:
-            data = {"differences": len(news)}
+        fresh = [found for found in left if differences.note(tx.session, tx.now, found)]
+        for found in fresh:
+            _tell(tx, found, alarm=len(fresh) <= MOST_ALARMS)
+        if len(fresh) > MOST_ALARMS:
+            data = {"differences": len(fresh)}
             events.add(tx.session, at=tx.now, kind="reconcile.many", data=data, alarm=True)
+        _notify(tx, fresh)
         seen = [found.key[: differences.KEY_LENGTH] for found in left]
         if whole:
             differences.resolve_unseen(tx.session, tx.now, scope.since, scope.until, seen)
         differences.resolve_unscheduled(tx.session, tx.now, asked, seen)
-        return len(news)
+        return len(fresh)
 
     return book.run(step)
+
+
+def _notify(tx: Transaction, found: Sequence[Difference]) -> None:
+    """Tell the merchant's own system of payments that the book cannot count."""
+    unknown = [one for one in found if one.kind in _UNKNOWN]
+    if len(unknown) > MOST_ALARMS:
+        many = UnknownPayments(payments=len(unknown))
+        events.notify(tx.session, at=tx.now, subscription_id=None, news=many)
+        return
+    for one in unknown:
+        events.notify(
+            tx.session,
+            at=tx.now,
+            subscription_id=one.subscription_id,
+            news=news.unknown(one, tx.now),
+        )
 
 
 def _tell(tx: Transaction, found: Difference, *, alarm: bool) -> None:

@@ -8,6 +8,7 @@ from datetime import datetime
 from billing.domain.cycle import CYCLE_TRANSITIONS, CycleStatus
 from billing.domain.refund import REFUND_TRANSITIONS, RefundStatus
 from billing.domain.subscription import CHAIN_AT_RISK, SubscriptionStatus
+from billing.services import news
 from billing.services.record import clean
 from billing.store import events, refunds
 from billing.store.session import Transaction
@@ -23,7 +24,14 @@ def done(tx: Transaction, refund: Refund, cancelled_at: datetime, *, found: bool
     refund.cancelled_at = cancelled_at
     if cycle is not None and cycle.status == CycleStatus.PAID:
         _refund_cycle(tx, subscription, cycle, refund)
-    if refund.breaks_chain:
+    at_risk = refund.breaks_chain and subscription.status in _GOES_ON
+    events.notify(
+        tx.session,
+        at=tx.now,
+        subscription_id=subscription.id,
+        news=news.refunded(refund, cycle, cancelled_at, at_risk=at_risk),
+    )
+    if at_risk:
         _chain_at_risk(tx, subscription, refund)
 
 
@@ -68,29 +76,23 @@ def _refund_cycle(
 ) -> None:
     CYCLE_TRANSITIONS.check(CycleStatus(cycle.status), CycleStatus.REFUNDED)
     cycle.status = CycleStatus.REFUNDED
-    data = {
-        "cycle": cycle.number,
-        "imp_uid": refund.imp_uid,
-        "merchant_uid": refund.merchant_uid,
-        "amount": refund.amount,
-    }
     events.add(
         tx.session,
         at=tx.now,
         kind="cycle.refunded",
         subscription_id=subscription.id,
         cycle_id=cycle.id,
-        data=data,
-    )
-    events.notify(
-        tx.session, at=tx.now, kind="refunded", subscription_id=subscription.id, data=data
+        data={
+            "cycle": cycle.number,
+            "imp_uid": refund.imp_uid,
+            "merchant_uid": refund.merchant_uid,
+            "amount": refund.amount,
+        },
     )
 
 
 def _chain_at_risk(tx: Transaction, subscription: Subscription, refund: Refund) -> None:
     """The month has no payment left. Whether that ends the billing key no document says for sure:
     the subscription goes on, is marked, and next month's charge will tell (ADR 0008)."""
-    if subscription.status not in _GOES_ON:
-        return
     subscription.status_reason = CHAIN_AT_RISK
     told(tx, refund, "subscription.chain_at_risk", alarm=True)

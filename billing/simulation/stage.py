@@ -17,7 +17,7 @@ from billing.store.session import create_book_engine
 from billing.store.tables import Base
 
 # One row each: what a run changed in them is put back with the row itself.
-_SINGLE_ROWS = ("installation", "gateway_health")
+_SINGLE_ROWS = ("installation", "gateway_health", "receiver")
 
 
 @contextlib.contextmanager

@@ -265,6 +265,15 @@ def lock_with_cycle(
     return {row.Attempt.id: (row.Attempt, row.Cycle, row.Subscription) for row in rows}
 
 
+def of_cycles(session: Session, cycle_ids: Sequence[int]) -> dict[int, list[Attempt]]:
+    """Every attempt of each of these cycles, in order."""
+    found: dict[int, list[Attempt]] = {cycle_id: [] for cycle_id in cycle_ids}
+    query = select(Attempt).where(Attempt.cycle_id.in_(cycle_ids)).order_by(Attempt.number)
+    for attempt in session.execute(query).scalars():
+        found[attempt.cycle_id].append(attempt)
+    return found
+
+
 def newest_of(session: Session, cycle_id: int) -> int | None:
     """The live attempt of a cycle, or else its last one."""
     query = (

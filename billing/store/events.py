@@ -14,6 +14,8 @@ from typing import Any
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
+from billing.domain.delivery import TRIED_FOR
+from billing.domain.notice import News
 from billing.store.tables import Event
 
 _WRITE_EVENTS = text(
@@ -27,9 +29,9 @@ _WRITE_EVENTS = text(
 )
 _WRITE_NOTICES = text(
     """
-    INSERT INTO notices (subscription_id, kind, data, created_at, next_try_at)
-    SELECT subscription_id, kind, data, at, at
-    FROM ROWS FROM (jsonb_to_recordset(:rows) AS (at timestamptz, kind text,
+    INSERT INTO notices (subscription_id, kind, data, created_at, next_try_at, give_up_at)
+    SELECT subscription_id, kind, data, at, at, give_up_at
+    FROM ROWS FROM (jsonb_to_recordset(:rows) AS (at timestamptz, give_up_at timestamptz, kind text,
         subscription_id bigint, data jsonb)) WITH ORDINALITY AS line ORDER BY ordinality
     """
 )
@@ -95,20 +97,14 @@ def paused_then(session: Session, moments: Mapping[int, datetime]) -> frozenset[
     return frozenset(one for one, kind in newest.items() if kind == "subscription.paused")
 
 
-def notify(
-    session: Session,
-    *,
-    at: datetime,
-    kind: str,
-    subscription_id: int | None,
-    data: Mapping[str, Any],
-) -> None:
+def notify(session: Session, *, at: datetime, subscription_id: int | None, news: News) -> None:
     """Put news for the merchant's own system into the outbox."""
     line = {
         "at": at.isoformat(),
-        "kind": kind,
+        "give_up_at": (at + TRIED_FOR).isoformat(),
+        "kind": news.kind,
         "subscription_id": subscription_id,
-        "data": dict(data),
+        "data": news.data(),
     }
     session.info.setdefault("notices", []).append(line)
 

@@ -11,6 +11,7 @@ import psycopg
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
+from billing.domain.delivery import TRIED_FOR
 from billing.store.tables import Subscription
 
 STAGED_COLUMNS = (
@@ -93,7 +94,7 @@ _INSERT = text(
             reference, :now, next_cycle, next_due_at, next_closes_at
         FROM staged ORDER BY customer_uid, line
         ON CONFLICT (customer_uid) DO NOTHING
-        RETURNING id, customer_uid, next_cycle
+        RETURNING id, customer_uid, next_cycle, next_due_at, amount, anchor_on
     ), people AS (
         INSERT INTO buyers (subscription_id, name, email, tel)
         SELECT DISTINCT ON (f.id) f.id, s.buyer_name, s.buyer_email, s.buyer_tel
@@ -102,6 +103,14 @@ _INSERT = text(
         INSERT INTO events (at, kind, subscription_id, data)
         SELECT :now, 'subscription.enrolled', id, jsonb_build_object('first_cycle', next_cycle)
         FROM fresh
+    ), sent AS (
+        INSERT INTO notices (subscription_id, kind, data, created_at, next_try_at, give_up_at)
+        SELECT id, 'subscription.enrolled', jsonb_build_object(
+                'amount', amount, 'currency', 'KRW', 'anchor_on', anchor_on,
+                'first_cycle', next_cycle, 'first_due_at',
+                to_char(next_due_at AT TIME ZONE 'Asia/Seoul', 'YYYY-MM-DD"T"HH24:MI:SS+09:00')),
+            :now, :now, :give_up_at
+        FROM fresh WHERE :notify
     )
     SELECT count(*) FROM fresh
     """
@@ -145,9 +154,11 @@ def _dropped(rows: Sequence[Any]) -> Dropped:
     return Dropped(rows, int(rows[0].total) if rows else 0)
 
 
-def insert_staged(session: Session, now: datetime) -> int:
-    """Enrol what is staged and new, with buyer data and event lines; returns how many."""
-    return int(session.execute(_INSERT, {"now": now}).scalar_one())
+def insert_staged(session: Session, now: datetime, *, notify: bool = False) -> int:
+    """Enrol what is staged and new, with buyer data and event lines and, when wanted, a notice
+    each (as `notice.Enrolled`); returns how many."""
+    values = {"now": now, "notify": notify, "give_up_at": now + TRIED_FOR}
+    return int(session.execute(_INSERT, values).scalar_one())
 
 
 def locked(session: Session, customer_uid: str) -> Subscription | None:

@@ -417,7 +417,13 @@ class Notice(Base):
             "id",
             postgresql_where=text("delivered_at IS NULL AND dead_at IS NULL"),
         ),
+        Index(
+            "ix_notices_give_up",
+            "give_up_at",
+            postgresql_where=text("delivered_at IS NULL AND dead_at IS NULL"),
+        ),
         Index("ix_notices_dead", "id", postgresql_where=text("dead_at IS NOT NULL")),
+        CheckConstraint("delivered_at IS NULL OR dead_at IS NULL", name="ended_once"),
     )
 
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
@@ -426,12 +432,36 @@ class Notice(Base):
     data: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
     next_try_at: Mapped[datetime]
+    # Three days after it was written, or sent again by hand.
+    give_up_at: Mapped[datetime]
     tries: Mapped[int] = mapped_column(server_default=text("0"))
     lease_until: Mapped[datetime | None]
     delivered_at: Mapped[datetime | None]
-    # Given up after three days, until somebody sends it again; and what was wrong the last time.
+    # Given up, until somebody sends it again; and what was wrong the last time.
     dead_at: Mapped[datetime | None]
     problem: Mapped[str | None] = mapped_column(String(200))
+
+
+class Receiver(Base):
+    """The one row about the merchant's system that receives the notices."""
+
+    __tablename__ = "receiver"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, default=1, autoincrement=False)
+    # Whoever sends holds this, so that one round runs at a time.
+    round_until: Mapped[datetime | None]
+    # Tries in a row without an answer, since when, and how long it asked us to wait.
+    unanswered: Mapped[int] = mapped_column(server_default=text("0"))
+    unanswered_since: Mapped[datetime | None]
+    pause_until: Mapped[datetime | None]
+    # The newest try: when it was, and what was wrong with it.
+    tried_at: Mapped[datetime | None]
+    problem: Mapped[str | None] = mapped_column(String(200))
+    # The newest that was taken, and what was told since then by an alarm.
+    delivered_at: Mapped[datetime | None]
+    down_told_at: Mapped[datetime | None]
+    dead_told_at: Mapped[datetime | None]
 
 
 class Webhook(Base):

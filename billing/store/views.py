@@ -13,8 +13,9 @@ from sqlalchemy.orm import Session
 
 from billing.domain.attempt import AttemptStatus
 from billing.domain.cycle import CycleStatus
+from billing.domain.notice import NoticeStatus
 from billing.domain.subscription import SubscriptionStatus
-from billing.store import differences, health, refunds
+from billing.store import differences, health, notices, refunds
 from billing.store.tables import Attempt, Cycle, Refund, Subscription
 
 
@@ -39,6 +40,8 @@ def status(
         "closing_soon": session.execute(soon).scalar_one(),
         "differences": differences.count_open(session),
         "refunds_open": refunds.count_open(session),
+        "notices_waiting": notices.count(session, NoticeStatus.WAITING),
+        "notices_dead": notices.count(session, NoticeStatus.DEAD),
         "gateway": "up" if health.is_up(health.read(session), now) else "down",
         "hold": health.hold_reason(session),
     }
@@ -170,6 +173,34 @@ def refund(session: Session, zone: ZoneInfo, refund_id: int, *, already: bool) -
         "subscription_reason": owner.status_reason,
         "message": row.message,
     }
+
+
+def outbox(
+    session: Session,
+    zone: ZoneInfo,
+    *,
+    status: NoticeStatus | None = None,
+    limit: int = 100,
+    before: int | None = None,
+) -> list[dict[str, Any]]:
+    """Notices, newest first; those older than the number `before` where it is given."""
+    return [
+        {
+            "id": row.id,
+            "webhook_id": notices.as_outgoing(row, customer_uid).webhook_id,
+            "type": row.kind,
+            "customer_uid": customer_uid or row.data.get("customer_uid"),
+            "status": notices.status_of(row),
+            "created_at": moment(row.created_at, zone),
+            "tries": row.tries,
+            "next_try_at": moment(row.next_try_at, zone) if notices.waits(row) else None,
+            "delivered_at": moment(row.delivered_at, zone),
+            "dead_at": moment(row.dead_at, zone),
+            "problem": row.problem,
+            "data": row.data,
+        }
+        for row, customer_uid in notices.listed(session, status, limit, before)
+    ]
 
 
 def anchor_on(session: Session, customer_uid: str) -> date:

@@ -72,7 +72,7 @@ def test_pause_withdraws_what_is_due_and_tells_until_when(
     assert attempt_rows(opened) == [(1, "withdrawn")]
     assert query(opened, "SELECT status FROM cycles") == [("open",)]
     assert kinds(opened) == ["subscription.paused", "attempt.withdrawn"]
-    assert query(opened, "SELECT kind FROM notices") == [("paused",)]
+    assert query(opened, "SELECT kind FROM notices") == [("subscription.paused",)]
 
 
 def test_pause_before_the_month_names_the_end_of_the_next_band(
@@ -88,10 +88,11 @@ def test_the_same_again_changes_nothing(
     opened: Book, policy: BillingPolicy, change: Change, status: str
 ) -> None:
     first = change(opened, policy, WHO)
-    before = kinds(opened)
+    before, told = kinds(opened), query(opened, "SELECT kind FROM notices")
+    assert told[0] == (f"subscription.{status}",)
     assert change(opened, policy, WHO) == first
     assert (status_of(opened), kinds(opened)) == (status, before)
-    assert query(opened, "SELECT count(*) FROM notices") == [(1,)]
+    assert query(opened, "SELECT kind FROM notices") == told
 
 
 def test_resuming_an_active_one_changes_nothing(opened: Book, policy: BillingPolicy) -> None:

@@ -129,7 +129,8 @@ def test_each_step_reads_only_what_is_due(watched: Watched, policy: BillingPolic
         {"attempts": unknown},
     )
     reads(inquire._give_up_on_expired, {"attempts": 0})
-    reads(close_cycles._warn_closing_soon, {"cycles": live})
+    # Each with its attempts, for the notice that tells of the last refusal.
+    reads(close_cycles._warn_closing_soon, {"cycles": live, "attempts": live})
     assert count("cycles WHERE closing_soon_at IS NOT NULL") == soon
     # Each cycle that ends is looked up with its subscription, and its attempts.
     reads(close_cycles._close_batch, {"cycles": live, "subscriptions": over, "attempts": live})

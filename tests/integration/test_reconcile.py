@@ -304,7 +304,9 @@ def test_cancelled_at_the_gateway(paid: Town) -> None:
         ("done", "found cancelled by reconciliation")
     ]
     assert alarms(paid) == ["refund.done", "subscription.chain_at_risk"]
-    assert query(paid.book, "SELECT count(*) FROM notices WHERE kind = 'refunded'") == [(1,)]
+    assert query(paid.book, "SELECT count(*) FROM notices WHERE kind = 'payment.refunded'") == [
+        (1,)
+    ]
     assert paid.kinds(apply=True) == []
     assert broken(paid.book, paid.policy) == []
 

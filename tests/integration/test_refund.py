@@ -91,7 +91,10 @@ def test_a_payment_is_given_back_and_the_chain_is_at_risk(town: Town) -> None:
     assert query(town.book, "SELECT status, status_reason FROM subscriptions") == [
         ("active", "chain_at_risk")
     ]
-    assert query(town.book, "SELECT kind FROM notices ORDER BY id") == [("paid",), ("refunded",)]
+    assert query(town.book, "SELECT kind FROM notices ORDER BY id") == [
+        ("payment.paid",),
+        ("payment.refunded",),
+    ]
     kinds = [row[0] for row in query(town.book, "SELECT kind FROM events ORDER BY id")]
     assert kinds[-5:] == [
         "refund.requested",

@@ -42,7 +42,9 @@ def test_two_payments_by_hand_are_one_too_many(world: World) -> None:
     told = found[0][0]
     assert {told["imp_uid"], told["also"]} == {first.imp_uid, second.imp_uid}
     assert told["won"] == 9900
-    assert query(world.book, "SELECT count(*) FROM notices WHERE kind = 'paid_twice'") == [(1,)]
+    assert query(world.book, "SELECT count(*) FROM notices WHERE kind = 'payment.unknown'") == [
+        (1,)
+    ]
 
 
 def test_ours_and_another_are_one_too_many_and_ours_counts(world: World) -> None:

@@ -65,11 +65,12 @@ from tests.conftest import MovedClock
 
 T = TypeVar("T")
 START = datetime(2026, 11, 18, 0, 55, tzinfo=UTC)
-# These two have one row each that is always there.
+# These have one row each that is always there.
 FRESH = {
     "installation": "UPDATE installation SET hold_reason = NULL, held_at = NULL, seal_up_to = NULL,"
     " seal_once_past = NULL",
     "gateway_health": "DELETE FROM gateway_health; INSERT INTO gateway_health (id) VALUES (1)",
+    "receiver": "DELETE FROM receiver; INSERT INTO receiver (id) VALUES (1)",
 }
 LASTING = set(FRESH)
 TABLES = ", ".join(sorted(Base.metadata.tables.keys() - LASTING))

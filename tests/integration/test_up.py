@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -18,6 +19,7 @@ import pytest
 from billing.cli import up
 from billing.cli.supervisor import Program, Supervisor
 from billing.domain.errors import InvalidInput, InvalidSetting
+from tests.merchant import Merchant, a_merchant
 
 _RUN = "from billing.cli import up; raise SystemExit(up.run(workers=1, flower_port=0))"
 
@@ -32,8 +34,14 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-def started(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    environ = {
+def merchant() -> Iterator[Merchant]:
+    with a_merchant() as running:
+        yield running
+
+
+@pytest.fixture
+def environ(folder: Path, merchant: Merchant) -> dict[str, str]:
+    return {
         **os.environ,
         "MAEWOL_DATA_DIR": str(folder / "data"),
         "MAEWOL_PORTONE_IMP_KEY": "key",
@@ -41,7 +49,13 @@ def started(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         "MAEWOL_PORTONE_API_URL": "http://127.0.0.1:9",
         "MAEWOL_SCAN_CRON": "* * * * * *",
         "MAEWOL_LOG_FORMAT": "console",
+        "MAEWOL_NOTICE_URL": merchant.url,
+        "MAEWOL_NOTICE_SECRET": merchant.secret,
     }
+
+
+@pytest.fixture
+def started(folder: Path, environ: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", _RUN], env=environ, cwd=folder, stdout=log, stderr=log
@@ -57,11 +71,16 @@ def started(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_a_killed_worker_is_replaced_and_a_termination_leaves_nothing_behind(
-    started: subprocess.Popen[bytes], folder: Path
+    started: subprocess.Popen[bytes], folder: Path, environ: dict[str, str], merchant: Merchant
 ) -> None:
     log = folder / "log"
     _wait(lambda: log.read_text().count("ready") >= 2, log)
     _wait(lambda: "succeeded" in log.read_text(), log)
+    _enrol_somebody(folder, environ)
+    _wait(lambda: bool(merchant.taken), log)
+    assert merchant.types() == ["subscription.enrolled"]
+    for secret in (merchant.secret, merchant.url, "somebody"):
+        assert secret not in log.read_text()
     first = _worker_of(started.pid)
     first.kill()
     _wait(lambda: "ended (SIGKILL)" in log.read_text(), log)
@@ -74,6 +93,21 @@ def test_a_killed_worker_is_replaced_and_a_termination_leaves_nothing_behind(
     assert started.wait(30) == 0, log.read_text()
     _wait(lambda: not any(one.is_running() for one in family), log)
     assert not _running_postgresqls(folder)
+
+
+def _enrol_somebody(folder: Path, environ: dict[str, str]) -> None:
+    """In a process of its own, on the servers that run already."""
+    paid_at = (datetime.now(UTC) - timedelta(days=1)).isoformat()
+    words = ["subscription", "add", "--customer-uid", "somebody", "--amount", "9900", "--notify"]
+    words += ["--order-name", "plan", "--initial-paid-at", paid_at]
+    subprocess.run(
+        [sys.executable, "-c", "from billing.cli import main; main()", *words],
+        env=environ,
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
 
 
 def test_programs_do_not_outlive_a_supervisor_that_was_killed(folder: Path) -> None:

@@ -10,7 +10,11 @@ import pytest
 from billing.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-PAIRS = [("README.md", "README.ko.md"), ("docs/operating.md", "docs/operating.ko.md")]
+PAIRS = [
+    ("README.md", "README.ko.md"),
+    ("docs/operating.md", "docs/operating.ko.md"),
+    ("docs/notices.md", "docs/notices.ko.md"),
+]
 _LINK = re.compile(r"\]\(([^)#]+)[^)]*\)")
 _CODE = re.compile(r"`([^`\n]+)`")
 

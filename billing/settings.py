@@ -108,6 +108,8 @@ class Settings(BaseSettings):
     notice_secret: SecretStr | None = None
     api_token: SecretStr | None = None
     console_password: SecretStr | None = None
+    # Where people reach Flower, for the console's links to it.
+    flower_url: str | None = None
 
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -178,6 +180,25 @@ class Settings(BaseSettings):
             value,
             "not an https address",
             "Use https://…; plain http is for a gateway on this machine only",
+        )
+
+    @field_validator("flower_url")
+    @classmethod
+    def _a_link(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value)
+            good = parts.scheme in ("http", "https") and parts.hostname and not parts.username
+        except ValueError:
+            good = False
+        if good and not parts.query and not parts.fragment:
+            return value.rstrip("/")
+        raise InvalidSetting(
+            "FLOWER_URL",
+            "********" if "@" in value else value,
+            "not an address a browser can open, or one with a password in it",
+            "Use http://127.0.0.1:5555 or https://…; a browser asks for the password itself",
         )
 
     @field_validator("notice_url")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import tempfile
@@ -57,8 +58,15 @@ def _template(servers: Servers) -> str:
 @pytest.fixture
 def database_url(servers: Servers, _template: str) -> Iterator[str]:
     """An empty migrated database of this test's own."""
+    with a_database(servers, _template) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def a_database(servers: Servers, template: str) -> Iterator[str]:
+    """A copy of a database, for as long as somebody needs it."""
     name = f"maewol_test_{os.getpid()}_{next(_names)}"
-    _admin(servers, f'CREATE DATABASE "{name}" TEMPLATE "{_template}"')
+    _admin(servers, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
     yield _address(servers, name)
     _admin(servers, f'DROP DATABASE "{name}" WITH (FORCE)')
 

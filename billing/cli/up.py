@@ -54,7 +54,8 @@ def run(*, workers: int = 1, flower_port: int | None = 0, web_port: int | None =
                 supervisor.start(program)
             _say(_what_runs(home, workers))
             if web_port:
-                supervisor.start(web(web_port))
+                linked = flower_port if settings.flower_url is None else 0
+                supervisor.start(web(web_port, linked))
                 _say(f"console      http://127.0.0.1:{web_port}  (this machine only)")
             if flower_port and wait_for_worker(home.celery, asked):
                 supervisor.start(flower(flower_port, password))
@@ -85,10 +86,13 @@ def flower(port: int, password: str) -> Program:
     )
 
 
-def web(port: int) -> Program:
-    """The HTTP edge, on loopback: what reaches it from outside is a proxy's business."""
+def web(port: int, flower_port: int = 0) -> Program:
+    """The HTTP edge, on loopback: what reaches it from outside is a proxy's business. The console
+    links to Flower on `flower_port`; 0 leaves that to the settings."""
     return Program(
-        "web", [sys.executable, "-m", "billing.web", "--host", "127.0.0.1", "--port", str(port)]
+        "web",
+        [sys.executable, "-m", "billing.web", "--host", "127.0.0.1", "--port", str(port)],
+        env={f"{PREFIX}FLOWER_URL": f"http://127.0.0.1:{flower_port}"} if flower_port else None,
     )
 
 

@@ -13,7 +13,15 @@ from billing.domain.cycle import CycleReason, CycleStatus
 from billing.domain.declines import DeclineClass
 from billing.domain.errors import Conflict, NotFound, TransitionRefused
 from billing.domain.notice import Cancelled, News, Paused, Resumed
-from billing.domain.plan import Declines, NoRetry, RetryAt, last_start, next_attempt, resume_at
+from billing.domain.plan import (
+    Declines,
+    NoRetry,
+    NoRetryReason,
+    RetryAt,
+    last_start,
+    next_attempt,
+    resume_at,
+)
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SUBSCRIPTION_TRANSITIONS, SubscriptionStatus
 from billing.services import news
@@ -39,6 +47,16 @@ def pause(book: Book, policy: BillingPolicy, customer_uid: str) -> Changed:
         subscription = _find(tx, customer_uid)
         if _moves(tx, subscription, SubscriptionStatus.PAUSED, policy):
             _withdraw(tx, _open_cycle(tx, subscription))
+        return Changed(subscription.status, *_what_pausing_risks(tx, subscription, policy))
+
+    return book.run(step)
+
+
+def before_pause(book: Book, policy: BillingPolicy, customer_uid: str) -> Changed:
+    """What pausing now would risk; nothing is changed. Raises `NotFound`."""
+
+    def step(tx: Transaction) -> Changed:
+        subscription = _find(tx, customer_uid)
         return Changed(subscription.status, *_what_pausing_risks(tx, subscription, policy))
 
     return book.run(step)
@@ -184,18 +202,19 @@ def _skip(tx: Transaction, subscription: Subscription, cycle: Cycle) -> None:
 
 def attempt_again(
     tx: Transaction, subscription: Subscription, policy: BillingPolicy, *, pardoned: bool = False
-) -> None:
+) -> datetime | NoRetryReason | None:
     """Plan an attempt at the next retry slot of the open cycle, where there is room for one.
 
     `pardoned` when the newest decline was our own fault, now mended: it counts as one that may be
-    tried again soon, whatever it said.
+    tried again soon, whatever it said. Returns when it is planned for, or why the plan allows none;
+    None where no cycle is open, or one of its attempts has not ended.
     """
     cycle = _open_cycle(tx, subscription)
     if cycle is None or _live(tx, cycle) is not None:
-        return
+        return None
     at = _next_moment(tx, subscription, cycle, policy, pardoned=pardoned)
-    if at is None:
-        return
+    if isinstance(at, NoRetryReason):
+        return at
     numbers = tx.session.execute(select(Attempt.number).where(Attempt.cycle_id == cycle.id))
     number = max(numbers.scalars(), default=0) + 1
     if number > MAX_ATTEMPT_NUMBER:
@@ -212,6 +231,7 @@ def attempt_again(
         attempt_id=attempt.id,
         data={"merchant_uid": attempt.merchant_uid, "at": at.isoformat()},
     )
+    return at
 
 
 def _next_moment(
@@ -221,14 +241,14 @@ def _next_moment(
     policy: BillingPolicy,
     *,
     pardoned: bool,
-) -> datetime | None:
-    """When the open cycle may be tried again, or None. A pause is no way around the rules that
+) -> datetime | NoRetryReason:
+    """When the open cycle may be tried again, or why not. A pause is no way around the rules that
     follow a decline: neither its wait nor the number of tries in a day and a month."""
     plan = policy.plan
     dates = cycle_dates(subscription.anchor_on, cycle.number, plan.calendar)
     newest = _newest_decline(tx, cycle)
     if newest is None or newest.settled_at is None:
-        return resume_at(tx.now, dates, plan)
+        return resume_at(tx.now, dates, plan) or NoRetryReason.BAND_OVER
     sent = attempts.declined_sent_at(tx.session, cycle.id)
     day = day_of(newest.settled_at, plan.zone)
     declines = Declines(
@@ -247,12 +267,12 @@ def _next_moment(
                 cycle_id=cycle.id,
                 data={"why": why},
             )
-            return None
+            return why
         case RetryAt(at=at) if at > tx.now:
             return at
         case RetryAt():
             # Its slot passed while the subscription was paused: the next one.
-            return resume_at(tx.now, dates, plan)
+            return resume_at(tx.now, dates, plan) or NoRetryReason.BAND_OVER
 
 
 def _newest_decline(tx: Transaction, cycle: Cycle) -> Attempt | None:

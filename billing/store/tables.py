@@ -122,12 +122,28 @@ class Subscription(Base):
         Index(
             "ix_subscriptions_due",
             "next_due_at",
+            # What is still to come, for people: counted and summed from the index alone.
+            postgresql_include=["anchor_on", "amount"],
             postgresql_where=text("status = 'active'"),
         ),
         Index(
             "ix_subscriptions_paused_over",
             "next_closes_at",
             postgresql_where=text("status = 'paused'"),
+        ),
+        # Lists by status, newest first.
+        Index("ix_subscriptions_status", "status", "id"),
+        # Search by what a customer_uid or a reference begins with.
+        Index(
+            "ix_subscriptions_customer_uid_begins",
+            "customer_uid",
+            postgresql_ops={"customer_uid": "text_pattern_ops"},
+        ),
+        Index(
+            "ix_subscriptions_reference_begins",
+            "reference",
+            postgresql_ops={"reference": "text_pattern_ops"},
+            postgresql_where=text("reference IS NOT NULL"),
         ),
         # One key is followed by at most one.
         Index(
@@ -209,7 +225,21 @@ class Cycle(Base):
             postgresql_where=text("status = 'open'"),
         ),
         Index("ix_cycles_open_closes", "closes_at", postgresql_where=text("status = 'open'")),
-        Index("ix_cycles_paid_at", "paid_at", postgresql_where=text("paid_at IS NOT NULL")),
+        Index(
+            "ix_cycles_paid_at",
+            "paid_at",
+            # What is counted and summed by day is read from the index alone.
+            postgresql_include=["amount", "status"],
+            postgresql_where=text("paid_at IS NOT NULL"),
+        ),
+        # A month at a glance, from the index alone; and lists by status, newest first.
+        Index("ix_cycles_month", "month", "status", "due_on", postgresql_include=["amount"]),
+        Index(
+            "ix_cycles_unpaid",
+            "status",
+            "id",
+            postgresql_where=text("status IN ('missed', 'skipped', 'refunded')"),
+        ),
         Index(
             "ix_cycles_held",
             "held",
@@ -292,6 +322,13 @@ class Attempt(Base):
         ),
         Index("ix_attempts_leases", "lease_until", postgresql_where=text("status = 'sending'")),
         Index("ix_attempts_asking", "ask_at", postgresql_where=text("status = 'unknown'")),
+        # Declines of a day or a month, by class.
+        Index(
+            "ix_attempts_declined",
+            "settled_at",
+            postgresql_include=["decline_class"],
+            postgresql_where=text("status = 'declined'"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 import billing
 from billing.bootstrap import House, gateway
-from billing.web import health, metrics, problems, webhooks
+from billing.web import console, health, metrics, problems, webhooks
 from billing.web.api import cycles, reference, subscriptions
 from billing.web.api.routes import EncodedPaths
 from billing.web.bodies import Bodies
@@ -48,6 +48,7 @@ def create_app(house: House, connect: Connect | None = None) -> FastAPI:
     app.include_router(webhooks.router)
     app.include_router(reference.router)
     checkout.install(app)
+    console.install(app, edge)
     # The last one added stands before all others.
     app.add_middleware(problems.Unexpected)
     app.add_middleware(EncodedPaths)

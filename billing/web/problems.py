@@ -74,8 +74,13 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
 
 
+def status_of(error: Exception) -> int:
+    """The status that fits what a use case or the database raised."""
+    return next((number for kind, number in _STATUS if isinstance(error, kind)), 500)
+
+
 async def _ours(_: Request, error: Exception) -> Response:
-    status = next((number for kind, number in _STATUS if isinstance(error, kind)), 500)
+    status = status_of(error)
     if status == 503 and not isinstance(error, BillingError):
         # The driver's words may hold an address or a query.
         return answer(503, "the database cannot be reached")

@@ -137,8 +137,8 @@ def set_up(cast: list[Member], tell: Callable[[str], None]) -> Iterator[Stage]:
         tell("Starting beat, ticks, two charging workers; enrolling subscribers from a CSV file")
         for program in up.daemons(WORKERS):
             supervisor.start(Program(program.name, program.command, env=env))
-        edge = up.web(stage.web_port)
-        supervisor.start(Program(edge.name, edge.command, env=env))
+        edge = up.web(stage.web_port, stage.flower_port)
+        supervisor.start(Program(edge.name, edge.command, env={**env, **(edge.env or {})}))
         _enrol(cast, folder, env)
         yield stage
 

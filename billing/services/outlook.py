@@ -1,0 +1,58 @@
+"""The days ahead: how many charges each brings, and how much. Of a book of any size.
+
+First attempts are exact as long as nobody joins or leaves; retries that are not planned yet are
+nobody's to know. What the single charges are: `forecast`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from billing.domain.calendar import cycle_dates, cycle_number_of, day_of, end_of
+from billing.domain.plan import first_attempt_at
+from billing.domain.policy import BillingPolicy
+from billing.store import figures
+from billing.store.figures import Group
+from billing.store.overview import Sum
+from billing.store.session import Book
+
+
+@dataclass(frozen=True, slots=True)
+class DayAhead:
+    """One day, Asia/Seoul: charges that would go out on it. Today holds what is overdue, too."""
+
+    on: date
+    charges: Sum
+
+
+def outlook(book: Book, policy: BillingPolicy, days: int) -> list[DayAhead]:
+    """Today and the days after it, `days` in all."""
+    zone = policy.plan.zone
+    with book.transaction() as tx:
+        now = tx.now
+        today = day_of(now, zone)
+        until = end_of(today + timedelta(days=days - 1), zone)
+        planned = figures.planned(tx.session, until, zone)
+        groups = figures.to_come(tx.session, until, zone)
+    sums = {today + timedelta(days=ahead): Sum() for ahead in range(days)}
+    for on, count, won in planned:
+        sums[max(on, today)] += Sum(count, won)
+    for group in groups:
+        for at in first_attempts(group, policy, until):
+            sums[day_of(max(at, now), zone)] += Sum(group.count, group.won)
+    return [DayAhead(on, charges) for on, charges in sums.items()]
+
+
+def first_attempts(group: Group, policy: BillingPolicy, until: datetime) -> Iterator[datetime]:
+    """The first attempts of each month of a group before `until`."""
+    # Any initial payment on that day of a month that has 31 days stands for all of them.
+    anchor_on = date(group.month.year - 1, 1, group.anchor_day)
+    number = cycle_number_of(anchor_on, group.month)
+    while True:
+        at = first_attempt_at(cycle_dates(anchor_on, number, policy.plan.calendar), policy.plan)
+        if at >= until:
+            return
+        yield at
+        number += 1

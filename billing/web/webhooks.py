@@ -54,16 +54,17 @@ class Received(BaseModel):
 @router.post(
     "/webhooks/portone",
     response_model=Received,
-    responses=described(400, 408, 413, 429, 503),
+    responses=described(400, 408, 413, 503),
     openapi_extra=_BODY,
 )
 async def portone(request: Request, edge: TheEdge) -> Received:
     """PortOne's webhook. No credential: only its `imp_uid` is used, to ask the gateway.
 
-    Answered at once. 503 when too many wait to be looked up."""
+    Answered at once. 503 for too many: sent again later, or found by reconciliation."""
     wait = edge.webhooks.wait(peer_of(request))
     if wait is not None:
-        raise HTTPException(429, "too many webhooks", {"Retry-After": str(wait)})
+        # The gateway sends again after a 5xx, and after nothing else (gateway.md §7).
+        raise HTTPException(503, "too many webhooks", {"Retry-After": str(wait)})
     try:
         body = await read_at_most(request, LARGEST)
         one = webhook.read(request.headers.get("content-type", ""), body)

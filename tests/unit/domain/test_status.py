@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import pytest
 
-from billing.domain.attempt import ATTEMPT_TRANSITIONS, AttemptStatus
+from billing.domain.attempt import ATTEMPT_TRANSITIONS, LIVE, AttemptStatus
 from billing.domain.cycle import CYCLE_TRANSITIONS, CycleStatus
 from billing.domain.errors import TransitionRefused
 from billing.domain.refund import REFUND_TRANSITIONS, RefundStatus
@@ -55,6 +55,11 @@ ALLOWED = {
 }
 
 
+def test_what_is_live_is_written_out_too() -> None:
+    assert {"due", "sending", "unknown"} == LIVE
+    assert [table.noun for table, _ in TABLES] == ["attempt", "cycle", "subscription", "refund"]
+
+
 @pytest.mark.parametrize(("table", "statuses"), TABLES, ids=lambda value: str(value))
 def test_every_pair_is_allowed_or_refused(
     table: Transitions[StrEnum], statuses: type[StrEnum]
@@ -63,7 +68,9 @@ def test_every_pair_is_allowed_or_refused(
         for after in statuses:
             if f"{before} {after}" in ALLOWED:
                 table.check(before, after)
+                assert before in table.sources(after)
             else:
+                assert before not in table.sources(after)
                 with pytest.raises(TransitionRefused, match=f"{before} cannot become {after}"):
                     table.check(before, after)
 

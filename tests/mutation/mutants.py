@@ -74,6 +74,14 @@ def _alike(one: str, other: str) -> int:
     return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
+def mutants_of(source: str) -> Iterator[Mutant]:
+    """Every mutant of a module, in the order of its lines; each is whole until the next."""
+    tree = ast.parse(source)
+    for place in list(_places(tree, (), "")):
+        for change in _changes(place.node):
+            yield from _mutant(tree, place, change)
+
+
 @dataclass(frozen=True, slots=True)
 class _Place:
     node: ast.AST

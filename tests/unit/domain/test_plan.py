@@ -281,7 +281,13 @@ def test_a_line_ends_with_the_calendar() -> None:
             timedelta(minutes=1),
         ),
         ("attempts_per_day", "ATTEMPTS_PER_DAY", 1, 100, 1),
-        ("close_margin", "CLOSE_MARGIN_MINUTES", timedelta(0), timedelta(hours=22), timedelta(1)),
+        (
+            "close_margin",
+            "CLOSE_MARGIN_MINUTES",
+            timedelta(0),
+            timedelta(hours=22),
+            timedelta(minutes=1),
+        ),
     ],
 )
 def test_a_policy_that_cannot_work_is_refused(

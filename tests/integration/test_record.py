@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from billing.domain.cycle import CycleReason
 from billing.domain.finding import (
     Contradiction,
     FailedThis,
@@ -22,7 +24,15 @@ from billing.domain.outcome import Approved, Declined, NotSent, Unknown
 from billing.domain.payment import Payment
 from billing.domain.policy import BillingPolicy
 from billing.services.open_cycles import open_cycles
-from billing.services.record import Answer, FactsChanged, GivenBack, Result, clean, record
+from billing.services.record import (
+    Answer,
+    FactsChanged,
+    GivenBack,
+    Result,
+    adopt,
+    clean,
+    record,
+)
 from billing.store import attempts
 from billing.store.session import Book
 from tests.builders import a_row, enrolled, execute, query
@@ -728,6 +738,143 @@ def test_two_looks_prove_and_then_the_same_attempt_goes_again_at_once(case: Case
     row = case.attempt_row()
     assert (row["status"], row["ready_at"]) == ("due", 0)
     assert "provable_at" not in row
+
+
+# -- a payment that nobody waited for ----------------------------------------------------------
+
+
+def adopted(case: Case, found: Payment) -> Result:
+    ((cycle_id,),) = query(case.book, "SELECT id FROM cycles")
+    elsewhere = CycleReason.PAID_ELSEWHERE
+    return case.book.run(lambda tx: adopt(tx, case.policy, cycle_id, found, elsewhere))
+
+
+def test_a_payment_from_elsewhere_ends_what_was_due(case: Case) -> None:
+    case.answer(GivenBack("another time"))
+    assert adopted(case, payment(case.clock)) == "paid_elsewhere"
+    assert case.attempt_row()["status"] == "withdrawn"
+    cycle = case.cycle_row()
+    assert (cycle["status"], cycle["reason"]) == ("paid", "paid_elsewhere")
+    assert (cycle["paid_imp_uid"], cycle["paid_merchant_uid"]) == ("imp_1", "by-hand")
+    assert case.events()[1:] == [
+        ("attempt.withdrawn", False),
+        ("cycle.paid", False),
+        ("payment.found_elsewhere", True),
+    ]
+    why = "SELECT data->>'why' FROM events WHERE kind = 'attempt.withdrawn'"
+    assert query(case.book, why) == [("the month is paid already",)]
+    assert adopted(case, payment(case.clock)) == "too_late"
+
+
+def test_a_payment_under_our_own_name_approves_what_was_due(case: Case) -> None:
+    case.answer(GivenBack("another time"))
+    assert adopted(case, payment(case.clock, merchant_uid=OURS)) == "paid_elsewhere"
+    row = case.attempt_row()
+    assert (row["status"], row["imp_uid"]) == ("approved", "imp_1")
+
+
+def test_a_charge_under_way_is_settled_first(case: Case) -> None:
+    assert adopted(case, payment(case.clock)) == "unknown"
+    case.was_unknown()
+    assert adopted(case, payment(case.clock)) == "unknown"
+    assert case.cycle_row() == {"status": "open"}
+
+
+@pytest.mark.parametrize(("reason", "mended"), [("chain_broken", True), ("key_invalid", False)])
+def test_proof_after_the_close_mends_the_chain_and_nothing_else(
+    case: Case, reason: str, mended: bool
+) -> None:
+    case.answer(Declined("[0018] 번호", None))
+    missed = "status = 'missed', reason = 'declined', held = NULL, settled_at = :now"
+    execute(case.book, f"UPDATE cycles SET {missed}", now=case.clock.now)
+    suspended = f"status = 'suspended', status_reason = '{reason}'"
+    execute(case.book, f"UPDATE subscriptions SET {suspended}")
+    assert adopted(case, payment(case.clock)) == "paid_elsewhere"
+    expected = ("active", None) if mended else ("suspended", reason)
+    assert query(case.book, "SELECT status, status_reason FROM subscriptions") == [expected]
+    assert (("subscription.mended", True) in case.events()) is mended
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"amount": Won(1002)}, {"paid_at": datetime(2026, 12, 1, tzinfo=UTC)}]
+)
+def test_another_amount_or_month_is_never_adopted(case: Case, wrong: dict[str, Any]) -> None:
+    case.answer(GivenBack("another time"))
+    with pytest.raises(AssertionError, match="right amount and month"):
+        adopted(case, replace(payment(case.clock), **wrong))
+
+
+def test_a_month_without_an_attempt_has_nothing_to_adopt_for(case: Case) -> None:
+    nobody, found = 4711, payment(case.clock)
+    reason = CycleReason.PAID_ELSEWHERE
+    assert case.book.run(lambda tx: adopt(tx, case.policy, nobody, found, reason)) == "too_late"
+
+
+# -- what all workers learn from it ------------------------------------------------------------
+
+
+def health_of(case: Case) -> tuple[int, str]:
+    ((failures, verdicts),) = query(case.book, "SELECT failures, verdicts FROM gateway_health")
+    return failures, verdicts
+
+
+@pytest.mark.parametrize(
+    ("name", "failures", "verdicts"),
+    [
+        ("approved", 0, "a"),
+        ("paid by this, and once more", 0, "a"),
+        ("declined", 0, "d"),
+        ("declined in a new way", 0, "u"),
+        ("declined for good", 0, "s"),
+        ("declined by our fault", 0, "o"),
+        ("declined as paid already", 0, ""),
+        ("not sent", 1, ""),
+        ("not sent by our fault", 0, ""),
+        ("given back", 0, ""),
+        ("no answer", 1, ""),
+        ("refused", 0, ""),
+        ("paid elsewhere", 0, ""),
+    ],
+)
+def test_what_an_answer_says_about_the_gateway_and_us(
+    case: Case, name: str, failures: int, verdicts: str
+) -> None:
+    case.answer(cases(case.clock)[name])
+    assert health_of(case) == (failures, verdicts)
+
+
+def test_an_answer_that_can_be_used_ends_a_run_of_useless_ones(case: Case) -> None:
+    execute(case.book, "UPDATE gateway_health SET failures = 3")
+    case.answer(Unknown("code 1", refusal="no"))
+    assert health_of(case)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("last", "why"),
+    [
+        (NotSent("401", credentials=True), "it refuses our credentials"),
+        (NotSent("no way"), "no usable answer"),
+    ],
+)
+def test_the_fifth_useless_answer_says_why_the_gateway_is_down(
+    case: Case, last: NotSent, why: str
+) -> None:
+    execute(case.book, "UPDATE gateway_health SET failures = 4")
+    case.answer(last)
+    found = query(case.book, "SELECT data, alarm FROM events WHERE kind = 'gateway.down'")
+    assert found == [({"why": why}, True)]
+
+
+@pytest.mark.parametrize(("asked_for", "seconds"), [(None, 0), (90.0, 90)])
+def test_too_many_requests_are_no_failure_and_slow_everybody_down(
+    case: Case, asked_for: float | None, seconds: float
+) -> None:
+    case.answer(Unknown("429", slow_down=True, retry_after_seconds=asked_for))
+    assert health_of(case) == (0, "")
+    found = query(case.book, "SELECT data, alarm FROM events WHERE kind = 'gateway.slow_down'")
+    assert found == [({"answers": 1, "seconds": seconds}, False)]
+    ((pause,),) = query(case.book, "SELECT pause_until FROM gateway_health")
+    assert (pause - case.clock.now).total_seconds() == max(seconds, 1)
 
 
 def test_outside_text_is_short_and_harmless() -> None:

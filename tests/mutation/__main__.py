@@ -72,6 +72,8 @@ def main(files: Sequence[str], number: int | None, tests: Sequence[str], longest
     )
     if ended not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         return int(ended)
+    for test in runner.left_out:
+        print(f"\nfails without a mutant, so not used: {test}", end="")
     print("\n| file | mutants | killed | survived with a reason | without | not tried |")
     ok = [
         summed_up(file, [one for one in runner.results if one.file == file], reasons.get(file, {}))

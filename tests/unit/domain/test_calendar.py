@@ -241,6 +241,11 @@ def test_the_window_may_only_be_narrowed(window_days: int) -> None:
         CalendarPolicy(window_days=window_days)
 
 
+def test_a_policy_may_be_as_narrow_as_one_day() -> None:
+    policy = CalendarPolicy(window_days=0, band_retry_days=0)
+    assert cycle_dates(date(2024, 1, 31), 2, policy).first_attempt_on == date(2024, 3, 31)
+
+
 @pytest.mark.parametrize("band_retry_days", [-1, False, 0.5])
 def test_retry_days_are_whole_days(band_retry_days: int) -> None:
     with pytest.raises(InvalidInput, match=r"^BAND_RETRY_DAYS="):

@@ -52,14 +52,16 @@ TESTS = {
 }
 
 
-def main(files: Sequence[str], number: int | None, tests: Sequence[str], longest: float) -> int:
+def main(files: Sequence[str], numbers: Sequence[int], tests: Sequence[str], longest: float) -> int:
     """Try modules that the same tests know, in one pytest session."""
     reasons = accepted()
+    ok: list[bool] = []
     runner = Runner(
         ROOT,
         files,
-        wanted=lambda at: number in (None, at),
+        wanted=lambda at: not numbers or at in numbers,
         told=lambda result: told(result, reasons.get(result.file, {})),
+        finished=lambda file, results: ok.append(summed_up(file, results, reasons.get(file, {}))),
         longest=longest,
     )
     ended = pytest.main(
@@ -70,16 +72,9 @@ def main(files: Sequence[str], number: int | None, tests: Sequence[str], longest
         ],
         plugins=[runner],
     )
-    if ended not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
-        return int(ended)
     for test in runner.left_out:
-        print(f"\nfails without a mutant, so not used: {test}", end="")
-    print("\n| file | mutants | killed | survived with a reason | without | not tried |")
-    ok = [
-        summed_up(file, [one for one in runner.results if one.file == file], reasons.get(file, {}))
-        for file in files
-    ]
-    return 0 if all(ok) else 1
+        print(f"fails without a mutant, so not used: {test}")
+    return 0 if len(ok) == len(files) and all(ok) else int(ended) or 1
 
 
 def accepted() -> dict[str, dict[str, str]]:
@@ -109,8 +104,10 @@ def summed_up(file: str, results: list[Result], reasons: dict[str, str]) -> bool
     alive = [key(result) for result in results if lives(result)]
     bare = [one for one in alive if one not in reasons]
     print(
+        "\n| file | mutants | killed | survived with a reason | without | not tried |\n"
         f"| {file} | {len(results) - became['not made']} | {became['killed'] + became['endless']}"
-        f" | {len(alive) - len(bare)} | {len(bare)} | {became['not made']} |"
+        f" | {len(alive) - len(bare)} | {len(bare)} | {became['not made']} |",
+        flush=True,
     )
     for one in reasons.keys() - set(alive):
         print(f"no longer alive: {one}")
@@ -124,7 +121,7 @@ def tests_of(file: str) -> list[str]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
     parser.add_argument("files", nargs="+", metavar="FILE")
-    parser.add_argument("--number", type=int, help="only this mutant")
+    parser.add_argument("--number", type=int, nargs="+", default=[], help="only these mutants")
     parser.add_argument("--tests", nargs="+", help="instead of those that the module is known by")
     parser.add_argument("--longest", type=float, default=3.0, help="leave longer tests out")
     given = parser.parse_args()

@@ -51,6 +51,7 @@ class Runner:
     files: Sequence[str]
     wanted: Callable[[int], bool]
     told: Callable[[Result], None]
+    finished: Callable[[str, list[Result]], None]
     # Tests that take more seconds than this are not run against mutants.
     longest: float
     results: list[Result] = field(default_factory=list)
@@ -92,6 +93,7 @@ class Runner:
         gc.freeze()
         for file in self.files:
             self._try_all(file, items)
+            self.finished(file, [one for one in self.results if one.file == file])
         return True
 
     def pytest_configure(self) -> None:

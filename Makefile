@@ -1,6 +1,6 @@
 # Needs git, make and Python 3.11 or newer with venv. Every target sets up what it needs, once.
 # Kept to what GNU make 3.81 (macOS) knows.
-.PHONY: help setup demo test simulate simulate-points planted chaos chaos-points fuzz check format audit lock clean
+.PHONY: help setup demo test simulate simulate-points planted mutate chaos chaos-points fuzz check format audit lock clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -32,6 +32,10 @@ simulate-points: setup ## a fault at every point of a month, in pairs too; any o
 
 planted: setup ## plant every known mistake and show how soon the simulation finds it
 	@$(BIN)/python -m tests.simulation.planted $(ARGS)
+
+FILES := billing/domain/plan.py
+mutate: setup ## small mistakes in FILES='a.py b.py': does a test notice each? (docs/mutants.md)
+	@$(BIN)/python -m tests.mutation $(FILES) $(ARGS)
 
 chaos: setup ## kills real processes and judges by the gateway's ledger; SEED=n KILLS=n
 	@$(BIN)/python -m tests.chaos --seed $(SEED) --kills $(KILLS) $(ARGS)

@@ -27,7 +27,6 @@ from billing.domain.declines import Decline, DeclineClass
 from billing.domain.errors import InvalidInput
 
 _ONE_DAY: Final = timedelta(days=1)
-_DAY_SECONDS: Final = 86_400
 _INSTANT: Final = timedelta(microseconds=1)
 # A band may be one day, and a day 23 hours.
 _LONGEST_MARGIN: Final = timedelta(hours=22)

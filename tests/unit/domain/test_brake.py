@@ -41,7 +41,8 @@ def test_a_fifth_of_the_last_fifty_stops_even_among_approvals(
     verdicts = f"{letter}a" * suspicious + "a" * (KEPT - 2 * suspicious)
     assert len(verdicts) == KEPT
     assert (why_brake(verdicts) is not None) is stops
-    assert why_brake(verdicts[1:]) is None
+    # Of fewer than fifty a fifth may be a single day's bad luck.
+    assert why_brake(verdicts[:-1]) is None
 
 
 def test_only_the_newest_are_kept() -> None:

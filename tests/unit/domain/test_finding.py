@@ -63,6 +63,21 @@ def test_an_earlier_attempt_that_turned_paid() -> None:
     assert find(QUESTION, [late]) == PaidByEarlier(late)
 
 
+def test_what_bears_our_name_is_ours_whenever_and_with_whatever_key() -> None:
+    """An earlier attempt counts by its order number alone, also where the key is not shown."""
+    for moment in (PAID.paid_at, datetime(2026, 12, 5, tzinfo=UTC)):
+        late = replace(PAID, merchant_uid="mw-x-202611-01", customer_uid=None, paid_at=moment)
+        assert find(QUESTION, [late]) == PaidByEarlier(late)
+
+
+def test_a_row_without_a_payment_belongs_to_the_month_in_which_it_began() -> None:
+    cancelled = replace(
+        PAID, status="cancelled", merchant_uid="by-hand", paid_at=None, started_at=PAID.paid_at
+    )
+    assert isinstance(find(QUESTION, [cancelled]), Contradiction)
+    assert find(QUESTION, [replace(cancelled, started_at=None)]) == Nothing()
+
+
 def test_this_attempt_outranks_the_others() -> None:
     other = replace(PAID, imp_uid="imp_9", merchant_uid="by-hand")
     assert find(QUESTION, [other, PAID]) == PaidByThis(PAID, also=(other,))
@@ -112,6 +127,14 @@ def test_money_that_does_not_fit_is_never_approved(row: Payment) -> None:
     assert isinstance(find(QUESTION, [row]), Contradiction)
 
 
+def test_a_person_is_told_which_of_the_two_modes_was_mixed_in() -> None:
+    found = find(QUESTION, [replace(PAID, sandbox=True)])
+    assert found == Contradiction("a test payment", "imp_1")
+    tests = replace(QUESTION, sandbox=True)
+    expected = Contradiction("a live payment, where test ones are expected", "imp_1")
+    assert find(tests, [PAID]) == expected
+
+
 def test_a_cancelled_payment_of_the_month_is_for_a_person() -> None:
     found = find(QUESTION, [replace(PAID, status="cancelled", merchant_uid="by-hand")])
     assert isinstance(found, Contradiction)
@@ -120,6 +143,7 @@ def test_a_cancelled_payment_of_the_month_is_for_a_person() -> None:
 
 def test_failed_only_when_every_row_failed() -> None:
     assert find(QUESTION, [FAILED]) == FailedThis("[0031] 한도초과", "imp_2")
+    assert find(QUESTION, [replace(FAILED, fail_reason=None)]) == FailedThis("", "imp_2")
     ready = replace(FAILED, imp_uid="imp_3", status="ready")
     assert find(QUESTION, [FAILED, ready]) == Pending("ready")
     assert find(QUESTION, [FAILED, replace(ready, status="a new word")]) == Pending("a new word")

@@ -6,7 +6,16 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from billing.domain.pace import FULL, ONE_BURST, SLOWEST, UNLIMITED, pace_at, rate_at, slower
+from billing.domain.pace import (
+    AFTER_AN_OUTAGE,
+    FULL,
+    ONE_BURST,
+    SLOWEST,
+    UNLIMITED,
+    pace_at,
+    rate_at,
+    slower,
+)
 
 NOW = datetime(2026, 11, 20, 1, 0, tzinfo=UTC)
 
@@ -34,6 +43,10 @@ def test_each_burst_halves_it_once() -> None:
     assert slower(pace, since, NOW + ONE_BURST) == (0.25, NOW + ONE_BURST)
 
 
+def test_two_refusals_in_the_same_moment_are_one_burst() -> None:
+    assert slower(0.5, NOW, NOW) == (0.5, NOW)
+
+
 def test_it_halves_what_it_had_become() -> None:
     assert slower(0.5, NOW, NOW + timedelta(seconds=45))[0] == pytest.approx(0.4)
 
@@ -43,7 +56,14 @@ def test_it_never_stops() -> None:
     for _ in range(20):
         now += ONE_BURST
         pace, since = slower(pace, since, now)
-    assert pace == SLOWEST
+    assert pace == SLOWEST == 1 / 64
+
+
+def test_what_the_numbers_are() -> None:
+    """Operators read them in the documents, and nothing else here depends on their size."""
+    assert AFTER_AN_OUTAGE == 0.1
+    assert timedelta(seconds=5) == ONE_BURST
+    assert UNLIMITED == 200
 
 
 def test_a_share_of_the_ceiling() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -96,12 +97,30 @@ def test_a_slot_is_found_on_the_wall_clock_of_the_zone() -> None:
     assert line.before(kst(20, 10), SEOUL) == kst(19, 18)
     assert line.at_or_before(kst(20, 10), SEOUL) == kst(20, 10)
     assert line.before(kst(1, 10, month=3), SEOUL) == kst(29, 18, month=2)
+    instant = timedelta(microseconds=1)
+    assert line.after(kst(20, 10) - instant, SEOUL) == kst(20, 10)
+    assert line.at_or_before(kst(20, 10) - instant, SEOUL) == kst(19, 18)
 
 
 def test_seconds_stand_last() -> None:
     line = cron("*/5 * * * * */10")
     assert line.after(kst(20, 10), SEOUL) == kst(20, 10) + timedelta(seconds=10)
     assert line.after(kst(20, 10) + timedelta(seconds=50), SEOUL) == kst(20, 10, 5)
+    assert is_every_day(line)
+
+
+def test_every_moment_that_a_line_names_and_no_other() -> None:
+    assert cron("* * * * *").times == tuple(range(0, 86_400, 60))
+    assert cron("* * * * * *").times == tuple(range(86_400))
+    assert cron("0 9-17/4 * * *").times == (9 * 3600, 13 * 3600, 17 * 3600)
+
+
+def test_the_edges_of_a_day_whose_clocks_change() -> None:
+    spring = datetime(2024, 3, 31, tzinfo=AMSTERDAM)
+    assert cron("0 0 * * *").at_or_after(spring, AMSTERDAM) == spring
+    # Nuuk skips the hour from 23:00 on 30 March: the slot has no day to happen on.
+    noon = datetime(2024, 3, 30, 12, tzinfo=NUUK)
+    assert cron("0 23 * * *").at_or_after(noon, NUUK) == datetime(2024, 3, 31, 23, tzinfo=NUUK)
 
 
 def test_lines_for_some_days_only() -> None:
@@ -109,6 +128,9 @@ def test_lines_for_some_days_only() -> None:
     assert mondays.after(kst(20, 0), SEOUL) == kst(25, 9)
     assert mondays.after(kst(25, 9), SEOUL) == kst(1, 9, month=4)
     assert mondays.before(kst(25, 9), SEOUL) == kst(18, 9)
+    assert mondays.at_or_after(kst(25, 0), SEOUL) == kst(25, 9)
+    half = timedelta(seconds=30)
+    assert cron("0 9 * * mon 30").before(kst(25, 12), SEOUL) == kst(25, 9) + half
     assert cron("0 9 29 2 *").after(kst(1, 0), SEOUL) == datetime(2028, 2, 29, 9, tzinfo=SEOUL)
     assert not is_every_day(mondays)
     assert is_every_day(cron("59 23 * * *"))
@@ -205,6 +227,7 @@ def test_after_and_before_are_each_others_reverse(
         ("0-0 1 * * *", "forwards"),
         ("0 22-2 * * *", "forwards"),
         ("*/90 * * * *", "beyond its field"),
+        ("0-30/15,40/10 * * * *", "no range"),
     ],
 )
 def test_a_line_that_is_wrong_or_unclear_is_refused(line: str, problem: str) -> None:
@@ -215,13 +238,23 @@ def test_a_line_that_is_wrong_or_unclear_is_refused(line: str, problem: str) -> 
     assert refused.value.remedy
 
 
+@pytest.mark.parametrize(("place", "size"), [(0, 60), (1, 24), (2, 31), (3, 12), (4, 7), (5, 60)])
+def test_a_step_may_be_as_long_as_its_field(place: int, size: int) -> None:
+    fields = ["*"] * 6
+    fields[place] = f"*/{size}"
+    cron(" ".join(fields))
+    fields[place] = f"*/{size + 1}"
+    with pytest.raises(InvalidInput, match="beyond its field"):
+        cron(" ".join(fields))
+
+
 @pytest.mark.parametrize("line", ["0 10 * * mon", "0 10 1 * *", "0 10 * 1-11 *"])
 def test_slots_that_skip_days_are_refused(line: str) -> None:
     with pytest.raises(InvalidInput, match="every day"):
         Cron.parse(line, field="CHARGE_CRON", for_each_day=True)
-    with pytest.raises(InvalidInput, match="CHARGE_CRON"):
+    with pytest.raises(InvalidInput, match=r"^CHARGE_CRON"):
         replace(USUAL, charge_cron=cron(line))
-    with pytest.raises(InvalidInput, match="RETRY_CRON"):
+    with pytest.raises(InvalidInput, match=r"^RETRY_CRON"):
         replace(USUAL, retry_cron=cron(line))
 
 
@@ -238,20 +271,42 @@ def test_a_line_ends_with_the_calendar() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "name"),
+    ("name", "setting", "lowest", "highest", "step"),
     [
-        ({"retry_soon": timedelta(minutes=-1)}, "RETRY_SOON_MINUTES"),
-        ({"retry_soon": timedelta(days=32)}, "RETRY_SOON_MINUTES"),
-        ({"attempts_per_day": 0}, "ATTEMPTS_PER_DAY"),
-        ({"attempts_per_day": 101}, "ATTEMPTS_PER_DAY"),
-        ({"max_attempts": 0}, "MAX_ATTEMPTS"),
-        ({"close_margin": timedelta(minutes=-1)}, "CLOSE_MARGIN_MINUTES"),
-        ({"close_margin": timedelta(hours=22, minutes=1)}, "CLOSE_MARGIN_MINUTES"),
+        (
+            "retry_soon",
+            "RETRY_SOON_MINUTES",
+            timedelta(0),
+            timedelta(days=31),
+            timedelta(minutes=1),
+        ),
+        ("attempts_per_day", "ATTEMPTS_PER_DAY", 1, 100, 1),
+        (
+            "close_margin",
+            "CLOSE_MARGIN_MINUTES",
+            timedelta(0),
+            timedelta(hours=22),
+            timedelta(minutes=1),
+        ),
     ],
 )
-def test_a_policy_that_cannot_work_is_refused(change: dict[str, object], name: str) -> None:
-    with pytest.raises(InvalidInput, match=name):
-        replace(USUAL, **change)  # type: ignore[arg-type]  # one field each, of its own type
+def test_a_policy_that_cannot_work_is_refused(
+    name: str, setting: str, lowest: Any, highest: Any, step: Any
+) -> None:
+    for allowed in (lowest, highest):
+        assert getattr(replace(USUAL, **{name: allowed}), name) == allowed
+    for wrong in (lowest - step, highest + step):
+        with pytest.raises(InvalidInput) as refused:
+            replace(USUAL, **{name: wrong})
+        assert refused.value.field == setting
+        # As a person would write it.
+        assert refused.value.value == (wrong if isinstance(wrong, int) else str(wrong))
+
+
+def test_a_policy_allows_at_least_one_attempt() -> None:
+    assert replace(USUAL, max_attempts=1).max_attempts == 1
+    with pytest.raises(InvalidInput, match=r"^MAX_ATTEMPTS=0"):
+        replace(USUAL, max_attempts=0)
 
 
 # ------------------------------------------------------------------ first attempts
@@ -316,7 +371,20 @@ def test_again_soon_on_the_last_evening_uses_what_is_left() -> None:
     assert after(DeclineClass.AGAIN_SOON, kst(25, 18, 30)) == RetryAt(kst(25, 21, 15))
     over = NoRetry(NoRetryReason.BAND_OVER)
     assert after(DeclineClass.AGAIN_SOON, kst(25, 18, 30), today=2) == over
+    assert after(DeclineClass.AGAIN_SOON, kst(25, 23)) == RetryAt(kst(25, 23, 30))
     assert after(DeclineClass.AGAIN_SOON, kst(25, 23, 1)) == over
+
+
+def test_a_slot_at_the_last_moment_is_used() -> None:
+    late = replace(USUAL, retry_cron=cron("30 23 * * *"))
+    assert after(DeclineClass.AGAIN_SOON, kst(25, 20), policy=late) == RetryAt(kst(25, 23, 30))
+    assert resume_at(kst(25, 12), MARCH, late) == kst(25, 23, 30)
+
+
+def test_the_last_try_is_on_the_last_day_even_where_no_slot_is_left_on_it() -> None:
+    late = replace(USUAL, retry_cron=cron("50 23 * * *"))
+    last = after(DeclineClass.CUSTOMER_MUST_ACT, kst(20, 10), total=7, policy=late)
+    assert last == RetryAt(kst(25, 11, 45))
 
 
 def test_not_today_is_tomorrow_or_after_its_wait() -> None:

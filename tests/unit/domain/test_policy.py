@@ -7,7 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from billing.domain.policy import BillingPolicy
+from billing.domain.pace import Ceiling
+from billing.domain.policy import RECORD_BUDGET, BillingPolicy
 
 
 @pytest.mark.parametrize(("lease", "again"), [(120, 60), (60, 60), (15, 15)])
@@ -23,6 +24,8 @@ def test_a_lost_message_is_waited_for_a_minute_or_a_shorter_lease(
 
     assert policy.ask_again_after == timedelta(seconds=again)
     assert policy.dispatch_again_after == timedelta(seconds=again)
+    # A lease must be so much longer than a request.
+    assert timedelta(seconds=10) == RECORD_BUDGET
 
 
 def test_what_a_full_queue_takes_to_drain_is_not_taken_for_lost(
@@ -31,3 +34,10 @@ def test_what_a_full_queue_takes_to_drain_is_not_taken_for_lost(
     policy = make_policy(max_outstanding=2000, charges_per_second=10)
 
     assert policy.dispatch_again_after == timedelta(seconds=300)
+
+
+def test_the_policy_holds_the_ceiling_of_the_settings(
+    make_policy: Callable[..., BillingPolicy],
+) -> None:
+    policy = make_policy(charges_per_second=7, canary_charges=3)
+    assert policy.ceiling == Ceiling(7, 3)

@@ -52,6 +52,27 @@ def test_the_text() -> None:
     assert "agree: yes\nsha256: " in text
 
 
+def test_a_long_order_number_is_cut_as_the_book_cuts_it() -> None:
+    """The book keeps 40 characters of a stranger's; both sides must still agree."""
+    cut, digest = proof.section("ledger paid", [("imp_1", "m" * 41, 1)])
+    assert (cut, digest) == proof.section("ledger paid", [("imp_1", "m" * 40, 1)])
+    assert f"  imp_1 {'m' * 40} 1\n" in cut
+
+
+def test_what_a_proof_says_of_its_day_does_not_depend_on_the_day_before() -> None:
+    day = date(2026, 11, 20)
+    one, other = (
+        proof.read(proof.write(day, previous, AGREED, KEY)[0])
+        for previous in (proof.FIRST, "a" * 64)
+    )
+    assert one is not None
+    assert other is not None
+    assert one.body != other.body
+    assert one.facts == other.facts
+    assert one.facts.startswith("Maewol proof 1\nday: 2026-11-20\n")
+    assert one.previous not in one.facts
+
+
 @pytest.mark.parametrize(
     "book",
     [ROWS[:1], [*ROWS, ("imp_3", "mw-c", 1)], [ROWS[0], ("imp_2", "mw-b", 8801)],
@@ -62,6 +83,37 @@ def test_sides_that_differ_say_so(book: list[proof.Row]) -> None:
     text, agree = proof.write(date(2026, 11, 20), proof.FIRST, sides, KEY)
     assert not agree
     assert "agree: no\n" in text
+
+
+def test_payments_taken_back_must_agree_too() -> None:
+    sides = [*AGREED[:3], ("book cancelled", ROWS[:1])]
+    assert not proof.write(date(2026, 11, 20), proof.FIRST, sides, KEY)[1]
+
+
+def test_what_is_no_proof_is_not_read_as_one() -> None:
+    ((_, text),) = chain(1)
+    assert proof.read(text) is not None
+    for wrong in (
+        text.replace("proof 1", "proof 2"),
+        text.replace("day: 2026-11-28\n", ""),
+        text.replace(f"previous: {proof.FIRST}\n", ""),
+        text[:-2],
+    ):
+        assert proof.read(wrong) is None
+
+
+def test_a_changed_text_is_told_from_another_key() -> None:
+    ((name, text),) = chain(1)
+    found = list(proof.problems([(name, text.replace("9900", "9901"))], KEY))
+    assert [problem for _, problem in found] == [
+        "was changed: its text does not fit its sha256",
+        "was not signed with this installation's key",
+    ]
+
+
+def test_an_id_is_one_word_whatever_it_holds() -> None:
+    text, _ = proof.section("ledger paid", [("imp 1\n\0", "m\u3000w", 1)])
+    assert text.splitlines()[1] == "  imp?1?? m?w 1"
 
 
 def test_a_whole_chain_has_no_problem() -> None:

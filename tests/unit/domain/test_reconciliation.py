@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from itertools import product
 
 import pytest
@@ -13,7 +13,14 @@ from billing.domain.calendar import SEOUL
 from billing.domain.cycle import CycleStatus
 from billing.domain.money import Won
 from billing.domain.payment import Payment
-from billing.domain.reconciliation import BookSide, Case, Difference, DifferenceKind, judge
+from billing.domain.reconciliation import (
+    SURPLUS,
+    BookSide,
+    Case,
+    Difference,
+    DifferenceKind,
+    judge,
+)
 from billing.domain.refund import month_after, month_of, refundable_until
 from billing.domain.remedies import remedy
 from billing.domain.subscription import SubscriptionStatus
@@ -47,6 +54,85 @@ UNCOUNTED = replace(BOOK, counted=False, counted_as=None, cycle_status="open")
 def kind(payment: Payment = PAYMENT, book: BookSide | None = BOOK, **more: object) -> str | None:
     found = judge(Case(payment, book, **more), sandbox=False, zone=SEOUL)  # type: ignore[arg-type]
     return None if found is None else str(found.kind)
+
+
+def found(payment: Payment, book: BookSide | None, **more: object) -> Difference:
+    difference = judge(Case(payment, book, **more), sandbox=False, zone=SEOUL)  # type: ignore[arg-type]
+    assert difference is not None
+    return difference
+
+
+def test_everything_that_is_told_of_a_second_payment() -> None:
+    """All of it, from the book's side where the book knows; and until when it can be given back."""
+    book = replace(
+        UNCOUNTED, subscription_id=7, cycle_id=8, cycle_number=9, cycle_status="paid",
+        amount=Won(9800), month_stands=True,
+    )  # fmt: skip
+    second = replace(PAYMENT, customer_uid="another spelling")
+    assert found(second, book, double_of="imp_0") == Difference(
+        kind=DifferenceKind.DOUBLE,
+        at=PAID_AT,
+        imp_uid="imp_1",
+        merchant_uid="mw-1",
+        customer_uid="ada",
+        subscription_id=7,
+        cycle_id=8,
+        cycle_number=9,
+        cycle_status="paid",
+        month=date(2026, 11, 1),
+        paid_at=PAID_AT,
+        ledger_amount=Won(9900),
+        book_amount=Won(9800),
+        keep="imp_0",
+        refund_by=refundable_until(PAID_AT, SEOUL),
+        month_stands=True,
+    )
+
+
+def test_what_is_told_of_a_strangers_payment() -> None:
+    stranger = found(PAYMENT, None)
+    assert stranger == Difference(
+        kind=stranger.kind,
+        at=PAID_AT,
+        imp_uid="imp_1",
+        merchant_uid="mw-1",
+        customer_uid="ada",
+        month=date(2026, 11, 1),
+        paid_at=PAID_AT,
+        ledger_amount=Won(9900),
+    )
+    assert stranger.key == f"{stranger.kind}:imp_1"
+    assert replace(stranger, imp_uid=None).key == f"{stranger.kind}:mw-1"
+
+
+def test_only_what_is_too_much_can_be_given_back() -> None:
+    """Whether there is anything to keep, and until when, is told for these alone."""
+    for changes, kept in (({"amount": Won(9901)}, True), ({"customer_uid": "bob"}, False)):
+        difference = found(replace(PAYMENT, **changes), BOOK, double_of="imp_0")  # type: ignore[arg-type]
+        assert (difference.refund_by is not None) is kept
+        assert difference.keep is None
+    assert {DifferenceKind.DOUBLE, DifferenceKind.PAID_NOT_DUE} == SURPLUS
+
+
+@pytest.mark.parametrize(("status", "hours"), [("cancelled", 3), ("failed", 1), ("ready", 0)])
+def test_a_difference_stands_at_the_moment_of_what_happened(status: str, hours: int) -> None:
+    moments = {
+        "started_at": PAID_AT,
+        "failed_at": PAID_AT + timedelta(hours=1) if status == "failed" else None,
+        "paid_at": PAID_AT + timedelta(hours=2) if status == "cancelled" else None,
+        "cancelled_at": PAID_AT + timedelta(hours=3) if status == "cancelled" else None,
+    }
+    difference = found(replace(PAYMENT, status=status, **moments), BOOK)  # type: ignore[arg-type]
+    assert difference.at == PAID_AT + timedelta(hours=hours)
+    assert (difference.month is None) is (status != "cancelled")
+    assert found(replace(PAYMENT, cancelled_at=PAID_AT + timedelta(1)), None).at == PAID_AT
+
+
+def test_a_long_order_number_of_a_stranger_is_the_same_in_both() -> None:
+    """The book keeps 40 characters of it."""
+    long = replace(PAYMENT, merchant_uid="m" * 45)
+    assert kind(long, replace(BOOK, counted_as="m" * 40)) is None
+    assert kind(long, replace(BOOK, counted_as="m" * 39)) == "customer_differs"
 
 
 def test_both_sides_agree() -> None:

@@ -1,0 +1,882 @@
+"""What each answer does to an attempt, its month, its subscriber: columns, lines, notices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from billing.domain.cycle import CycleReason
+from billing.domain.finding import (
+    Contradiction,
+    FailedThis,
+    Nothing,
+    PaidByEarlier,
+    PaidByThis,
+    PaidElsewhere,
+    Pending,
+)
+from billing.domain.money import Won
+from billing.domain.outcome import Approved, Declined, NotSent, Unknown
+from billing.domain.payment import Payment
+from billing.domain.policy import BillingPolicy
+from billing.services.open_cycles import open_cycles
+from billing.services.record import (
+    Answer,
+    FactsChanged,
+    GivenBack,
+    Result,
+    adopt,
+    clean,
+    record,
+)
+from billing.store import attempts
+from billing.store.session import Book
+from tests.builders import a_row, enrolled, execute, query
+from tests.conftest import MovedClock
+
+ASKED_AFTER = timedelta(minutes=10)
+
+
+@pytest.fixture
+def policy(make_policy: Callable[..., BillingPolicy]) -> BillingPolicy:
+    return make_policy()
+
+
+@pytest.fixture
+def attempt_id(book: Book, policy: BillingPolicy, clock: MovedClock) -> int:
+    """An attempt that was dispatched and that a worker has claimed just now."""
+    enrolled(book, policy, a_row(1))
+    assert open_cycles(book, policy) == 1
+    execute(book, "UPDATE attempts SET dispatched_at = :now", now=clock.now)
+    ((found,),) = query(book, "SELECT id FROM attempts")
+    with book.transaction() as tx:
+        assert attempts.claim(tx.session, [found], tx.now, tx.now + policy.lease)
+    execute(book, "DELETE FROM notices")
+    return int(found)
+
+
+def payment(clock: MovedClock, imp_uid: str = "imp_1", merchant_uid: str = "by-hand") -> Payment:
+    return Payment(
+        imp_uid=imp_uid,
+        merchant_uid=merchant_uid,
+        status="paid",
+        amount=Won(1001),
+        customer_uid="customer-1",
+        paid_at=clock.now,
+        currency="KRW",
+    )
+
+
+class Case:
+    """One attempt, and the answers that come for it."""
+
+    def __init__(self, book: Book, policy: BillingPolicy, clock: MovedClock, attempt: int) -> None:
+        self.book, self.policy, self.clock, self.attempt = book, policy, clock, attempt
+        self.seen = query(book, "SELECT coalesce(max(id), 0) FROM events")[0][0]
+
+    def answer(self, learnt: Any, *, asked: bool = False) -> Result:
+        """What became of it; `asked` when it came from a look-up after the charge."""
+        at = self.clock.now if asked else None
+        answer = Answer(self.attempt, 1, learnt, at)
+        return self.book.run(lambda tx: record(tx, self.policy, [answer]))[0]
+
+    def was_unknown(self) -> Case:
+        """No answer came, and it is late enough for a look-up to prove something."""
+        assert self.answer(Unknown("no answer")) == "unknown"
+        self.clock.move(seconds=ASKED_AFTER.total_seconds())
+        execute(self.book, "DELETE FROM notices")
+        self.seen = query(self.book, "SELECT max(id) FROM events")[0][0]
+        return self
+
+    def row(self, table: str, columns: str, where: str = "true") -> dict[str, Any]:
+        """The columns that hold something; moments in seconds from now."""
+        (values,) = query(self.book, f"SELECT {columns} FROM {table} WHERE {where}")
+        named = zip(columns.split(", "), values, strict=True)
+        held = {name: self.told(value) for name, value in named if value not in (None, 0)}
+        if held["status"] != "due":
+            held.pop("ready_at", None)
+        return held
+
+    def told(self, value: Any) -> Any:
+        moment = isinstance(value, datetime)
+        return (value - self.clock.now).total_seconds() if moment else value
+
+    def attempt_row(self) -> dict[str, Any]:
+        return self.row(
+            "attempts",
+            "status, ready_at, dispatched_at, lease_until, ask_at, provable_at, settled_at,"
+            " refusal, not_sent, nothing_found, asked, decline_class, message, imp_uid",
+            f"id = {self.attempt}",
+        )
+
+    def cycle_row(self) -> dict[str, Any]:
+        return self.row(
+            "cycles",
+            "status, reason, held, settled_at, paid_imp_uid, paid_merchant_uid, paid_at",
+        )
+
+    def events(self) -> list[tuple[str, bool]]:
+        """Kind and alarm of every line since."""
+        found = query(
+            self.book,
+            "SELECT kind, alarm FROM events WHERE id > :seen ORDER BY id",
+            seen=self.seen,
+        )
+        return [(kind, alarm) for kind, alarm in found]
+
+    def notices(self) -> list[tuple[str, dict[str, Any]]]:
+        return [(kind, data) for kind, data in query(self.book, "SELECT kind, data FROM notices")]
+
+
+@pytest.fixture
+def case(book: Book, policy: BillingPolicy, clock: MovedClock, attempt_id: int) -> Case:
+    return Case(book, policy, clock, attempt_id)
+
+
+def cases(clock: MovedClock) -> dict[str, Any]:
+    """Everything that can be learnt of an attempt, by a name of ours."""
+    paid, more = payment(clock), payment(clock, "imp_2")
+    return {
+        "approved": Approved("imp_1", Won(1001), clock.now),
+        "paid by this, and once more": PaidByThis(paid, also=(more,)),
+        "paid by an earlier one, and once more": PaidByEarlier(paid, also=(more,)),
+        "paid elsewhere": PaidElsewhere(payment(clock, merchant_uid="m" * 50)),
+        "paid elsewhere, and once more": PaidElsewhere(paid, also=(more,)),
+        "declined": Declined("[0098] 시스템", "imp_1"),
+        "declined in a new way": Declined("\x07?", None),
+        "declined for good": Declined("[0018] 번호", "imp_1"),
+        "declined as not matching": Declined("[0060] 전월", "imp_1"),
+        "declined by our fault": Declined("[0071] 계약", "imp_1"),
+        "declined as paid already": Declined("이미 결제가 이루어진 거래건입니다.", "imp_1"),
+        "failed": FailedThis("[0098] 시스템", "imp_1"),
+        "not sent": NotSent("no way\x07"),
+        "not sent by our fault": NotSent("no way", our_fault=True),
+        "given back": GivenBack("too late"),
+        "no answer": Unknown("no answer"),
+        "refused": Unknown("code 1", refusal="no\x07"),
+        "another amount": Unknown("odd", contradiction=True),
+        "contradiction": Contradiction("odd", "imp_1"),
+        "cancelled": Contradiction("odd", "imp_1", cancelled=True),
+        "facts changed": FactsChanged(),
+        "pending": Pending("ready"),
+        "nothing": Nothing(),
+    }
+
+
+OURS = "mw-2yy3bot4ujxhx3jn-202611-01"
+SENDING, UNKNOWN = "S", "U"
+# For an attempt that is being sent, or whose answer never came: the result; what the attempt and
+# the month hold afterwards (moments in seconds from now); the lines, those that alarm with `!`; the
+# notices.
+EXPECTED: dict[tuple[str, str], tuple[Any, ...]] = {
+    (SENDING, "approved"): (
+        "approved",
+        {"status": "approved", "settled_at": 0.0, "imp_uid": "imp_1"},
+        {
+            "status": "paid",
+            "settled_at": 0.0,
+            "paid_imp_uid": "imp_1",
+            "paid_merchant_uid": OURS,
+            "paid_at": 0.0,
+        },
+        ["attempt.approved", "cycle.paid"],
+        [("paid", {"cycle": 1, "imp_uid": "imp_1", "merchant_uid": OURS})],
+    ),
+    (SENDING, "paid by this, and once more"): (
+        "approved",
+        {"status": "approved", "settled_at": 0.0, "imp_uid": "imp_1"},
+        {
+            "status": "paid",
+            "settled_at": 0.0,
+            "paid_imp_uid": "imp_1",
+            "paid_merchant_uid": OURS,
+            "paid_at": 0.0,
+        },
+        ["payment.double!", "attempt.approved", "cycle.paid"],
+        [
+            ("paid_twice", {"won": 1001, "also": "imp_2", "cycle": 1, "imp_uid": "imp_1"}),
+            ("paid", {"cycle": 1, "imp_uid": "imp_1", "merchant_uid": OURS}),
+        ],
+    ),
+    (SENDING, "paid by an earlier one, and once more"): (
+        "paid_elsewhere",
+        {"status": "withdrawn", "settled_at": 0.0},
+        {
+            "status": "paid",
+            "reason": "paid_late",
+            "settled_at": 0.0,
+            "paid_imp_uid": "imp_1",
+            "paid_merchant_uid": "by-hand",
+            "paid_at": 0.0,
+        },
+        ["payment.double!", "attempt.withdrawn", "cycle.paid", "payment.found_elsewhere!"],
+        [
+            ("paid_twice", {"won": 1001, "also": "imp_2", "cycle": 1, "imp_uid": "imp_1"}),
+            ("paid", {"cycle": 1, "imp_uid": "imp_1", "merchant_uid": "by-hand"}),
+        ],
+    ),
+    (SENDING, "paid elsewhere"): (
+        "paid_elsewhere",
+        {"status": "withdrawn", "settled_at": 0.0},
+        {
+            "status": "paid",
+            "reason": "paid_elsewhere",
+            "settled_at": 0.0,
+            "paid_imp_uid": "imp_1",
+            "paid_merchant_uid": "m" * 40,
+            "paid_at": 0.0,
+        },
+        ["attempt.withdrawn", "cycle.paid", "payment.found_elsewhere!"],
+        [("paid", {"cycle": 1, "imp_uid": "imp_1", "merchant_uid": "m" * 40})],
+    ),
+    (SENDING, "paid elsewhere, and once more"): (
+        "paid_elsewhere",
+        {"status": "withdrawn", "settled_at": 0.0},
+        {
+            "status": "paid",
+            "reason": "paid_elsewhere",
+            "settled_at": 0.0,
+            "paid_imp_uid": "imp_1",
+            "paid_merchant_uid": "by-hand",
+            "paid_at": 0.0,
+        },
+        ["payment.double!", "attempt.withdrawn", "cycle.paid", "payment.found_elsewhere!"],
+        [
+            ("paid_twice", {"won": 1001, "also": "imp_2", "cycle": 1, "imp_uid": "imp_1"}),
+            ("paid", {"cycle": 1, "imp_uid": "imp_1", "merchant_uid": "by-hand"}),
+        ],
+    ),
+    (SENDING, "declined"): (
+        "declined",
+        {
+            "status": "declined",
+            "settled_at": 0.0,
+            "decline_class": "again_soon",
+            "message": "[0098] 시스템",
+            "imp_uid": "imp_1",
+        },
+        {},
+        ["attempt.declined", "attempt.planned"],
+        [("declined", {"code": "0098", "class": "again_soon", "cycle": 1})],
+    ),
+    (SENDING, "declined in a new way"): (
+        "declined",
+        {"status": "declined", "settled_at": 0.0, "decline_class": "unrecognized", "message": " ?"},
+        {},
+        ["attempt.declined!", "attempt.planned"],
+        [("declined", {"code": None, "class": "unrecognized", "cycle": 1})],
+    ),
+    (SENDING, "declined for good"): (
+        "declined",
+        {
+            "status": "declined",
+            "settled_at": 0.0,
+            "decline_class": "register_anew",
+            "message": "[0018] 번호",
+            "imp_uid": "imp_1",
+        },
+        {"status": "open", "held": "unconfirmed"},
+        ["attempt.declined", "cycle.held"],
+        [("declined", {"code": "0018", "class": "register_anew", "cycle": 1})],
+    ),
+    (SENDING, "declined as not matching"): (
+        "declined",
+        {
+            "status": "declined",
+            "settled_at": 0.0,
+            "decline_class": "mismatch",
+            "message": "[0060] 전월",
+            "imp_uid": "imp_1",
+        },
+        {"status": "open", "held": "facts_mismatch"},
+        ["attempt.declined!", "cycle.held!"],
+        [("declined", {"code": "0060", "class": "mismatch", "cycle": 1})],
+    ),
+    (SENDING, "declined by our fault"): (
+        "declined",
+        {
+            "status": "declined",
+            "settled_at": 0.0,
+            "decline_class": "operator",
+            "message": "[0071] 계약",
+            "imp_uid": "imp_1",
+        },
+        {},
+        ["attempt.declined!", "attempt.planned"],
+        [("declined", {"code": "0071", "class": "operator", "cycle": 1})],
+    ),
+    (SENDING, "declined as paid already"): (
+        "unknown",
+        {
+            "status": "unknown",
+            "lease_until": 120.0,
+            "ask_at": 5.0,
+            "provable_at": 30.0,
+            "refusal": "이미 결제가 이루어진 거래건입니다.",
+            "asked": 1,
+        },
+        {},
+        ["attempt.unknown"],
+        [],
+    ),
+    (SENDING, "not sent"): (
+        "not_sent",
+        {"status": "due", "ready_at": 5.0, "not_sent": 1},
+        {},
+        ["attempt.not_sent"],
+        [],
+    ),
+    (SENDING, "not sent by our fault"): (
+        "not_sent",
+        {"status": "due", "ready_at": 5.0, "not_sent": 1},
+        {},
+        ["attempt.not_sent!"],
+        [],
+    ),
+    (SENDING, "given back"): (
+        "not_sent",
+        {"status": "due", "ready_at": 0.0},
+        {},
+        ["attempt.not_sent"],
+        [],
+    ),
+    (SENDING, "no answer"): (
+        "unknown",
+        {
+            "status": "unknown",
+            "lease_until": 120.0,
+            "ask_at": 5.0,
+            "provable_at": 120.0,
+            "asked": 1,
+        },
+        {},
+        ["attempt.unknown"],
+        [],
+    ),
+    (SENDING, "refused"): (
+        "unknown",
+        {
+            "status": "unknown",
+            "lease_until": 120.0,
+            "ask_at": 5.0,
+            "provable_at": 30.0,
+            "refusal": "no ",
+            "asked": 1,
+        },
+        {},
+        ["attempt.unknown"],
+        [],
+    ),
+    (SENDING, "another amount"): (
+        "unknown",
+        {
+            "status": "unknown",
+            "lease_until": 120.0,
+            "ask_at": 5.0,
+            "provable_at": 120.0,
+            "asked": 1,
+        },
+        {"status": "open", "held": "contradiction"},
+        ["cycle.held!", "attempt.unknown!"],
+        [],
+    ),
+    (SENDING, "contradiction"): (
+        "held",
+        {"status": "due", "ready_at": 5.0},
+        {"status": "open", "held": "contradiction"},
+        ["attempt.not_sent", "cycle.held!"],
+        [],
+    ),
+    (SENDING, "cancelled"): (
+        "held",
+        {"status": "due", "ready_at": 5.0},
+        {"status": "open", "held": "payment_cancelled"},
+        ["attempt.not_sent", "cycle.held!"],
+        [],
+    ),
+    (SENDING, "facts changed"): (
+        "held",
+        {"status": "due", "ready_at": 5.0},
+        {"status": "open", "held": "facts_changed"},
+        ["attempt.not_sent", "cycle.held!"],
+        [],
+    ),
+    (SENDING, "pending"): (
+        "not_sent",
+        {"status": "due", "ready_at": 60.0},
+        {},
+        ["attempt.not_sent"],
+        [],
+    ),
+    (UNKNOWN, "approved"): (
+        "approved",
+        {
+            "status": "approved",
+            "provable_at": -480.0,
+            "settled_at": 0.0,
+            "asked": 1,
+            "imp_uid": "imp_1",
+        },
+        {
+            "status": "paid",
+            "settled_at": 0.0,
+            "paid_imp_uid": "imp_1",
+            "paid_merchant_uid": OURS,
+            "paid_at": 0.0,
+        },
+        ["attempt.approved", "cycle.paid"],
+        [("paid", {"cycle": 1, "imp_uid": "imp_1", "merchant_uid": OURS})],
+    ),
+    (UNKNOWN, "paid by this, and once more"): (
+        "approved",
+        {
+            "status": "approved",
+            "provable_at": -480.0,
+            "settled_at": 0.0,
+            "asked": 1,
+            "imp_uid": "imp_1",
+        },
+        {
+            "status": "paid",
+            "settled_at": 0.0,
+            "paid_imp_uid": "imp_1",
+            "paid_merchant_uid": OURS,
+            "paid_at": 0.0,
+        },
+        ["payment.double!", "attempt.approved", "cycle.paid"],
+        [
+            ("paid_twice", {"won": 1001, "also": "imp_2", "cycle": 1, "imp_uid": "imp_1"}),
+            ("paid", {"cycle": 1, "imp_uid": "imp_1", "merchant_uid": OURS}),
+        ],
+    ),
+    (UNKNOWN, "paid by an earlier one, and once more"): (
+        "paid_elsewhere",
+        {"status": "withdrawn", "provable_at": -480.0, "settled_at": 0.0, "asked": 1},
+        {
+            "status": "paid",
+            "reason": "paid_late",
+            "settled_at": 0.0,
+            "paid_imp_uid": "imp_1",
+            "paid_merchant_uid": "by-hand",
+            "paid_at": 0.0,
+        },
+        ["payment.double!", "attempt.withdrawn", "cycle.paid", "payment.found_elsewhere!"],
+        [
+            ("paid_twice", {"won": 1001, "also": "imp_2", "cycle": 1, "imp_uid": "imp_1"}),
+            ("paid", {"cycle": 1, "imp_uid": "imp_1", "merchant_uid": "by-hand"}),
+        ],
+    ),
+    (UNKNOWN, "paid elsewhere"): (
+        "paid_elsewhere",
+        {"status": "withdrawn", "provable_at": -480.0, "settled_at": 0.0, "asked": 1},
+        {
+            "status": "paid",
+            "reason": "paid_elsewhere",
+            "settled_at": 0.0,
+            "paid_imp_uid": "imp_1",
+            "paid_merchant_uid": "m" * 40,
+            "paid_at": 0.0,
+        },
+        ["attempt.withdrawn", "cycle.paid", "payment.found_elsewhere!"],
+        [("paid", {"cycle": 1, "imp_uid": "imp_1", "merchant_uid": "m" * 40})],
+    ),
+    (UNKNOWN, "paid elsewhere, and once more"): (
+        "paid_elsewhere",
+        {"status": "withdrawn", "provable_at": -480.0, "settled_at": 0.0, "asked": 1},
+        {
+            "status": "paid",
+            "reason": "paid_elsewhere",
+            "settled_at": 0.0,
+            "paid_imp_uid": "imp_1",
+            "paid_merchant_uid": "by-hand",
+            "paid_at": 0.0,
+        },
+        ["payment.double!", "attempt.withdrawn", "cycle.paid", "payment.found_elsewhere!"],
+        [
+            ("paid_twice", {"won": 1001, "also": "imp_2", "cycle": 1, "imp_uid": "imp_1"}),
+            ("paid", {"cycle": 1, "imp_uid": "imp_1", "merchant_uid": "by-hand"}),
+        ],
+    ),
+    (UNKNOWN, "declined"): (
+        "declined",
+        {
+            "status": "declined",
+            "provable_at": -480.0,
+            "settled_at": 0.0,
+            "asked": 1,
+            "decline_class": "again_soon",
+            "message": "[0098] 시스템",
+            "imp_uid": "imp_1",
+        },
+        {},
+        ["attempt.declined", "attempt.planned"],
+        [("declined", {"code": "0098", "class": "again_soon", "cycle": 1})],
+    ),
+    (UNKNOWN, "declined as paid already"): (
+        "declined",
+        {
+            "status": "declined",
+            "provable_at": -480.0,
+            "settled_at": 0.0,
+            "asked": 1,
+            "decline_class": "already_paid",
+            "message": "이미 결제가 이루어진 거래건입니다.",
+            "imp_uid": "imp_1",
+        },
+        {"status": "open", "held": "contradiction"},
+        ["attempt.declined", "cycle.held!"],
+        [("declined", {"code": None, "class": "already_paid", "cycle": 1})],
+    ),
+    (UNKNOWN, "failed"): (
+        "declined",
+        {
+            "status": "declined",
+            "provable_at": -480.0,
+            "settled_at": 0.0,
+            "asked": 1,
+            "decline_class": "again_soon",
+            "message": "[0098] 시스템",
+            "imp_uid": "imp_1",
+        },
+        {},
+        ["attempt.declined", "attempt.planned"],
+        [("declined", {"code": "0098", "class": "again_soon", "cycle": 1})],
+    ),
+    (UNKNOWN, "not sent"): (
+        "too_late",
+        {
+            "status": "unknown",
+            "lease_until": -480.0,
+            "ask_at": -595.0,
+            "provable_at": -480.0,
+            "asked": 1,
+        },
+        {},
+        [],
+        [],
+    ),
+    (UNKNOWN, "not sent by our fault"): (
+        "too_late",
+        {
+            "status": "unknown",
+            "lease_until": -480.0,
+            "ask_at": -595.0,
+            "provable_at": -480.0,
+            "asked": 1,
+        },
+        {},
+        [],
+        [],
+    ),
+    (UNKNOWN, "given back"): (
+        "too_late",
+        {
+            "status": "unknown",
+            "lease_until": -480.0,
+            "ask_at": -595.0,
+            "provable_at": -480.0,
+            "asked": 1,
+        },
+        {},
+        [],
+        [],
+    ),
+    (UNKNOWN, "no answer"): (
+        "unknown",
+        {
+            "status": "unknown",
+            "lease_until": -480.0,
+            "ask_at": 5.0,
+            "provable_at": -480.0,
+            "asked": 2,
+        },
+        {},
+        ["attempt.unknown"],
+        [],
+    ),
+    (UNKNOWN, "refused"): (
+        "unknown",
+        {
+            "status": "unknown",
+            "lease_until": -480.0,
+            "ask_at": 5.0,
+            "provable_at": -480.0,
+            "refusal": "no ",
+            "asked": 2,
+        },
+        {},
+        ["attempt.unknown"],
+        [],
+    ),
+    (UNKNOWN, "another amount"): (
+        "unknown",
+        {
+            "status": "unknown",
+            "lease_until": -480.0,
+            "ask_at": 5.0,
+            "provable_at": -480.0,
+            "asked": 2,
+        },
+        {"status": "open", "held": "contradiction"},
+        ["cycle.held!", "attempt.unknown!"],
+        [],
+    ),
+    (UNKNOWN, "contradiction"): (
+        "held",
+        {
+            "status": "unknown",
+            "lease_until": -480.0,
+            "ask_at": 3600.0,
+            "provable_at": -480.0,
+            "asked": 2,
+        },
+        {"status": "open", "held": "contradiction"},
+        ["cycle.held!", "attempt.contradicted!"],
+        [],
+    ),
+    (UNKNOWN, "cancelled"): (
+        "held",
+        {
+            "status": "unknown",
+            "lease_until": -480.0,
+            "ask_at": 3600.0,
+            "provable_at": -480.0,
+            "asked": 2,
+        },
+        {"status": "open", "held": "payment_cancelled"},
+        ["cycle.held!", "attempt.contradicted!"],
+        [],
+    ),
+    (UNKNOWN, "facts changed"): (
+        "held",
+        {"status": "due", "ready_at": 5.0, "asked": 1},
+        {"status": "open", "held": "facts_changed"},
+        ["attempt.not_sent", "cycle.held!"],
+        [],
+    ),
+    (UNKNOWN, "pending"): (
+        "unknown",
+        {
+            "status": "unknown",
+            "lease_until": -480.0,
+            "ask_at": 60.0,
+            "provable_at": -480.0,
+            "asked": 2,
+        },
+        {},
+        [],
+        [],
+    ),
+    (UNKNOWN, "nothing"): (
+        "unknown",
+        {
+            "status": "unknown",
+            "lease_until": -480.0,
+            "ask_at": 30.0,
+            "provable_at": 30.0,
+            "nothing_found": 1,
+            "asked": 2,
+        },
+        {},
+        [],
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize(("state", "name"), EXPECTED, ids=lambda value: str(value))
+def test_what_each_answer_does(case: Case, clock: MovedClock, state: str, name: str) -> None:
+    if state == UNKNOWN:
+        case.was_unknown()
+    result = case.answer(cases(clock)[name], asked=state == UNKNOWN)
+    expected, attempt, cycle, lines, notices = EXPECTED[state, name]
+    assert result == expected
+    assert case.attempt_row() == attempt
+    assert case.cycle_row() == (cycle or {"status": "open"})
+    assert [f"{kind}!" if alarm else kind for kind, alarm in case.events()] == lines
+    assert case.notices() == notices
+
+
+def test_every_answer_is_tried() -> None:
+    assert {name for _, name in EXPECTED} == set(cases(MovedClock()))
+
+
+def test_an_older_claim_changes_nothing(case: Case) -> None:
+    execute(case.book, "UPDATE attempts SET fence = 2")
+    before = case.attempt_row(), case.cycle_row()
+    assert case.answer(Approved("imp_1", Won(1001), case.clock.now)) == "too_late"
+    assert (case.attempt_row(), case.cycle_row()) == before
+    assert case.events() == [("answer.too_late", True)]
+
+
+def test_a_request_that_cannot_leave_goes_again_ever_more_slowly(case: Case) -> None:
+    waits = []
+    for _ in range(12):
+        assert case.answer(NotSent("no way")) == "not_sent"
+        waits.append(case.attempt_row()["ready_at"])
+        claimed = "UPDATE attempts SET status = 'sending', lease_until = ready_at"
+        execute(case.book, claimed)
+    assert waits == [5, 10, 20, 40, 80, 160, 320, 640, 900, 900, 900, 900]
+
+
+@pytest.mark.parametrize("status", ["paused", "cancelled"])
+def test_what_comes_back_for_a_subscriber_who_left_is_withdrawn(case: Case, status: str) -> None:
+    execute(case.book, f"UPDATE subscriptions SET status = '{status}'")
+    assert case.answer(NotSent("no way")) == "not_sent"
+    assert case.attempt_row()["status"] == "withdrawn"
+
+
+def test_two_looks_prove_and_then_the_same_attempt_goes_again_at_once(case: Case) -> None:
+    case.was_unknown()
+    assert case.answer(Nothing(), asked=True) == "unknown"
+    case.clock.move(seconds=30)
+    assert case.answer(Nothing(), asked=True) == "not_sent"
+    row = case.attempt_row()
+    assert (row["status"], row["ready_at"]) == ("due", 0)
+    assert "provable_at" not in row
+
+
+# -- a payment that nobody waited for ----------------------------------------------------------
+
+
+def adopted(case: Case, found: Payment) -> Result:
+    ((cycle_id,),) = query(case.book, "SELECT id FROM cycles")
+    elsewhere = CycleReason.PAID_ELSEWHERE
+    return case.book.run(lambda tx: adopt(tx, case.policy, cycle_id, found, elsewhere))
+
+
+def test_a_payment_from_elsewhere_ends_what_was_due(case: Case) -> None:
+    case.answer(GivenBack("another time"))
+    assert adopted(case, payment(case.clock)) == "paid_elsewhere"
+    assert case.attempt_row()["status"] == "withdrawn"
+    cycle = case.cycle_row()
+    assert (cycle["status"], cycle["reason"]) == ("paid", "paid_elsewhere")
+    assert (cycle["paid_imp_uid"], cycle["paid_merchant_uid"]) == ("imp_1", "by-hand")
+    assert case.events()[1:] == [
+        ("attempt.withdrawn", False),
+        ("cycle.paid", False),
+        ("payment.found_elsewhere", True),
+    ]
+    why = "SELECT data->>'why' FROM events WHERE kind = 'attempt.withdrawn'"
+    assert query(case.book, why) == [("the month is paid already",)]
+    assert adopted(case, payment(case.clock)) == "too_late"
+
+
+def test_a_payment_under_our_own_name_approves_what_was_due(case: Case) -> None:
+    case.answer(GivenBack("another time"))
+    assert adopted(case, payment(case.clock, merchant_uid=OURS)) == "paid_elsewhere"
+    row = case.attempt_row()
+    assert (row["status"], row["imp_uid"]) == ("approved", "imp_1")
+
+
+def test_a_charge_under_way_is_settled_first(case: Case) -> None:
+    assert adopted(case, payment(case.clock)) == "unknown"
+    case.was_unknown()
+    assert adopted(case, payment(case.clock)) == "unknown"
+    assert case.cycle_row() == {"status": "open"}
+
+
+@pytest.mark.parametrize(("reason", "mended"), [("chain_broken", True), ("key_invalid", False)])
+def test_proof_after_the_close_mends_the_chain_and_nothing_else(
+    case: Case, reason: str, mended: bool
+) -> None:
+    case.answer(Declined("[0018] 번호", None))
+    missed = "status = 'missed', reason = 'declined', held = NULL, settled_at = :now"
+    execute(case.book, f"UPDATE cycles SET {missed}", now=case.clock.now)
+    suspended = f"status = 'suspended', status_reason = '{reason}'"
+    execute(case.book, f"UPDATE subscriptions SET {suspended}")
+    assert adopted(case, payment(case.clock)) == "paid_elsewhere"
+    expected = ("active", None) if mended else ("suspended", reason)
+    assert query(case.book, "SELECT status, status_reason FROM subscriptions") == [expected]
+    assert (("subscription.mended", True) in case.events()) is mended
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"amount": Won(1002)}, {"paid_at": datetime(2026, 12, 1, tzinfo=UTC)}]
+)
+def test_another_amount_or_month_is_never_adopted(case: Case, wrong: dict[str, Any]) -> None:
+    case.answer(GivenBack("another time"))
+    with pytest.raises(AssertionError, match="right amount and month"):
+        adopted(case, replace(payment(case.clock), **wrong))
+
+
+def test_a_month_without_an_attempt_has_nothing_to_adopt_for(case: Case) -> None:
+    nobody, found = 4711, payment(case.clock)
+    reason = CycleReason.PAID_ELSEWHERE
+    assert case.book.run(lambda tx: adopt(tx, case.policy, nobody, found, reason)) == "too_late"
+
+
+# -- what all workers learn from it ------------------------------------------------------------
+
+
+def health_of(case: Case) -> tuple[int, str]:
+    ((failures, verdicts),) = query(case.book, "SELECT failures, verdicts FROM gateway_health")
+    return failures, verdicts
+
+
+@pytest.mark.parametrize(
+    ("name", "failures", "verdicts"),
+    [
+        ("approved", 0, "a"),
+        ("paid by this, and once more", 0, "a"),
+        ("declined", 0, "d"),
+        ("declined in a new way", 0, "u"),
+        ("declined for good", 0, "s"),
+        ("declined by our fault", 0, "o"),
+        ("declined as paid already", 0, ""),
+        ("not sent", 1, ""),
+        ("not sent by our fault", 0, ""),
+        ("given back", 0, ""),
+        ("no answer", 1, ""),
+        ("refused", 0, ""),
+        ("paid elsewhere", 0, ""),
+    ],
+)
+def test_what_an_answer_says_about_the_gateway_and_us(
+    case: Case, name: str, failures: int, verdicts: str
+) -> None:
+    case.answer(cases(case.clock)[name])
+    assert health_of(case) == (failures, verdicts)
+
+
+def test_an_answer_that_can_be_used_ends_a_run_of_useless_ones(case: Case) -> None:
+    execute(case.book, "UPDATE gateway_health SET failures = 3")
+    case.answer(Unknown("code 1", refusal="no"))
+    assert health_of(case)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("last", "why"),
+    [
+        (NotSent("401", credentials=True), "it refuses our credentials"),
+        (NotSent("no way"), "no usable answer"),
+    ],
+)
+def test_the_fifth_useless_answer_says_why_the_gateway_is_down(
+    case: Case, last: NotSent, why: str
+) -> None:
+    execute(case.book, "UPDATE gateway_health SET failures = 4")
+    case.answer(last)
+    found = query(case.book, "SELECT data, alarm FROM events WHERE kind = 'gateway.down'")
+    assert found == [({"why": why}, True)]
+
+
+@pytest.mark.parametrize(("asked_for", "seconds"), [(None, 0), (90.0, 90)])
+def test_too_many_requests_are_no_failure_and_slow_everybody_down(
+    case: Case, asked_for: float | None, seconds: float
+) -> None:
+    case.answer(Unknown("429", slow_down=True, retry_after_seconds=asked_for))
+    assert health_of(case) == (0, "")
+    found = query(case.book, "SELECT data, alarm FROM events WHERE kind = 'gateway.slow_down'")
+    assert found == [({"answers": 1, "seconds": seconds}, False)]
+    ((pause,),) = query(case.book, "SELECT pause_until FROM gateway_health")
+    assert (pause - case.clock.now).total_seconds() == max(seconds, 1)
+
+
+def test_outside_text_is_short_and_harmless() -> None:
+    assert clean("a\x00b\x1fc\x7fd\u202ee\ud800f") == "a b c d e f"
+    assert clean("가" * 501) == "가" * 500

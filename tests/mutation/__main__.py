@@ -1,0 +1,130 @@
+"""`python -m tests.mutation FILE… [--number N]`: which small mistakes would no test notice?
+
+Exit 1 when a mutant survives for which tests/mutation/accepted.toml gives no reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tomllib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.mutation.runner import Result, Runner
+
+ROOT = Path(__file__).parents[2]
+ACCEPTED = Path(__file__).with_name("accepted.toml")
+# The tests that run a module; of these each mutant gets those that reach its line.
+ENGINE = [
+    "tests/integration/test_proof.py",
+    "tests/integration/test_races.py",
+    "tests/integration/test_engine.py",
+    "tests/integration/test_change_status.py",
+    "tests/integration/test_fence.py",
+    "tests/integration/test_second_charger.py",
+    "tests/integration/test_refund.py",
+    "tests/integration/test_reconcile.py",
+    "tests/integration/test_health.py",
+    "tests/integration/test_schema_refuses.py",
+    "tests/integration/test_invariants.py",
+    "tests/integration/test_enrol.py",
+    "tests/integration/test_explain.py",
+    "tests/integration/test_forecast.py",
+    "tests/integration/test_proofs.py",
+]
+# Long walks over what shorter tests check too; a mutant must be found without them.
+LEFT_OUT = ["tests/unit/domain/test_calendar.py::test_every_anchor_day_of_400_years"]
+TESTS = {
+    "billing/domain/enrolment.py": ["tests/unit/services", "tests/integration/test_enrol.py"],
+    "billing/domain/refund.py": ["tests/integration/test_refund.py"],
+    "billing/domain/seal.py": [
+        "tests/integration/test_seals.py",
+        "tests/integration/test_import.py",
+    ],
+    "billing/domain": ["tests/unit/domain"],
+    "billing/portone": ["tests/unit/portone", "tests/integration/portone"],
+    "billing/services": ENGINE,
+    "billing/store": ENGINE,
+}
+
+
+def main(files: Sequence[str], numbers: Sequence[int], tests: Sequence[str], longest: float) -> int:
+    """Try modules that the same tests know, in one pytest session."""
+    reasons = accepted()
+    ok: list[bool] = []
+    runner = Runner(
+        ROOT,
+        files,
+        wanted=lambda at: not numbers or at in numbers,
+        told=lambda result: told(result, reasons.get(result.file, {})),
+        finished=lambda file, results: ok.append(summed_up(file, results, reasons.get(file, {}))),
+        longest=longest,
+    )
+    ended = pytest.main(
+        [
+            *("-q", "-p", "no:cacheprovider", "-m", "not long", "--timeout=60"),
+            *(f"--deselect={test}" for test in LEFT_OUT),
+            *tests,
+        ],
+        plugins=[runner],
+    )
+    for test in runner.left_out:
+        print(f"fails without a mutant, so not used: {test}")
+    return 0 if len(ok) == len(files) and all(ok) else int(ended) or 1
+
+
+def accepted() -> dict[str, dict[str, str]]:
+    """By file: `scope: before -> after`, and why nothing notices."""
+    if not ACCEPTED.exists():
+        return {}
+    return tomllib.loads(ACCEPTED.read_text(encoding="utf-8"))
+
+
+def key(result: Result) -> str:
+    return f"{result.mutant.scope}: {result.mutant.change}"
+
+
+def lives(result: Result) -> bool:
+    return result.became in ("survived", "unreached")
+
+
+def told(result: Result, reasons: dict[str, str]) -> None:
+    if lives(result) and key(result) not in reasons:
+        where = f"{result.file} {result.number} line {result.mutant.line}"
+        print(f"\n{where} {result.became} ({result.tests} tests)\n  {key(result)}", flush=True)
+
+
+def summed_up(file: str, results: list[Result], reasons: dict[str, str]) -> bool:
+    """One line of the table of docs/mutants.md; false when a survivor has no reason."""
+    became = Counter(result.became for result in results)
+    alive = [key(result) for result in results if lives(result)]
+    bare = [one for one in alive if one not in reasons]
+    print(
+        "\n| file | mutants | killed | survived with a reason | without | not tried |\n"
+        f"| {file} | {len(results) - became['not made']} | {became['killed'] + became['endless']}"
+        f" | {len(alive) - len(bare)} | {len(bare)} | {became['not made']} |",
+        flush=True,
+    )
+    for one in reasons.keys() - set(alive):
+        print(f"no longer alive: {one}")
+    return not bare
+
+
+def tests_of(file: str) -> list[str]:
+    return next(tests for folder, tests in TESTS.items() if file.startswith(folder))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
+    parser.add_argument("files", nargs="+", metavar="FILE")
+    parser.add_argument("--number", type=int, nargs="+", default=[], help="only these mutants")
+    parser.add_argument("--tests", nargs="+", help="instead of those that the module is known by")
+    parser.add_argument("--longest", type=float, default=3.0, help="leave longer tests out")
+    given = parser.parse_args()
+    sys.exit(
+        main(given.files, given.number, given.tests or tests_of(given.files[0]), given.longest)
+    )

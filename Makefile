@@ -1,6 +1,6 @@
 # Needs git, make and Python 3.11 or newer with venv. Every target sets up what it needs, once.
 # Kept to what GNU make 3.81 (macOS) knows.
-.PHONY: help setup demo test simulate planted chaos chaos-points fuzz check format audit lock clean
+.PHONY: help setup demo test simulate simulate-points planted chaos chaos-points fuzz check format audit lock clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -26,6 +26,9 @@ MONTHS := 12
 simulate: setup ## a year of faults for each of SEEDS seeds (MONTHS=n, FIRST=n, ARGS='--subscriptions 24')
 	@$(BIN)/maewol simulate --chaos --seed $(or $(FIRST),1) --seeds $(SEEDS) --months $(MONTHS) \
 	  --processes $(or $(PROCESSES),2) $(ARGS)
+
+simulate-points: setup ## a fault at every point of a month, in pairs too; any order of anything (an hour)
+	@$(BIN)/python -m pytest -m long tests/simulation tests/integration/test_state_machine.py $(ARGS)
 
 planted: setup ## plant every known mistake and show how soon the simulation finds it
 	@$(BIN)/python -m tests.simulation.planted $(ARGS)

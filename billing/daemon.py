@@ -13,13 +13,15 @@ from typing import TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from celery import Celery, signals
+from sqlalchemy.exc import SQLAlchemyError
 
-from billing import logs
+from billing import liveness, logs
 from billing.bootstrap import House, gateway, house
 from billing.broker import RedisWatermark
-from billing.domain.errors import BillingError
+from billing.domain.errors import BillingError, InvalidSetting, SchemaTooOld
 from billing.portone.client import PortOneClient
 from billing.settings import Settings
+from billing.store import schema
 
 T = TypeVar("T")
 
@@ -67,6 +69,8 @@ def start(name: str) -> Daemon:
     """Build the process's daemon; a wrong setting ends the process with one clear line."""
     try:
         daemon = Daemon(name)
+        _check_schema(daemon.house)
+        _show_that_it_lives(daemon.settings)
     except BillingError as error:
         print(f"maewol: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -75,3 +79,35 @@ def start(name: str) -> Daemon:
         weak=False,
     )
     return daemon
+
+
+def _check_schema(house: House) -> None:
+    """Raises `SchemaTooOld`. A database that is away just now is no reason not to start; one of our
+    own is migrated here."""
+    try:
+        if schema.fits(house.engine):
+            return
+        if house.settings.database_url is None:
+            schema.upgrade(house.engine)
+            return
+        there = schema.current(house.engine)
+    except SQLAlchemyError:
+        return
+    raise SchemaTooOld(
+        f"the database's schema is {there or 'empty'}, and this version needs {schema.wanted()}."
+        " Run `maewol db upgrade` first"
+    )
+
+
+def _show_that_it_lives(settings: Settings) -> None:
+    if settings.liveness_file is None:
+        return
+    try:
+        liveness.keep(settings.liveness_file)
+    except OSError as error:
+        raise InvalidSetting(
+            "LIVENESS_FILE",
+            str(settings.liveness_file),
+            f"cannot be touched ({type(error).__name__})",
+            "Name a file in a folder that this process may write",
+        ) from error

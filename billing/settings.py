@@ -102,6 +102,7 @@ class Settings(BaseSettings):
 
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    liveness_file: Path | None = None
 
     @classmethod
     def load(cls, **overrides: Any) -> Settings:

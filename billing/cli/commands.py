@@ -58,7 +58,7 @@ def _open_house() -> Iterator[House]:
     settings = Settings.load()
     logs.configure("console", "WARNING")
     with house(settings, lambda text: err.print(text)) as opened:
-        if settings.database_url is None and not schema.is_current(opened.engine):
+        if settings.database_url is None and not schema.fits(opened.engine):
             schema.upgrade(opened.engine)
         yield opened
 

@@ -10,6 +10,7 @@ BillingError
 ├── GatewayError            the gateway could not be asked; nothing is concluded from it
 │   ├── GatewayUnavailable  no answer, or no usable one
 │   └── GatewayRefused      our credentials or contract are not accepted
+├── SchemaTooOld            this version needs a newer schema: migrate first
 ├── BrokerUnavailable       the message broker could not be reached; nothing was lost
 └── EmbeddedServerError     the private PostgreSQL or Valkey did not start
 """
@@ -62,6 +63,10 @@ class GatewayUnavailable(GatewayError):
 
 class GatewayRefused(GatewayError):
     """The gateway answered and refused us: wrong key, blocked address, missing contract."""
+
+
+class SchemaTooOld(BillingError):
+    """The book's schema lacks what this version needs."""
 
 
 class EmbeddedServerError(BillingError):

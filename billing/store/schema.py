@@ -38,9 +38,11 @@ def upgrade(engine: Engine) -> str:
     return wanted()
 
 
-def is_current(engine: Engine) -> bool:
-    """Whether there is nothing to migrate."""
-    return current(engine) == wanted()
+def fits(engine: Engine) -> bool:
+    """Whether this code can work with the schema: its own, or a newer one (migrations only add to
+    what older code needs, so that old processes go on while new ones start)."""
+    there = current(engine)
+    return there is not None and there >= wanted()
 
 
 def current(engine: Engine) -> str | None:

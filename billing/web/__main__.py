@@ -42,7 +42,7 @@ def serve(host: str, port: int) -> None:
     settings = Settings.load()
     logs.configure(settings.log_format, settings.log_level)
     with _listening(host, port) as listening, house(settings) as opened:
-        if settings.database_url is None and not schema.is_current(opened.engine):
+        if settings.database_url is None and not schema.fits(opened.engine):
             schema.upgrade(opened.engine)
         server = uvicorn.Server(
             uvicorn.Config(

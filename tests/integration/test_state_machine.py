@@ -454,8 +454,8 @@ def run(database_url: str, examples: int, steps: int) -> None:
                 stateful_step_count=steps,
                 deadline=None,
                 database=None,
-                # A failure tells its forty steps; making them fewer takes minutes.
-                phases=[Phase.generate] if steps < 100 else [Phase.generate, Phase.shrink],
+                # A failure tells its few steps; making them fewer takes minutes.
+                phases=[Phase.generate] if steps < 50 else [Phase.generate, Phase.shrink],
                 report_multiple_bugs=False,
                 suppress_health_check=list(HealthCheck),
             ),
@@ -465,10 +465,10 @@ def run(database_url: str, examples: int, steps: int) -> None:
 
 
 def test_any_order_of_anything(database_url: str) -> None:
-    run(database_url, 40, 40)
+    run(database_url, 12, 25)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(7200)
 def test_any_order_of_anything_for_long(database_url: str) -> None:
-    run(database_url, 2000, 100)
+    run(database_url, 400, 50)

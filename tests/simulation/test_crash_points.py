@@ -1,5 +1,8 @@
 """One month, and one fault at every single point of its road: each world must end paid, once.
 
+`make test` strikes every moment with two kinds of fault by turns, and the first with all;
+`make simulate-points` strikes every moment with every kind, and pairs of them.
+
 The story without a fault: the first attempt is declined for a passing reason, the second is charged
 and its answer lost, the inquiry finds the payment. So the road goes through every use case. Then
 the story is told again for each call of each port: dead before it, dead after it, its outcome not
@@ -100,13 +103,21 @@ def test_the_story_itself(engine: Engine) -> None:
     ]
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("kinds", [COMMITS, REQUESTS, MESSAGES], ids=["commit", "wire", "queue"])
-def test_every_single_point(engine: Engine, kinds: Sequence[str]) -> None:
+ROADS = pytest.mark.parametrize(
+    "kinds", [COMMITS, REQUESTS, MESSAGES], ids=["commit", "wire", "queue"]
+)
+
+
+def points_of(engine: Engine, kinds: Sequence[str]) -> list[tuple[str, int]]:
+    """Every kind of fault with every moment at which it can happen."""
     calm = OneFault()
     tell(engine, calm)
     points = [(kind, nth) for kind in kinds for nth in range(1, calm.asked[kind] + 1)]
     assert len(points) >= 2 * len(kinds)
+    return points
+
+
+def assert_all_end_paid(engine: Engine, points: Sequence[tuple[str, int]]) -> None:
     wrong, struck = {}, 0
     for point in points:
         nemesis = OneFault(*point)
@@ -115,6 +126,26 @@ def test_every_single_point(engine: Engine, kinds: Sequence[str]) -> None:
         struck += sum(nemesis.struck.values())
     assert wrong == {}
     assert struck == len(points)
+
+
+@pytest.mark.timeout(300)
+@ROADS
+def test_every_moment_and_every_kind(engine: Engine, kinds: Sequence[str]) -> None:
+    """The first moment with every kind, each later one with two: the next moment the two next."""
+    points = points_of(engine, kinds)
+    turns = [point for point in points if point[1] == 1]
+    for moment in sorted({nth for _, nth in points} - {1}):
+        here = [kind for kind, nth in points if nth == moment]
+        turns += sorted({(here[(2 * moment + one) % len(here)], moment) for one in range(2)})
+    assert {kind for kind, _ in turns} == set(kinds)
+    assert_all_end_paid(engine, turns)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@ROADS
+def test_every_single_point(engine: Engine, kinds: Sequence[str]) -> None:
+    assert_all_end_paid(engine, points_of(engine, kinds))
 
 
 @pytest.mark.long

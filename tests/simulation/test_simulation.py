@@ -23,11 +23,12 @@ from tests.simulation.bugs import BUGS
 from tests.simulation.planted import hunt
 
 SMALL = Scenario(seed=0, months=1.2, subscribers=6)
-SEEDS = range(1, 21)
+# A few: `make simulate` runs a thousand, each of a whole year.
+SEEDS = range(1, 9)
 
 
-@pytest.mark.timeout(900)
-def test_twenty_seeds_hold(engine: Engine) -> None:
+@pytest.mark.timeout(300)
+def test_a_few_seeds_hold(engine: Engine) -> None:
     broken: dict[int, list[Breach]] = {}
     charges = faults = 0
     for seed in SEEDS:
@@ -37,8 +38,8 @@ def test_twenty_seeds_hold(engine: Engine) -> None:
         if report.breaches:
             broken[seed] = report.breaches[:3]
     assert broken == {}
-    assert charges > 200
-    assert faults > 1000
+    assert charges > 80
+    assert faults > 300
 
 
 @pytest.mark.timeout(300)
@@ -74,7 +75,7 @@ def test_a_failure_is_made_small_and_told(engine: Engine) -> None:
         report = simulate(replace(SMALL, seed=3), engine, settings=Settings.load())
         assert report.breaches
         failure = story.made_small(
-            report, lambda small: simulate(small, engine, settings=Settings.load()), seconds=20
+            report, lambda small: simulate(small, engine, settings=Settings.load()), seconds=6
         )
     told = "\n".join(story.told(failure))
     assert failure.breach.rule == report.breaches[0].rule

@@ -55,9 +55,10 @@ ALLOWED = {
 }
 
 
-@pytest.mark.parametrize(
-    ("table", "statuses"), TABLES, ids=lambda value: getattr(value, "__name__", "table")
-)
+NAMES = [statuses.__name__ for _, statuses in TABLES]
+
+
+@pytest.mark.parametrize(("table", "statuses"), TABLES, ids=NAMES)
 def test_every_pair_is_allowed_or_refused(
     table: Transitions[StrEnum], statuses: type[StrEnum]
 ) -> None:
@@ -70,9 +71,7 @@ def test_every_pair_is_allowed_or_refused(
                     table.check(before, after)
 
 
-@pytest.mark.parametrize(
-    ("table", "statuses"), TABLES, ids=lambda value: getattr(value, "__name__", "table")
-)
+@pytest.mark.parametrize(("table", "statuses"), TABLES, ids=NAMES)
 def test_a_new_status_cannot_be_forgotten(
     table: Transitions[StrEnum], statuses: type[StrEnum]
 ) -> None:

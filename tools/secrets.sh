@@ -1,0 +1,36 @@
+#!/bin/sh
+# Makes ./secrets for docker-compose.yml: passwords by chance, addresses made of them, and the
+# gateway's credentials, which it asks for (or takes from PORTONE_IMP_KEY, PORTONE_IMP_SECRET).
+# What is there already is kept, so that it may be called again.
+set -eu
+umask 077
+folder=${1:-secrets}
+mkdir -p "$folder"
+
+keep() { # NAME VALUE
+    [ -s "$folder/$1" ] || printf '%s' "$2" > "$folder/$1"
+}
+chance() { head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n'; }
+ask() { # NAME PROMPT VALUE
+    [ ! -s "$folder/$1" ] || return 0
+    value=$3
+    if [ -z "$value" ]; then
+        printf '%s: ' "$2" >&2
+        read -r value
+    fi
+    [ -n "$value" ] || { echo "secrets: $2 is needed" >&2; exit 1; }
+    printf '%s' "$value" > "$folder/$1"
+}
+
+for name in postgres_password redis_password api_token console_password flower_password; do
+    keep "$name" "$(chance)"
+done
+keep database_url "postgresql+psycopg://maewol:$(cat "$folder/postgres_password")@postgres/maewol"
+keep broker_url "redis://:$(cat "$folder/redis_password")@valkey:6379/0"
+ask portone_imp_key "REST API key (imp_key)" "${PORTONE_IMP_KEY:-}"
+ask portone_imp_secret "REST API secret (imp_secret)" "${PORTONE_IMP_SECRET:-}"
+# Compose mounts each file as it is, and the processes are not the user who made them: they may read
+# the files, while nobody else on this host gets into the folder.
+chmod 700 "$folder"
+chmod 644 "$folder"/*
+echo "secrets: in $folder; keep it out of version control and of backups that others read" >&2

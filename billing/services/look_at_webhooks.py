@@ -24,11 +24,10 @@ from billing.domain.policy import BillingPolicy
 from billing.domain.reconciliation import Case, Difference
 from billing.domain.webhook import LOOK_AGAIN, WebhookOutcome
 from billing.ports import PaymentGateway
-from billing.services import news
 from billing.services.confirm_difference import by_name
 from billing.services.inquire import inquire
 from billing.services.settle_difference import Settled, settle, tell_one
-from billing.store import events, ledger, webhooks
+from billing.store import ledger, webhooks
 from billing.store.ledger import Owner, Scope
 from billing.store.session import Book, Transaction
 from billing.store.webhooks import Waiting
@@ -120,9 +119,9 @@ class _Look:
             found = await self._judged(payment) if payment is not None else None
         except _NotYet:
             return await asyncio.to_thread(self._put_off, one, WebhookOutcome.AGREES)
-        if found is None or payment is None:
+        if found is None:
             return await asyncio.to_thread(self._put_off, one, WebhookOutcome.NOT_FOUND)
-        return await asyncio.to_thread(self._finish, one, payment, found)
+        return await asyncio.to_thread(self._finish, one, found)
 
     def _put_off(self, one: Waiting, at_last: WebhookOutcome) -> str:
         """Look again later, and after enough looks believe it."""
@@ -136,10 +135,10 @@ class _Look:
 
         return self._book.run(step)
 
-    def _finish(self, one: Waiting, payment: Payment, found: _Found) -> str:
+    def _finish(self, one: Waiting, found: _Found) -> str:
         def step(tx: Transaction) -> str:
-            if found.told is not None and tell_one(tx, found.told):
-                _notify(tx, payment, found.told)
+            if found.told is not None:
+                tell_one(tx, found.told)
             webhooks.finish(tx.session, tx.now, one.webhook_id, found.outcome)
             return str(found.outcome)
 
@@ -224,15 +223,3 @@ class _Look:
             prefix=self._policy.merchant_uid_prefix,
             sandbox=self._policy.sandbox,
         )
-
-
-def _notify(tx: Transaction, payment: Payment, found: Difference) -> None:
-    if payment.status != "paid":
-        # Told as a difference; to the merchant's system it is no payment.
-        return
-    events.notify(
-        tx.session,
-        at=tx.now,
-        subscription_id=found.subscription_id,
-        news=news.unknown(found, tx.now),
-    )

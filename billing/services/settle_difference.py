@@ -164,12 +164,11 @@ def _notify(tx: Transaction, found: Sequence[Difference]) -> None:
         )
 
 
-def tell_one(tx: Transaction, found: Difference) -> bool:
-    """Tell of one difference; False when it was told before."""
-    if not differences.note(tx.session, tx.now, found):
-        return False
-    _tell(tx, found, alarm=True)
-    return True
+def tell_one(tx: Transaction, found: Difference) -> None:
+    """Tell of one difference, once."""
+    if differences.note(tx.session, tx.now, found):
+        _tell(tx, found, alarm=True)
+        _notify(tx, [found])
 
 
 def _tell(tx: Transaction, found: Difference, *, alarm: bool) -> None:

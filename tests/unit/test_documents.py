@@ -14,6 +14,7 @@ PAIRS = [
     ("README.md", "README.ko.md"),
     ("docs/operating.md", "docs/operating.ko.md"),
     ("docs/notices.md", "docs/notices.ko.md"),
+    ("docs/console.md", "docs/console.ko.md"),
 ]
 _LINK = re.compile(r"\]\(([^)#]+)[^)]*\)")
 _CODE = re.compile(r"`([^`\n]+)`")

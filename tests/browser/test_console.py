@@ -18,6 +18,9 @@ from tests.builders import query
 from tests.conftest import a_database
 from tests.lived_in import HOSTILE, number_of
 
+# The months that pass before the first page is opened, on a busy machine.
+pytestmark = pytest.mark.timeout(300)
+
 PASSWORD = "correct horse battery staple"
 READERS = {
     "desk, English, light": {"viewport": DESKTOP, "locale": "en-GB", "color_scheme": "light"},

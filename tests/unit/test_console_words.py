@@ -9,6 +9,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from flower.utils.search import TaskSearchEngine
 
+from billing.cli import up
+from billing.domain.errors import InvalidSetting
+from billing.settings import Settings
 from billing.web.console import masks
 from billing.web.console.asked import month_asked, month_before
 from billing.web.console.export import safe
@@ -103,3 +106,28 @@ def test_flower_finds_the_task_of_an_attempt(ids: list[int]) -> None:
     # What Flower's own page makes of the address.
     assert flower.matching_ids(f"name:{name}") == {"the one"}
     assert flower_link(None, 7) is None
+
+
+def test_the_console_of_one_machine_links_to_its_flower() -> None:
+    assert up.web(8000, 5555).env == {"MAEWOL_FLOWER_URL": "http://127.0.0.1:5555"}
+    assert up.web(8000).env is None
+
+
+@pytest.mark.parametrize(
+    ("value", "good"),
+    [
+        ("http://127.0.0.1:5555/", True),
+        ("https://flower.example/ops", True),
+        ("https://user:hunter2@flower.example", False),
+        ("javascript:alert(1)", False),
+        ("flower.example", False),
+        ("https://[", False),
+    ],
+)
+def test_flowers_address_is_one_that_a_browser_can_open(value: str, good: bool) -> None:
+    if good:
+        assert Settings.load(flower_url=value).flower_url == value.rstrip("/")
+    else:
+        with pytest.raises(InvalidSetting, match="FLOWER_URL") as refused:
+            Settings.load(flower_url=value)
+        assert "hunter2" not in str(refused.value)

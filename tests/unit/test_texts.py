@@ -13,6 +13,7 @@ import pytest
 from billing.domain.attempt import AttemptStatus
 from billing.domain.cycle import CycleReason, CycleStatus, HoldReason
 from billing.domain.declines import DeclineClass
+from billing.domain.notice import NoticeKind
 from billing.domain.plan import NoRetryReason
 from billing.domain.reconciliation import DifferenceKind
 from billing.domain.refund import RefundStatus
@@ -74,6 +75,7 @@ def _all(section: str, words: Iterable[str]) -> list[str]:
         *_all("difference_do", DifferenceKind),
         *_all("refund", RefundStatus),
         *_all("refunded", RefundStatus),
+        *_all("notice", NoticeKind),
         *_all("not_tried", [*NotTried, *NoRetryReason]),
     ],
 )

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from billing.domain.attempt import AttemptStatus
 from billing.domain.errors import BillingError, GatewayError, GatewayUnavailable, NotFound
 from billing.domain.refund import RefundStatus
-from billing.services import change_status, hold, inquire, refund
+from billing.services import change_status, hold, inquire, refund, resend
 from billing.services.change_status import Changed
 from billing.services.record import Result
 from billing.services.refund import Proposal
@@ -221,3 +221,22 @@ def do_switch(
     again = hold.release(edge.book, edge.policy)
     text = Formats(t, edge.settings.zone).number(again)
     return look.tell(request, "/system", "done", t("switch.start.done", again=text))
+
+
+# -- notices ------------------------------------------------------------------------------------
+
+
+@router.post("/notices/resend")
+def resend_dead(request: Request, edge: TheEdge) -> Response:
+    """Every notice that was given up goes out again."""
+    return _sent_again(request, resend.resend_dead(edge.book))
+
+
+@router.post("/notices/{number}/resend")
+def resend_one(request: Request, edge: TheEdge, number: Number) -> Response:
+    return _sent_again(request, resend.resend(edge.book, str(number)))
+
+
+def _sent_again(request: Request, count: int) -> Response:
+    text = texts_for(request)("notices.sent_again", count=f"{count:,}")
+    return look.tell(request, "/notices", "done", text)

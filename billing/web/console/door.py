@@ -50,7 +50,7 @@ class Room(APIRoute):
             except (HTTPException, RequestValidationError, BillingError, OperationalError) as error:
                 response = await run_in_threadpool(_error_page, request, error)
             except Exception:
-                # Not the error's text: it may hold somebody's data.
+                # For the log; the page tells nothing of it.
                 _log.exception("a page failed")
                 response = await run_in_threadpool(_error_page, request, None)
             return response

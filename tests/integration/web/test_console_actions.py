@@ -37,6 +37,12 @@ def _status(edge: Edge) -> str:
 
 
 @pytest.fixture
+def edge(make_edge: Callable[..., Edge]) -> Edge:
+    """With a receiver of notices, or none would be written."""
+    return make_edge(notice_url="http://127.0.0.1:9/", notice_secret="whsec_" + "QUJD" * 8)
+
+
+@pytest.fixture
 def path(edge: Edge) -> str:
     """One subscriber, due today; the address of its page."""
     subscribe(edge, UID)
@@ -270,6 +276,32 @@ def test_charging_stops_and_starts(edge: Edge, stop: str, start: str) -> None:
             assert operator.submit("/system/start", typed=start).status_code == 303
         assert _events(edge, "charging.released") == 1
     assert query(edge.book, "SELECT hold_reason FROM installation") == [(None,)]
+
+
+# -- notices ------------------------------------------------------------------------------------
+
+
+def test_notices_that_were_given_up_are_sent_again(edge: Edge, path: str) -> None:
+    with an_operator(edge) as operator:
+        for _ in range(2):
+            operator.submit(f"{path}/do/pause")
+            operator.submit(f"{path}/do/resume")
+        dead = "UPDATE notices SET dead_at = created_at, problem = 'HTTP 500'"
+        execute(edge.book, dead)
+        count = len(query(edge.book, "SELECT 1 FROM notices"))
+        assert count >= 2
+        ((first,), *_) = query(edge.book, "SELECT id FROM notices ORDER BY id")
+        operator.submit("/notices?show=dead", f"/notices/{first}/resend")
+        assert operator.message("/notices").endswith("with the next tick: 1.")
+        operator.submit("/notices?show=dead", "/notices/resend")
+        assert operator.message("/notices").endswith(f"with the next tick: {count - 1}.")
+        assert (
+            operator.client.post(
+                "/notices/999999/resend", data={"token": operator.token()}
+            ).status_code
+            == 404
+        )
+    assert query(edge.book, "SELECT count(*) FROM notices WHERE dead_at IS NOT NULL") == [(0,)]
 
 
 # -- people's data ------------------------------------------------------------------------------

@@ -114,6 +114,14 @@ def test_only_what_is_too_much_can_be_given_back() -> None:
     assert {DifferenceKind.DOUBLE, DifferenceKind.PAID_NOT_DUE} == SURPLUS
 
 
+def test_a_payment_without_its_moment() -> None:
+    begun = replace(PAYMENT, amount=Won(9901), paid_at=None, started_at=PAID_AT)
+    difference = found(begun, BOOK)
+    assert (difference.at, difference.month, difference.refund_by) == (PAID_AT, None, None)
+    with pytest.raises(AssertionError, match="without any moment"):
+        found(replace(begun, started_at=None), BOOK)
+
+
 @pytest.mark.parametrize(("status", "hours"), [("cancelled", 3), ("failed", 1), ("ready", 0)])
 def test_a_difference_stands_at_the_moment_of_what_happened(status: str, hours: int) -> None:
     moments = {

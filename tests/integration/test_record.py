@@ -753,6 +753,13 @@ def test_a_refusal_without_a_payment_is_a_decline_once_it_is_late_enough(
     assert case.cycle_row().get("held") == held
 
 
+def test_the_first_reason_to_hold_a_month_stays(case: Case) -> None:
+    execute(case.book, "UPDATE cycles SET held = 'facts_changed'")
+    case.answer(Unknown("odd", contradiction=True))
+    assert case.cycle_row()["held"] == "facts_changed"
+    assert case.events() == [("attempt.unknown", True)]
+
+
 def test_a_retry_is_planned_and_told(case: Case) -> None:
     case.answer(cases(case.clock)["declined"])
     planned = query(case.book, "SELECT id, merchant_uid, planned_at FROM attempts WHERE number = 2")

@@ -108,9 +108,9 @@ def adopt(
     (`TOO_LATE`), or when a charge of its own is on its way (`UNKNOWN`): that is settled first.
     """
     newest = attempts.newest_of(tx.session, cycle_id)
-    rows = attempts.lock_with_cycle(tx.session, [] if newest is None else [newest])
-    if newest is None or newest not in rows:
+    if newest is None:
         return Result.TOO_LATE
+    rows = attempts.lock_with_cycle(tx.session, [newest])
     return _Recorder(tx, policy, *rows[newest]).adopt(payment, reason)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from billing.domain.cycle import CycleReason
+from billing.domain.errors import TransitionRefused
 from billing.domain.finding import (
     Contradiction,
     FailedThis,
@@ -705,6 +706,80 @@ def test_every_answer_is_tried() -> None:
     assert {name for _, name in EXPECTED} == set(cases(MovedClock()))
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "told"),
+    [
+        ("declined", "attempt.declined",
+         {"merchant_uid": OURS, "class": "again_soon", "code": "0098", "message": "[0098] 시스템"}),
+        ("approved", "attempt.approved", {"merchant_uid": OURS}),
+        ("approved", "cycle.paid", {"imp_uid": "imp_1", "merchant_uid": OURS}),
+        ("paid elsewhere, and once more", "payment.double",
+         {"imp_uid": "imp_1", "also": "imp_2", "won": 1001}),
+        ("paid elsewhere", "payment.found_elsewhere",
+         {"imp_uid": "imp_1", "reason": "paid_elsewhere"}),
+        ("not sent", "attempt.not_sent", {"why": "no way ", "again_in_seconds": 5}),
+        ("pending", "attempt.not_sent",
+         {"why": "an earlier request is ready at the gateway", "again_in_seconds": 60}),
+        ("no answer", "attempt.unknown", {"why": "no answer"}),
+        ("facts changed", "cycle.held", {"reason": "facts_changed"}),
+    ],
+)  # fmt: skip
+def test_what_a_line_tells(case: Case, name: str, kind: str, told: dict[str, Any]) -> None:
+    case.answer(cases(case.clock)[name])
+    found = query(
+        case.book,
+        "SELECT e.data, e.subscription_id, e.cycle_id, e.attempt_id, c.id, c.subscription_id"
+        " FROM events e, cycles c WHERE e.kind = :kind AND e.id > :seen",
+        kind=kind,
+        seen=case.seen,
+    )
+    ((data, subscription, cycle, attempt, its_cycle, its_subscription),) = found
+    assert data == told
+    assert (subscription, cycle, attempt) == (its_subscription, its_cycle, case.attempt)
+
+
+@pytest.mark.parametrize(
+    ("text", "held"), [("no", None), ("이미 결제가 이루어진 거래건입니다.", "contradiction")]
+)
+def test_a_refusal_without_a_payment_is_a_decline_once_it_is_late_enough(
+    case: Case, text: str, held: str | None
+) -> None:
+    case.answer(Unknown("code 1", refusal=text))
+    assert case.answer(Nothing(), asked=True) == "unknown"
+    case.clock.move(seconds=ASKED_AFTER.total_seconds())
+    assert case.answer(Nothing(), asked=True) == "declined"
+    row = case.attempt_row()
+    assert (row["status"], row["message"]) == ("declined", text)
+    assert case.cycle_row().get("held") == held
+
+
+def test_the_first_reason_to_hold_a_month_stays(case: Case) -> None:
+    execute(case.book, "UPDATE cycles SET held = 'facts_changed'")
+    case.answer(Unknown("odd", contradiction=True))
+    assert case.cycle_row()["held"] == "facts_changed"
+    assert case.events() == [("attempt.unknown", True)]
+
+
+def test_a_retry_is_planned_and_told(case: Case) -> None:
+    case.answer(cases(case.clock)["declined"])
+    planned = query(case.book, "SELECT id, merchant_uid, planned_at FROM attempts WHERE number = 2")
+    told = query(case.book, "SELECT attempt_id, data FROM events WHERE kind = 'attempt.planned'"
+                 " ORDER BY id DESC LIMIT 1")  # fmt: skip
+    ((attempt, merchant_uid, at),) = planned
+    assert merchant_uid == OURS[:-1] + "2"
+    assert told == [(attempt, {"merchant_uid": merchant_uid, "at": at.isoformat()})]
+
+
+def test_the_last_decline_that_is_allowed_plans_no_retry(
+    book: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock, attempt_id: int
+) -> None:
+    case = Case(book, make_policy(max_attempts=1), clock, attempt_id)
+    assert case.answer(cases(clock)["declined"]) == "declined"
+    assert case.events() == [("attempt.declined", False), ("cycle.no_more_attempts", False)]
+    why = query(book, "SELECT data FROM events WHERE kind = 'cycle.no_more_attempts'")
+    assert why == [({"why": "attempts_used_up"},)]
+
+
 def test_an_older_claim_changes_nothing(case: Case) -> None:
     execute(case.book, "UPDATE attempts SET fence = 2")
     before = case.attempt_row(), case.cycle_row()
@@ -761,6 +836,9 @@ def test_a_payment_from_elsewhere_ends_what_was_due(case: Case) -> None:
         ("cycle.paid", False),
         ("payment.found_elsewhere", True),
     ]
+    told = "SELECT data FROM events WHERE kind = 'payment.found_elsewhere'"
+    expected = {"imp_uid": "imp_1", "reason": "paid_elsewhere"}
+    assert query(case.book, told) == [(expected,)]
     why = "SELECT data->>'why' FROM events WHERE kind = 'attempt.withdrawn'"
     assert query(case.book, why) == [("the month is paid already",)]
     assert adopted(case, payment(case.clock)) == "too_late"
@@ -793,6 +871,20 @@ def test_proof_after_the_close_mends_the_chain_and_nothing_else(
     expected = ("active", None) if mended else ("suspended", reason)
     assert query(case.book, "SELECT status, status_reason FROM subscriptions") == [expected]
     assert (("subscription.mended", True) in case.events()) is mended
+
+
+def test_a_payment_after_a_refund_makes_the_chain_whole(case: Case) -> None:
+    execute(case.book, "UPDATE subscriptions SET status_reason = 'chain_at_risk'")
+    case.answer(Approved("imp_1", Won(1001), case.clock.now))
+    assert query(case.book, "SELECT status, status_reason FROM subscriptions") == [("active", None)]
+    assert case.events()[-1] == ("subscription.chain_whole", False)
+
+
+def test_a_month_that_was_skipped_does_not_become_paid_unseen(case: Case) -> None:
+    skipped = "status = 'skipped', reason = 'paused', settled_at = :now"
+    execute(case.book, f"UPDATE cycles SET {skipped}", now=case.clock.now)
+    with pytest.raises(TransitionRefused):
+        case.answer(Approved("imp_1", Won(1001), case.clock.now))
 
 
 @pytest.mark.parametrize(

@@ -258,6 +258,10 @@ def test_slots_that_skip_days_are_refused(line: str) -> None:
         replace(USUAL, retry_cron=cron(line))
 
 
+def test_a_line_for_every_day_may_be_asked_for() -> None:
+    assert Cron.parse("0 10 * * *", field="CHARGE_CRON", for_each_day=True) == cron("0 10 * * *")
+
+
 def test_spaces_do_not_make_another_line() -> None:
     assert cron(" 0  10 * * * ") == cron("0 10 * * *")
     assert hash(cron("0 10\t* * *")) == hash(cron("0 10 * * *"))

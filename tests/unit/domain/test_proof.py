@@ -69,7 +69,7 @@ def test_what_a_proof_says_of_its_day_does_not_depend_on_the_day_before() -> Non
     assert other is not None
     assert one.body != other.body
     assert one.facts == other.facts
-    assert one.facts.startswith("Maewol proof 1\nday: 2026-11-20\n")
+    assert one.facts == one.body.replace(f"previous: {proof.FIRST}", "")
     assert one.previous not in one.facts
 
 
@@ -108,6 +108,14 @@ def test_a_changed_text_is_told_from_another_key() -> None:
     assert [problem for _, problem in found] == [
         "was changed: its text does not fit its sha256",
         "was not signed with this installation's key",
+    ]
+
+
+def test_what_is_no_proof_breaks_the_chain_and_is_told() -> None:
+    (first, _), (second, text), *_ = chain()
+    assert list(proof.problems([(first, "torn"), (second, text)], KEY)) == [
+        (first, "is not a whole proof"),
+        (second, "follows a proof that is not there"),
     ]
 
 

@@ -114,6 +114,28 @@ def test_only_what_is_too_much_can_be_given_back() -> None:
     assert {DifferenceKind.DOUBLE, DifferenceKind.PAID_NOT_DUE} == SURPLUS
 
 
+def test_the_book_gave_it_back_and_the_gateway_did_not() -> None:
+    assert kind(book=replace(BOOK, cycle_status="refunded")) == "refund_not_at_gateway"
+
+
+def test_a_test_payment_that_nobody_counts() -> None:
+    assert kind(replace(PAYMENT, sandbox=True), UNCOUNTED) == "sandbox_mixed"
+
+
+def test_the_payment_that_registered_the_key_is_no_new_registration() -> None:
+    issue = replace(PAYMENT, customer_uid_usage="issue")
+    assert kind(issue, replace(UNCOUNTED, initial=True)) is None
+    assert kind(issue, UNCOUNTED) == "not_enrolled"
+
+
+def test_a_payment_without_its_moment() -> None:
+    begun = replace(PAYMENT, amount=Won(9901), paid_at=None, started_at=PAID_AT)
+    difference = found(begun, BOOK)
+    assert (difference.at, difference.month, difference.refund_by) == (PAID_AT, None, None)
+    with pytest.raises(AssertionError, match="without any moment"):
+        found(replace(begun, started_at=None), BOOK)
+
+
 @pytest.mark.parametrize(("status", "hours"), [("cancelled", 3), ("failed", 1), ("ready", 0)])
 def test_a_difference_stands_at_the_moment_of_what_happened(status: str, hours: int) -> None:
     moments = {

@@ -17,7 +17,6 @@ PAIRS = [
     ("docs/checkout.md", "docs/checkout.ko.md"),
     ("docs/deploying.md", "docs/deploying.ko.md"),
     ("docs/runbook.md", "docs/runbook.ko.md"),
-    ("docs/api.md", "docs/api.ko.md"),
     ("docs/console.md", "docs/console.ko.md"),
 ]
 _LINK = re.compile(r"\]\(([^)#]+)[^)]*\)")

@@ -99,6 +99,9 @@ def text_field(row: Mapping[str, str], field: str) -> str | None:
         problem = f"is {len(value)} characters long, at most {LENGTHS[field]} are allowed"
     elif _FORMULA.match(value) and field != "buyer_tel":
         problem = "begins like a spreadsheet formula"
+    elif value in (".", ".."):
+        # Neither can be part of an address, so the gateway could never be asked about it.
+        problem = "is no name"
     if problem is not None:
         raise InvalidInput(field, shown(field, value), problem, "Correct the cell")
     return value

@@ -113,7 +113,8 @@ def routes(sandbox: Sandbox) -> list[Route]:
         path = f"/payments/{what}/{{merchant_uid}}"
         return [ask(path + end, what, answer) for end in ("", "/", "/{payment_status}")]
 
-    key, plan = "/subscribe/customers/{customer_uid}", "/subscribe/payments"
+    # A customer_uid may hold a slash, which the server has decoded by now.
+    key, plan = "/subscribe/customers/{customer_uid:path}", "/subscribe/payments"
     return [
         Route(f"{plan}/again", _again(box), methods=["POST"]),
         Route("/users/getToken", _get_token(box), methods=["POST"]),
@@ -134,7 +135,7 @@ def routes(sandbox: Sandbox) -> list[Route]:
         ask("/subscribe/customers", "customers", customers),
         do(f"{plan}/schedule", "schedule", keys.schedule),
         ask(f"{plan}/schedule/{{merchant_uid}}", "scheduled", scheduled),
-        ask(f"{plan}/schedule/customers/{{customer_uid}}", "schedules", schedules),
+        ask(f"{plan}/schedule/customers/{{customer_uid:path}}", "schedules", schedules),
         do(f"{plan}/unschedule", "unschedule", keys.unschedule),
     ]
 

@@ -70,6 +70,7 @@ BAD = [
     ("amount", GOOD.replace("1001", ""), "empty"),
     ("customer_uid", GOOD.replace("customer-1", ""), "empty"),
     ("customer_uid", GOOD.replace("customer-1", "c" * 81), "81 characters"),
+    ("customer_uid", GOOD.replace("customer-1", ".."), "is no name"),
     ("customer_uid", GOOD.replace("customer-1", "=1+1"), "formula"),
     ("customer_uid", GOOD.replace("customer-1", " customer-1"), "space"),
     ("order_name", GOOD.replace("plan 1", "p" * 41), "41 characters"),

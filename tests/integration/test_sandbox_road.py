@@ -24,6 +24,7 @@ from billing.services.record import Result
 from billing.store.session import Book
 from tests.builders import enrolled, query
 from tests.conftest import MovedClock
+from tests.world import World
 
 
 @pytest.fixture
@@ -103,3 +104,15 @@ def test_charges_are_approved_declined_and_judged_clean(
     ]
     verdict = ask(f"{sandbox}/sandbox/verdict")
     assert verdict["ok"], verdict["problems"]
+
+
+def test_a_name_of_any_printable_text_is_asked_about_and_charged(
+    book: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock
+) -> None:
+    world = World(book, make_policy(charge_cron="* * * * *", charges_per_second=0), clock)
+    names = ["one/two", "a%2Fb", "</script>", "물음표?", "hash#;&", "...", "sp ace"]
+    world.enrol(*names)
+    world.run(times=3)
+    assert world.statuses("cycles") == {"paid": len(names)}
+    assert world.requests() == len(names)
+    assert world.alarms() == []

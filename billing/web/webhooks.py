@@ -27,8 +27,9 @@ _FIELDS = {
     "required": ["imp_uid"],
     "properties": {
         "imp_uid": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
-        "merchant_uid": {"type": "string"},
-        "status": {"type": "string", "examples": ["paid", "ready", "failed", "cancelled"]},
+        # Of any type, since neither is believed.
+        "merchant_uid": {"examples": ["order-1"]},
+        "status": {"examples": ["paid", "ready", "failed", "cancelled"]},
     },
 }
 _BODY: dict[str, Any] = {

@@ -220,6 +220,7 @@ def test_language_and_theme_are_chosen(shop: Shop, watch: Any) -> None:
     assert page.url.endswith("/cycles?show=held")
     expect(page.locator("h1")).to_have_text("회차")
     page.get_by_role("button", name="어둡게").click()
+    expect(page.locator("html[data-theme=dark] footer")).to_be_visible()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 24, 28)"
 
 

@@ -32,10 +32,10 @@ from billing.portone import wire
 from billing.portone.exchange import Exchange, segment
 from billing.services import (
     asking,
+    bring_in,
     change_status,
     charge,
     close_cycles,
-    import_subscriptions,
     inquire,
     open_cycles,
     record,
@@ -574,7 +574,7 @@ BUGS: Sequence[Bug] = (
         ("I12",),
         recipe={"rates": {"message_lost": 0.5}},
     ),
-    Bug("UTC days for Korean days", _replaced(import_subscriptions, "day_of", _utc_day), ("I2",)),
+    Bug("UTC days for Korean days", _replaced(bring_in, "day_of", _utc_day), ("I2",)),
     Bug(
         "no closing margin",
         _replaced(open_cycles, "last_start", _no_margin),

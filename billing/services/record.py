@@ -393,7 +393,9 @@ class _Recorder:
         return Result.HELD
 
     def _held_before_sending(self, reason: HoldReason, why: str) -> Result:
-        self._back_to_due(clean(why), FIRST_BACKOFF)
+        """Nothing was sent. Told after the lease ran out, the look-ups say the same."""
+        if self.attempt.status == AttemptStatus.SENDING:
+            self._back_to_due(clean(why), FIRST_BACKOFF)
         self._hold_cycle(reason)
         return Result.HELD
 

@@ -655,9 +655,15 @@ EXPECTED: dict[tuple[str, str], tuple[Any, ...]] = {
     ),
     (UNKNOWN, "facts changed"): (
         "held",
-        {"status": "due", "ready_at": 5.0, "asked": 1},
+        {
+            "status": "unknown",
+            "lease_until": -480.0,
+            "ask_at": -595.0,
+            "provable_at": -480.0,
+            "asked": 1,
+        },
         {"status": "open", "held": "facts_changed"},
-        ["attempt.not_sent", "cycle.held!"],
+        ["cycle.held!"],
         [],
     ),
     (UNKNOWN, "pending"): (

@@ -26,12 +26,12 @@ from billing.sandbox import (
     register,
 )
 from billing.sandbox.model import Payment
+from billing.services.answer import Result
 from billing.services.charge import charge
 from billing.services.close_cycles import close_cycles
 from billing.services.import_subscriptions import import_subscriptions
 from billing.services.open_cycles import open_cycles
 from billing.services.reconcile import Report, Span, reconcile
-from billing.services.record import Result
 from billing.store.session import Book
 from tests.builders import KEY, a_file, query
 from tests.conftest import MovedClock

@@ -17,12 +17,12 @@ from billing.portone.client import PortOneClient
 from billing.portone.token import MemoryTokenStore
 from billing.ports import Watermark
 from billing.sandbox import NewCustomer, Sandbox, SandboxClock, create_app, mood, register
+from billing.services.answer import Result
 from billing.services.charge import charge
 from billing.services.close_cycles import close_cycles
 from billing.services.dispatch import dispatch
 from billing.services.inquire import find_unknown, inquire
 from billing.services.open_cycles import open_cycles
-from billing.services.record import Result
 from billing.services.seal_events import seal_events
 from billing.store.session import Book
 from tests.builders import enrolled, query

@@ -9,9 +9,9 @@ from typing import Any
 
 from billing.broker import CHARGE_TASK, INQUIRE_TASK, checked_ids
 from billing.domain.errors import BrokerUnavailable
+from billing.services.answer import Result
 from billing.services.charge import charge
 from billing.services.inquire import inquire
-from billing.services.record import Result
 from billing.store import heartbeats
 from worker.app import app, this_process
 

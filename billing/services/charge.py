@@ -24,8 +24,9 @@ from billing.domain.policy import RECORD_BUDGET, BillingPolicy
 from billing.domain.seal import is_intact
 from billing.ports import PaymentGateway, Watermark
 from billing.services import asking
+from billing.services.answer import Answer, FactsChanged, GivenBack, Result
 from billing.services.hold import stop
-from billing.services.record import Answer, FactsChanged, GivenBack, Result, record
+from billing.services.record import record
 from billing.store import attempts, events, health, installation
 from billing.store.attempts import Claim
 from billing.store.health import Permit

@@ -11,7 +11,8 @@ from billing.domain.errors import GatewayError
 from billing.domain.policy import BillingPolicy
 from billing.ports import PaymentGateway, WorkQueue
 from billing.services import asking
-from billing.services.record import Answer, Result, record
+from billing.services.answer import Answer, Result
+from billing.services.record import record
 from billing.store import attempts, events
 from billing.store.attempts import Claim
 from billing.store.session import Book, Transaction

@@ -3,21 +3,16 @@ event lines and notices that tell of it, in one transaction."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 
 from billing.domain.attempt import ATTEMPT_TRANSITIONS, AttemptStatus
-from billing.domain.brake import Verdict, verdict_of
 from billing.domain.calendar import cycle_dates, day_of
 from billing.domain.cycle import CYCLE_TRANSITIONS, CycleReason, CycleStatus, HoldReason
 from billing.domain.declines import Decline, DeclineClass
 from billing.domain.finding import (
     Contradiction,
     FailedThis,
-    Finding,
     Nothing,
     PaidByEarlier,
     PaidByThis,
@@ -25,16 +20,17 @@ from billing.domain.finding import (
     Pending,
 )
 from billing.domain.notice import News, Resumed
-from billing.domain.outcome import Approved, Declined, NotSent, Outcome, Unknown
+from billing.domain.outcome import Approved, Declined, NotSent, Unknown
 from billing.domain.payment import Payment
 from billing.domain.plan import Declines, NoRetry, NoRetryReason, RetryAt, next_attempt
 from billing.domain.policy import BillingPolicy
 from billing.domain.refund import month_of
 from billing.domain.subscription import CHAIN_AT_RISK, SubscriptionStatus, SuspensionReason
 from billing.services import news
-from billing.services.hold import stop
+from billing.services.answer import Answer, FactsChanged, GivenBack, Result, clean
+from billing.services.note_gateway import note_gateway
 from billing.services.open_cycles import new_attempt
-from billing.store import attempts, events, health
+from billing.store import attempts, events
 from billing.store.session import Transaction
 from billing.store.tables import Attempt, Cycle, Subscription
 
@@ -48,53 +44,12 @@ FIRST_LOOK = timedelta(seconds=5)
 PENDING_AGAIN = timedelta(minutes=1)
 CONTRADICTION_AGAIN = timedelta(hours=1)
 
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-MESSAGE_LENGTH = 500
-
-
-class Result(StrEnum):
-    """What became of one answer, for the tally of a task."""
-
-    APPROVED = "approved"
-    DECLINED = "declined"
-    NOT_SENT = "not_sent"
-    UNKNOWN = "unknown"
-    ELSEWHERE = "paid_elsewhere"
-    HELD = "held"
-    TOO_LATE = "too_late"
-    # The book could not be written in time; the lease runs out and the gateway is asked.
-    UNRECORDED = "unrecorded"
-
-
-@dataclass(frozen=True, slots=True)
-class FactsChanged:
-    """The seal over the facts is broken: this row must not be charged (faults.md I3)."""
-
-
-@dataclass(frozen=True, slots=True)
-class GivenBack:
-    """The claim was not used: too little of the lease, or of the band, was left."""
-
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What one claim learnt: from the charge itself, or from a look-up before or after it."""
-
-    attempt_id: int
-    fence: int
-    learnt: Outcome | Finding | FactsChanged | GivenBack
-    # When the gateway was asked, for a look-up after an unknown outcome. "Nothing" proves what was
-    # so then, however much later it is written down.
-    asked_at: datetime | None = None
-
 
 def record(tx: Transaction, policy: BillingPolicy, answers: Sequence[Answer]) -> list[Result]:
     """Apply answers. One whose claim is not the newest any more changes nothing (fencing)."""
     rows = attempts.lock_with_cycle(tx.session, [answer.attempt_id for answer in answers])
     results = [_Recorder(tx, policy, *rows[answer.attempt_id]).apply(answer) for answer in answers]
-    _note_gateway(tx, answers, results)
+    note_gateway(tx, answers, results)
     return results
 
 
@@ -485,74 +440,7 @@ _NEEDS_A_PERSON = frozenset(
 )
 
 
-def clean(text: str) -> str:
-    """Outside text fit for the book and for a terminal: bounded, no control or direction marks."""
-    return _UNPRINTABLE.sub(" ", text)[:MESSAGE_LENGTH]
-
-
 def _moment(payment: Payment) -> datetime:
     if payment.paid_at is None:
         raise AssertionError("finding.find lets no paid payment without a moment through")
     return payment.paid_at
-
-
-def _note_gateway(tx: Transaction, answers: Sequence[Answer], results: Sequence[Result]) -> None:
-    """Feed the circuit, the pace and the brake that all workers share."""
-    usable = sum(_is_usable(answer) for answer in answers)
-    useless = sum(_is_useless(answer) for answer in answers)
-    if health.note_answers(tx.session, tx.now, usable=usable, useless=useless):
-        refused = any(isinstance(one.learnt, NotSent) and one.learnt.credentials for one in answers)
-        data = {"why": "it refuses our credentials" if refused else "no usable answer"}
-        events.add(tx.session, at=tx.now, kind="gateway.down", data=data, alarm=True)
-    _slow_down(tx, answers)
-    why = health.note_verdicts(tx.session, tx.now, _verdicts(tx, answers, results))
-    if why is not None:
-        stop(tx, why)
-
-
-def _slow_down(tx: Transaction, answers: Sequence[Answer]) -> None:
-    asked = [
-        answer.learnt.retry_after_seconds or 0.0
-        for answer in answers
-        if isinstance(answer.learnt, Unknown) and answer.learnt.slow_down
-    ]
-    if asked:
-        health.slow_down(tx.session, tx.now, max(asked))
-        data = {"answers": len(asked), "seconds": max(asked)}
-        events.add(tx.session, at=tx.now, kind="gateway.slow_down", data=data)
-
-
-def _is_usable(answer: Answer) -> bool:
-    match answer.learnt:
-        case Approved() | Declined():
-            return True
-        case Unknown(refusal=refusal):
-            return refusal is not None
-        case _:
-            return False
-
-
-def _is_useless(answer: Answer) -> bool:
-    match answer.learnt:
-        case NotSent(our_fault=our_fault):
-            return not our_fault
-        case Unknown(refusal=refusal, slow_down=slow_down):
-            # "Too many requests" comes from a gateway that is well.
-            return refusal is None and not slow_down
-        case _:
-            return False
-
-
-def _verdicts(
-    tx: Transaction, answers: Sequence[Answer], results: Sequence[Result]
-) -> list[Verdict]:
-    """What the answers say about us, in their order."""
-    found = []
-    for answer, result in zip(answers, results, strict=True):
-        if result is Result.APPROVED:
-            found.append(Verdict.APPROVED)
-        elif result is Result.DECLINED:
-            attempt = tx.session.get_one(Attempt, answer.attempt_id)
-            declined = DeclineClass(str(attempt.decline_class))
-            found.append(verdict_of(declined, first=attempt.number == 1))
-    return found

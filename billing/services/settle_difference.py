@@ -15,7 +15,8 @@ from billing.domain.policy import BillingPolicy
 from billing.domain.reconciliation import Difference, DifferenceKind
 from billing.domain.refund import RefundStatus, refundable_until
 from billing.services import news, take_back
-from billing.services.record import Result, adopt
+from billing.services.answer import Result
+from billing.services.record import adopt
 from billing.store import differences, events, refunds
 from billing.store.ledger import Scope
 from billing.store.session import Book, Transaction

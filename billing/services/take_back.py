@@ -9,7 +9,7 @@ from billing.domain.cycle import CYCLE_TRANSITIONS, CycleStatus
 from billing.domain.refund import REFUND_TRANSITIONS, RefundStatus
 from billing.domain.subscription import CHAIN_AT_RISK, SubscriptionStatus
 from billing.services import news
-from billing.services.record import clean
+from billing.services.answer import clean
 from billing.store import events, refunds
 from billing.store.session import Transaction
 from billing.store.tables import Cycle, Refund, Subscription

@@ -19,12 +19,12 @@ from sqlalchemy.exc import DBAPIError
 from billing.domain.errors import BrokerUnavailable, GatewayError
 from billing.portone.client import PortOneClient
 from billing.ports import AccessToken
+from billing.services.answer import Result
 from billing.services.charge import charge
 from billing.services.close_cycles import close_cycles
 from billing.services.dispatch import dispatch
 from billing.services.inquire import find_unknown, inquire
 from billing.services.open_cycles import open_cycles
-from billing.services.record import Result
 from billing.services.seal_events import seal_events
 from billing.simulation.loop import HOST, Killed
 from billing.simulation.ports import (

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 
 from billing.domain.policy import BillingPolicy
 from billing.sandbox import Sandbox, SandboxClock, create_app, mood
-from billing.services.record import Result
+from billing.services.answer import Result
 from billing.simulation.loop import VirtualLoop
 from billing.simulation.nemesis import Nemesis
 from billing.simulation.processes import Mail, Process, is_progress, tick_job

@@ -28,9 +28,9 @@ from billing.portone.exchange import segment
 from billing.portone.token import token_of
 from billing.portone.wire import outcome_of_answer, retry_after_seconds
 from billing.ports import Buyer, ChargeRequest
+from billing.services.answer import MESSAGE_LENGTH, clean
 from billing.services.csv_lines import records
 from billing.services.forecast import moment_of
-from billing.services.record import MESSAGE_LENGTH, clean
 from billing.settings import Settings
 
 NOW = datetime(2026, 11, 20, 1, 0, tzinfo=UTC)

@@ -12,10 +12,11 @@ from billing.domain.attempt import MAX_ATTEMPT_NUMBER
 from billing.domain.errors import Conflict, NotFound, TransitionRefused
 from billing.domain.outcome import Declined
 from billing.domain.policy import BillingPolicy
+from billing.services.answer import Answer
 from billing.services.change_status import Changed, cancel, pause, resume
 from billing.services.close_cycles import close_cycles
 from billing.services.open_cycles import open_cycles
-from billing.services.record import Answer, record
+from billing.services.record import record
 from billing.store import attempts
 from billing.store.session import Book
 from tests.builders import a_row, enrolled, execute, query

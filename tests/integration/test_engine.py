@@ -15,12 +15,12 @@ from billing.domain.calendar import SEOUL
 from billing.domain.policy import BillingPolicy
 from billing.portone.client import PortOneClient
 from billing.portone.token import MemoryTokenStore
+from billing.services.answer import Result
 from billing.services.charge import charge
 from billing.services.close_cycles import close_cycles
 from billing.services.dispatch import dispatch
 from billing.services.inquire import find_unknown, inquire
 from billing.services.open_cycles import open_cycles
-from billing.services.record import Result
 from billing.store.session import Book
 from tests.builders import (
     ForeignGateway,

@@ -9,9 +9,9 @@ from datetime import timedelta
 import pytest
 
 from billing.domain.policy import BillingPolicy
+from billing.services.answer import Result
 from billing.services.hold import hold, release
 from billing.services.invariants import broken
-from billing.services.record import Result
 from billing.store.session import Book
 from tests.builders import execute, query
 from tests.conftest import MovedClock

@@ -13,9 +13,10 @@ import pytest
 from billing.domain.finding import FailedThis, Nothing
 from billing.domain.outcome import Unknown
 from billing.domain.policy import BillingPolicy
+from billing.services.answer import Answer, Result
 from billing.services.inquire import find_unknown
 from billing.services.open_cycles import open_cycles
-from billing.services.record import Answer, Result, record
+from billing.services.record import record
 from billing.store import attempts
 from billing.store.session import Book
 from tests.builders import a_row, enrolled, query

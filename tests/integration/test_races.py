@@ -11,11 +11,12 @@ import pytest
 
 from billing.domain.outcome import Declined, NotSent, Outcome
 from billing.domain.policy import BillingPolicy
+from billing.services.answer import Answer
 from billing.services.change_status import Changed, cancel, pause
 from billing.services.close_cycles import close_cycles
 from billing.services.dispatch import dispatch
 from billing.services.open_cycles import open_cycles
-from billing.services.record import Answer, record
+from billing.services.record import record
 from billing.store import attempts
 from billing.store.session import Book
 from tests.builders import a_row, enrolled, query

@@ -24,16 +24,9 @@ from billing.domain.money import Won
 from billing.domain.outcome import Approved, Declined, NotSent, Unknown
 from billing.domain.payment import Payment
 from billing.domain.policy import BillingPolicy
+from billing.services.answer import Answer, FactsChanged, GivenBack, Result, clean
 from billing.services.open_cycles import open_cycles
-from billing.services.record import (
-    Answer,
-    FactsChanged,
-    GivenBack,
-    Result,
-    adopt,
-    clean,
-    record,
-)
+from billing.services.record import adopt, record
 from billing.store import attempts
 from billing.store.session import Book
 from tests.builders import a_row, enrolled, execute, query

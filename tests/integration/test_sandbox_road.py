@@ -18,9 +18,9 @@ from billing.domain.calendar import SEOUL
 from billing.domain.policy import BillingPolicy
 from billing.portone.client import PortOneClient
 from billing.portone.token import MemoryTokenStore
+from billing.services.answer import Result
 from billing.services.charge import charge
 from billing.services.open_cycles import open_cycles
-from billing.services.record import Result
 from billing.store.session import Book
 from tests.builders import enrolled, query
 from tests.conftest import MovedClock

@@ -16,8 +16,8 @@ from billing.domain.attempt import AttemptStatus
 from billing.domain.errors import BillingError, GatewayError, GatewayUnavailable, NotFound
 from billing.domain.refund import RefundStatus
 from billing.services import change_status, hold, inquire, refund, resend
+from billing.services.answer import Result
 from billing.services.change_status import Changed
-from billing.services.record import Result
 from billing.services.refund import Proposal
 from billing.services.try_again import NotTried, try_again
 from billing.store import dossier

@@ -9,9 +9,9 @@ import pytest
 
 from billing.domain.errors import InvalidSetting
 from billing.sandbox import HandPayment, mood, pay
+from billing.services.answer import Result
 from billing.services.dispatch import dispatch
 from billing.services.open_cycles import open_cycles
-from billing.services.record import Result
 from billing.web.texts import Texts
 from tests.builders import execute, query
 from tests.integration.web.conftest import Edge

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -82,18 +81,22 @@ def _one(
     if not agree:
         done.disagree.append(day.isoformat())
     path = folder / proof.file_name(day)
-    if not path.exists():
-        following = first_missing(folder)
-        if following is not None and day < following:
-            # Before the chain's beginning: it grows at its end only.
-            return previous
-        _write_once(path, text)
+    if _is_next(folder, day) and _write_once(path, text):
         done.written.append(day.isoformat())
         return made.digest
+    if not path.exists():
+        # Before the chain's beginning: it grows at its end only.
+        return previous
+    # Signed before, or by a run beside this one: what stands in the file is what the next follows.
     signed = proof.read(path.read_text(encoding="utf-8"))
     if signed is None or signed.facts != made.facts:
         done.changed.append(day.isoformat())
     return made.digest if signed is None else signed.digest
+
+
+def _is_next(folder: Path, day: date) -> bool:
+    following = first_missing(folder)
+    return following is None or day >= following
 
 
 def verify(book: Book, folder: Path) -> list[tuple[str, str]]:
@@ -121,13 +124,17 @@ def _digest_before(folder: Path, day: date) -> str:
     return signed.digest if signed is not None else proof.FIRST
 
 
-def _write_once(path: Path, text: str) -> None:
-    """Whole or not at all, and never over another one (two runs at once make the same)."""
+def _write_once(path: Path, text: str) -> bool:
+    """Whole or not at all, and never over another one; False when there is one."""
     handle, rough = tempfile.mkstemp(dir=path.parent, prefix=".")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    with contextlib.suppress(FileExistsError):
+    try:
         os.link(rough, path)
-    Path(rough).unlink()
+    except FileExistsError:
+        return False
+    finally:
+        Path(rough).unlink()
+    return True

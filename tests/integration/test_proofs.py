@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from billing.domain.errors import InvalidInput
 from billing.domain.policy import BillingPolicy
 from billing.portone.client import PortOneClient
 from billing.sandbox.model import Status
+from billing.services import prove
 from billing.services.prove import first_missing, verify
 from billing.services.reconcile import Report, reconcile_today
 from billing.store.session import Book
@@ -76,6 +78,26 @@ def test_doubled_runs_write_the_same(town: Town, tmp_path: Path) -> None:
     town.run(twice)
     assert verify(town.book, tmp_path) == []
     assert {proof.day_of_name(path.name) is None for path in tmp_path.iterdir()} == {False}
+
+
+def test_a_day_that_a_run_beside_this_one_signs_in_between_is_followed(
+    town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    daily(town, theirs)
+    is_next = prove._is_next
+
+    def after_them(folder: Path, day: date) -> bool:
+        name = proof.file_name(day)
+        if day.day == 2:
+            (folder / name).write_bytes((theirs / name).read_bytes())
+        return is_next(folder, day)
+
+    monkeypatch.setattr(prove, "_is_next", after_them)
+    daily(town, ours)
+    assert verify(town.book, ours) == []
+    for path in theirs.iterdir():
+        assert (ours / path.name).read_bytes() == path.read_bytes()
 
 
 def test_a_signed_day_that_the_gateway_tells_otherwise_now(town: Town, tmp_path: Path) -> None:

@@ -10,12 +10,15 @@ import os
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 
 from tests.browser.chromium import ARGUMENTS, executable
 
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
+
+# Milliseconds before a page is taken to be broken: far more than a loaded machine needs.
+PATIENCE = 30_000
 
 NewContext = Callable[..., BrowserContext]
 
@@ -24,6 +27,7 @@ NewContext = Callable[..., BrowserContext]
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Headless Chromium."""
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         arguments = list(ARGUMENTS)
         if hasattr(os, "geteuid") and os.geteuid() == 0:
@@ -44,7 +48,7 @@ def new_context(browser: Browser) -> Iterator[NewContext]:
     def make(**options: object) -> BrowserContext:
         settings = {"viewport": DESKTOP, "locale": "en-GB", **options}
         context = browser.new_context(**settings)  # type: ignore[arg-type]
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(PATIENCE)
         opened.append(context)
         return context
 

@@ -122,7 +122,7 @@ def test_the_keyboard_is_enough(shop: Shop, watch: Any) -> None:
     page.keyboard.press("Tab")
     expect(page.locator(":focus")).to_have_text("Skip to the content")
     page.keyboard.press("Enter")
-    assert page.evaluate("document.activeElement.id") == "main"
+    expect(page.locator("#main")).to_be_focused()
     page.goto(f"{shop.url}/subscriptions")
     page.locator("#q").focus()
     page.keyboard.type("paused")

@@ -212,12 +212,12 @@ class RedisWatermark:
             url, socket_timeout=2, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0)
         )
 
-    async def seen(self, database: str) -> int | None:
+    async def seen(self) -> dict[str, int]:
         try:
-            score = await self._redis.zscore(_WATERMARKS, database)
-        except (RedisError, OSError):
-            return None
-        return None if score is None else int(score)
+            rows: Any = await self._redis.zrange(_WATERMARKS, 0, -1, withscores=True)
+            return {database.decode(): int(score) for database, score in rows}
+        except (RedisError, OSError, ValueError):
+            return {}
 
     async def raise_to(self, database: str, number: int) -> None:
         with contextlib.suppress(RedisError, OSError):

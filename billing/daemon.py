@@ -45,7 +45,9 @@ class Daemon:
 
     @cached_property
     def _portal(self) -> BlockingPortal:
-        return self._exits.enter_context(start_blocking_portal(backend="asyncio"))
+        # uvloop: half the price of a request (docs/adr/0003-http-transport.md).
+        started = start_blocking_portal("asyncio", {"use_uvloop": True})
+        return self._exits.enter_context(started)
 
     @cached_property
     def _gateway(self) -> PortOneClient:

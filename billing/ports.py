@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -147,8 +147,8 @@ class Watermark(Protocol):
     """The highest event number ever seen of a database, kept outside of it: a database that shows
     a lower one has forgotten something. A hint; where it is lost, nothing is concluded."""
 
-    async def seen(self, database: str) -> int | None:
-        """The highest number seen, or None. Never raises."""
+    async def seen(self) -> Mapping[str, int]:
+        """The highest number seen of each database. Never raises."""
         ...
 
     async def raise_to(self, database: str, number: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -51,6 +51,8 @@ class _Batch:
     permit: Permit
     started: float
     lease_ends: float
+    # The database and its newest event.
+    newest: tuple[str, int] | None
 
 
 async def charge(
@@ -67,9 +69,11 @@ async def charge(
     events is noticed too.
     """
     await _watch_the_clock(book, gateway)
-    if watermark is not None:
-        await _watch_the_book(book, policy, watermark)
-    batch = await _claim(book, policy, attempt_ids)
+    # Asked first: what is committed in between can only make the book's own number higher.
+    seen = {} if watermark is None else await watermark.seen()
+    batch = await _claim(book, policy, attempt_ids, seen)
+    if watermark is not None and batch.newest is not None:
+        await watermark.raise_to(*batch.newest)
     answers: asyncio.Queue[Answer | None] = asyncio.Queue()
     recorder = asyncio.create_task(_record_as_they_come(book, policy, batch, answers))
     try:
@@ -90,21 +94,25 @@ async def charge(
     return tally
 
 
-async def _claim(book: Book, policy: BillingPolicy, attempt_ids: Sequence[int]) -> _Batch:
+async def _claim(
+    book: Book, policy: BillingPolicy, attempt_ids: Sequence[int], seen: Mapping[str, int]
+) -> _Batch:
     started = asyncio.get_running_loop().time()
     # What must fit behind the wait for a place under the ceiling.
     longest = policy.lease - policy.deadline - RECORD_BUDGET
 
-    def step(tx: Transaction) -> tuple[Sequence[Claim], bytes, datetime, Permit]:
-        here = installation.identity(tx.session, policy.store)
-        if problem := installation.fence(tx.session, here):
-            stop(tx, problem)
-        permit = health.reserve(
-            tx.session, tx.now, len(attempt_ids), policy.ceiling, max(longest, _NO_WAIT)
-        )
-        taken, rest = attempt_ids[: permit.count], attempt_ids[permit.count :]
-        attempts.take_back(tx.session, rest)
-        claims = attempts.claim(tx.session, taken, tx.now, tx.now + policy.lease)
+    def step(tx: Transaction) -> _Batch:
+        newest = _fenced(tx, policy, seen)
+        permit = health.NONE
+
+        def places(wanted: int) -> int:
+            nonlocal permit
+            permit = health.reserve(
+                tx.session, tx.now, wanted, policy.ceiling, max(longest, _NO_WAIT)
+            )
+            return permit.count
+
+        claims = attempts.claim(tx.session, attempt_ids, tx.now, tx.now + policy.lease, places)
         for claim in claims:
             events.add(
                 tx.session,
@@ -115,10 +123,33 @@ async def _claim(book: Book, policy: BillingPolicy, attempt_ids: Sequence[int]) 
                 attempt_id=claim.attempt_id,
                 data={"merchant_uid": claim.request.merchant_uid, "fence": claim.fence},
             )
-        return claims, installation.stored_key(tx.session), tx.now, permit
+        return _Batch(
+            claims=claims,
+            key=installation.stored_key(tx.session),
+            claimed_at=tx.now,
+            permit=permit,
+            started=started,
+            lease_ends=started + policy.lease.total_seconds(),
+            newest=newest,
+        )
 
-    claims, key, now, permit = await asyncio.to_thread(book.run, step)
-    return _Batch(claims, key, now, permit, started, started + policy.lease.total_seconds())
+    return await asyncio.to_thread(book.run, step)
+
+
+def _fenced(
+    tx: Transaction, policy: BillingPolicy, seen: Mapping[str, int]
+) -> tuple[str, int] | None:
+    """Stop all charging when this is not the database that the book was last used in, or when it
+    has fewer events than were seen of it: then it has lost some. Returns its newest event."""
+    here = installation.identity(tx.session, policy.store)
+    if problem := installation.fence(tx.session, here):
+        stop(tx, problem)
+    if here.database is None:
+        return None
+    newest, known = events.newest(tx.session), seen.get(here.database)
+    if known is not None and newest < known:
+        stop(tx, f"the database went back in time: event {known} is gone")
+    return here.database, newest
 
 
 async def _charge_one(
@@ -222,28 +253,6 @@ async def _record_group(
                 _log.error("unrecorded", attempt=group[0].attempt_id, error=type(error).__name__)
                 return [Result.UNRECORDED]
             await asyncio.sleep(_RECORD_AGAIN_SECONDS)
-
-
-async def _watch_the_book(book: Book, policy: BillingPolicy, watermark: Watermark) -> None:
-    """A database with fewer events than were seen of it has lost some: nothing more is sent."""
-
-    def here(tx: Transaction) -> str | None:
-        return installation.identity(tx.session, policy.store).database
-
-    database = await asyncio.to_thread(book.run, here)
-    if database is None:
-        return
-    # Asked first: what is committed in between can only make the book's own number higher.
-    seen = await watermark.seen(database)
-
-    def compare(tx: Transaction) -> int:
-        newest = events.newest(tx.session)
-        if seen is not None and newest < seen:
-            stop(tx, f"the database went back in time: event {seen} is gone")
-        return newest
-
-    newest = await asyncio.to_thread(book.run, compare)
-    await watermark.raise_to(database, newest)
 
 
 async def _watch_the_clock(book: Book, gateway: PaymentGateway) -> None:

@@ -7,7 +7,7 @@ the nemesis strikes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -131,10 +131,10 @@ class SimulatedWatermark:
     def __init__(self, process: Process) -> None:
         self._process = process
 
-    async def seen(self, database: str) -> int | None:
+    async def seen(self) -> Mapping[str, int]:
         self._process.check()
         world = self._process.world
-        return None if world.broker_is_down else world.mail.watermarks.get(database)
+        return {} if world.broker_is_down else dict(world.mail.watermarks)
 
     async def raise_to(self, database: str, number: int) -> None:
         self._process.check()

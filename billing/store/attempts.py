@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Row,
+    Select,
+    and_,
+    any_,
+    cast,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from billing.domain.attempt import LIVE, AttemptStatus
@@ -92,7 +106,12 @@ def hand_out(session: Session, now: datetime, again_after: timedelta, limit: int
     )
     ids = list(session.execute(due).scalars())
     if ids:
-        session.execute(update(Attempt).where(Attempt.id.in_(ids)).values(dispatched_at=now))
+        session.execute(
+            update(Attempt)
+            .where(Attempt.id == _any(ids))
+            .values(dispatched_at=now)
+            .execution_options(synchronize_session=False)
+        )
     return ids
 
 
@@ -100,31 +119,41 @@ def take_back(session: Session, attempt_ids: Sequence[int]) -> None:
     """Undo a hand-out that nobody will act on, so that the next dispatch finds it at once."""
     session.execute(
         update(Attempt)
-        .where(Attempt.id.in_(attempt_ids), Attempt.status == AttemptStatus.DUE)
+        .where(Attempt.id == _any(attempt_ids), Attempt.status == AttemptStatus.DUE)
         .values(dispatched_at=None)
+        .execution_options(synchronize_session=False)
     )
 
 
 def claim(
-    session: Session, attempt_ids: Sequence[int], now: datetime, lease_until: datetime
+    session: Session,
+    attempt_ids: Sequence[int],
+    now: datetime,
+    lease_until: datetime,
+    places: Callable[[int], int] = lambda wanted: wanted,
 ) -> Sequence[Claim]:
     """`due → sending` for those of the ids that may be charged now; the others are left alone.
 
     Each won claim carries a fencing number higher than any before it. What another worker holds is
-    skipped, never waited for.
+    skipped, never waited for. `places` says how many of so many may go; it is asked when these are
+    locked and known, so that what all workers share is locked last. The rest goes back.
     """
     free = (
         _with_cycle(select(Attempt.id))
-        .where(_chargeable(now), Attempt.id.in_(attempt_ids))
-        .order_by(Attempt.id)
+        .where(_chargeable(now), Attempt.id == _any(attempt_ids))
+        .order_by(Attempt.closes_at, Attempt.id)
         .with_for_update(of=Attempt, skip_locked=True)
     )
-    won = list(session.execute(free).scalars())
+    found = list(session.execute(free).scalars())
+    count = places(len(found)) if found else 0
+    if rest := found[count:]:
+        take_back(session, rest)
+    won = found[:count]
     if not won:
         return ()
     session.execute(
         update(Attempt)
-        .where(Attempt.id.in_(won), Attempt.status == AttemptStatus.DUE)
+        .where(Attempt.id == _any(won), Attempt.status == AttemptStatus.DUE)
         .values(
             status=AttemptStatus.SENDING,
             fence=Attempt.fence + 1,
@@ -135,24 +164,48 @@ def claim(
             provable_at=None,
             ask_at=None,
         )
+        .execution_options(synchronize_session=False)
     )
     return _claims(session, won)
 
 
+def _any(ids: Sequence[int]) -> ColumnElement[Any]:
+    """For `column == _any(ids)`: one statement, prepared once, whatever the number of ids."""
+    return any_(cast(list(ids), ARRAY(BigInteger)))
+
+
+# Columns, not mapped rows: a claim is read, never written, and this is done for every charge.
+_CLAIMED = (
+    select(
+        Attempt.id,
+        Attempt.fence,
+        Attempt.number,
+        Attempt.merchant_uid,
+        Attempt.cycle_id,
+        Cycle.month,
+        Cycle.last_start_at,
+        Cycle.subscription_id,
+        Subscription.customer_uid,
+        Subscription.amount,
+        Subscription.order_name,
+        Subscription.initial_paid_at,
+        Subscription.seal,
+        BuyerData.name,
+        BuyerData.email,
+        BuyerData.tel,
+    )
+    .join(Cycle, Cycle.id == Attempt.cycle_id)
+    .join(Subscription, Subscription.id == Cycle.subscription_id)
+    .outerjoin(BuyerData, BuyerData.subscription_id == Subscription.id)
+    .order_by(Attempt.closes_at, Attempt.id)
+)
+
+
 def _claims(session: Session, attempt_ids: Sequence[int]) -> Sequence[Claim]:
-    rows = session.execute(
-        select(Attempt, Cycle, Subscription, BuyerData)
-        .join(Cycle, Cycle.id == Attempt.cycle_id)
-        .join(Subscription, Subscription.id == Cycle.subscription_id)
-        .outerjoin(BuyerData, BuyerData.subscription_id == Subscription.id)
-        .where(Attempt.id.in_(attempt_ids))
-        .order_by(Attempt.closes_at, Attempt.id)
-    ).all()
-    siblings = merchant_uids_of(session, [row.Cycle.id for row in rows])
-    return [
-        _as_claim(attempt, cycle, subscription, buyer, siblings[cycle.id])
-        for attempt, cycle, subscription, buyer in rows
-    ]
+    rows = session.execute(_CLAIMED.where(Attempt.id == _any(attempt_ids))).all()
+    # A first attempt has no brothers: most of them are that.
+    siblings = merchant_uids_of(session, [row.cycle_id for row in rows if row.number > 1])
+    return [_as_claim(row, siblings.get(row.cycle_id, ())) for row in rows]
 
 
 def merchant_uids_of(session: Session, cycle_ids: Sequence[int]) -> dict[int, list[str]]:
@@ -181,33 +234,35 @@ def facts_of(subscription: Subscription, buyer: BuyerData | None) -> Facts:
     )
 
 
-def _as_claim(
-    attempt: Attempt,
-    cycle: Cycle,
-    subscription: Subscription,
-    buyer: BuyerData | None,
-    siblings: Sequence[str],
-) -> Claim:
-    facts = facts_of(subscription, buyer)
+def _as_claim(row: Row[*tuple[Any, ...]], siblings: Sequence[str]) -> Claim:
+    facts = Facts(
+        customer_uid=row.customer_uid,
+        amount=Won(row.amount),
+        order_name=row.order_name,
+        initial_paid_at=row.initial_paid_at,
+        buyer_name=row.name,
+        buyer_email=row.email,
+        buyer_tel=row.tel,
+    )
     return Claim(
-        attempt_id=attempt.id,
-        fence=attempt.fence,
-        cycle_id=cycle.id,
-        subscription_id=subscription.id,
-        number=attempt.number,
-        month=cycle.month,
-        last_start_at=cycle.last_start_at,
-        resent=attempt.fence > 1,
-        earlier=tuple(uid for uid in siblings if uid != attempt.merchant_uid),
+        attempt_id=row.id,
+        fence=row.fence,
+        cycle_id=row.cycle_id,
+        subscription_id=row.subscription_id,
+        number=row.number,
+        month=row.month,
+        last_start_at=row.last_start_at,
+        resent=row.fence > 1,
+        earlier=tuple(uid for uid in siblings if uid != row.merchant_uid),
         request=ChargeRequest(
             customer_uid=facts.customer_uid,
-            merchant_uid=attempt.merchant_uid,
+            merchant_uid=row.merchant_uid,
             amount=facts.amount,
             order_name=facts.order_name,
             buyer=Buyer(facts.buyer_name, facts.buyer_email, facts.buyer_tel),
         ),
         facts=facts,
-        seal=subscription.seal,
+        seal=row.seal,
     )
 
 

@@ -45,7 +45,7 @@ class Permit:
     rate: float = 0.0
 
 
-_NONE = Permit(0, timedelta(0))
+NONE = Permit(0, timedelta(0))
 
 
 def hold_reason(session: Session) -> str | None:
@@ -117,10 +117,10 @@ def reserve(
     """
     health = _locked(session)
     if hold_reason(session) is not None or _skewed(health) or _is_paused(health, now):
-        return _NONE
+        return NONE
     if health.failures >= FAILURES_TO_OPEN:
         if health.open_until is not None and health.open_until > now:
-            return _NONE
+            return NONE
         wanted, health.open_until = min(wanted, 1), now + PROBE_EVERY
     else:
         wanted = min(wanted, _canaries_left(session, health, now, ceiling.canaries, wanted))

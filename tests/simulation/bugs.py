@@ -81,7 +81,11 @@ def _not_fenced(self: Any, answer: Any) -> bool:
 
 
 def _claim_whatever_status(
-    session: Session, attempt_ids: Sequence[int], now: datetime, lease_until: datetime
+    session: Session,
+    attempt_ids: Sequence[int],
+    now: datetime,
+    lease_until: datetime,
+    places: Callable[[int], int] = lambda wanted: wanted,
 ) -> Sequence[attempts.Claim]:
     """`due` is not asked for: what another worker is sending is sent once more."""
     live = [AttemptStatus.DUE, AttemptStatus.SENDING, AttemptStatus.UNKNOWN]
@@ -93,6 +97,7 @@ def _claim_whatever_status(
             .where(Cycle.band_opens_at <= now, Cycle.last_start_at >= now)
         ).scalars()
     )
+    won = won[: places(len(won))]
     if not won:
         return ()
     session.execute(

@@ -1,0 +1,282 @@
+"""Charges per second through the whole product, beside a bare loop and beside a plain Celery script.
+
+    python benchmarks/pipeline.py [--charges 12000] [--delays-ms 50,300] [--processes 1,2]
+
+Everything runs on this machine and shares its cores: a private PostgreSQL (fsync on) and Valkey,
+a gateway of fixed delay (`rig/gateway.py`), and one after the other
+
+- *bare*: one asyncio loop with aiohttp that posts the charges and records nothing: the ceiling;
+- *bare, with look-up*: the same with the question that the product asks before each charge;
+- *script*: one Celery task per charge, POST and INSERT, no safety (`rig/script.py`);
+- *maewol*: beat, ticks and `n` charging processes by their own commands, from due subscriptions to
+  recorded payments, without a ceiling (`CHARGES_PER_SECOND=0`), all else as it comes.
+
+A rate is what the gateway saw between a tenth and nine tenths of the charges; `whole` is from the
+first request to the last record. Read the ratios, not the absolutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import httpx
+import psycopg
+from dateutil.relativedelta import relativedelta
+
+from billing.embedded import running
+
+HERE = Path(__file__).resolve().parent
+WIDTH = {0: 100, 50: 200, 300: 1000}
+# Threads of each of the two processes of the script; the best of those tried in steps of 50 ms.
+SCRIPT_PROCESSES = 2
+SCRIPT_THREADS = {50: 32, 300: 128}
+PATIENCE_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the gateway saw, and until when everything was recorded."""
+
+    charged: int
+    doubles: int
+    steady: float
+    whole: float
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--charges", type=int, default=12_000)
+    options.add_argument("--delays-ms", default="50,300")
+    options.add_argument("--processes", default="1,2", help="charging processes of maewol")
+    options.add_argument("--only", default="", help="bare, look, script or maewol")
+    options.add_argument("--json", action="store_true")
+    chosen = options.parse_args()
+    found = []
+    print(f"{chosen.charges} charges; per second: steady (whole)", file=sys.stderr)
+    for delay in (int(text) for text in chosen.delays_ms.split(",")):
+        for name, rate in _of(delay, chosen):
+            ceiling = next((row["steady"] for row in found if row["delay_ms"] == delay), None)
+            row = {
+                "delay_ms": delay,
+                "what": name,
+                "steady": round(rate.steady),
+                "whole": round(rate.whole),
+                "of_the_ceiling": round(rate.steady / (ceiling or rate.steady), 2),
+                "doubles": rate.doubles,
+            }
+            found.append(row)
+            print(
+                f"{delay:>4} ms  {name:<28}{row['steady']:>6}/s ({row['whole']:>5})"
+                f"  {row['of_the_ceiling']:.2f} of the ceiling, {rate.doubles} doubles",
+                file=sys.stderr,
+                flush=True,
+            )
+    if chosen.json:
+        print(json.dumps(found, indent=1))
+
+
+def _of(delay: int, chosen: argparse.Namespace) -> Iterator[tuple[str, Seen]]:
+    wanted = {name for name in chosen.only.split(",") if name} or {
+        "bare",
+        "look",
+        "script",
+        "maewol",
+    }
+    if "bare" in wanted:
+        yield "bare loop", _bare(delay, chosen.charges, look=False)
+    if "look" in wanted:
+        yield "bare loop, with look-up", _bare(delay, chosen.charges, look=True)
+    if "script" in wanted:
+        yield "plain script, 2 processes", _script(delay, chosen.charges)
+    if "maewol" in wanted:
+        for processes in (int(text) for text in chosen.processes.split(",")):
+            yield f"maewol, {processes} charging", _maewol(delay, chosen.charges, processes)
+
+
+def _bare(delay: int, charges: int, *, look: bool) -> Seen:
+    with _gateway(delay) as url:
+        command = [sys.executable, str(HERE / "rig/bare.py"), url, str(charges)]
+        width = WIDTH.get(delay, 200)
+        subprocess.run(
+            [*command, str(width), *(["--look"] if look else [])],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        return _seen(url, time.time())
+
+
+def _script(delay: int, charges: int) -> Seen:
+    with ExitStack() as stack:
+        database, broker = stack.enter_context(_servers())
+        url = stack.enter_context(_gateway(delay))
+        plain = database.replace("+psycopg", "")
+        env = {
+            "BENCH_GATEWAY": url,
+            "BENCH_DATABASE": plain,
+            "BENCH_BROKER": broker,
+            "PYTHONPATH": str(HERE.parent),
+        }
+        os.environ.update(env)
+        with psycopg.connect(plain, autocommit=True) as connection:
+            connection.execute(
+                "CREATE TABLE script_payments (id bigserial PRIMARY KEY, customer_uid text NOT NULL,"
+                " imp_uid text NOT NULL, status text NOT NULL, amount bigint NOT NULL,"
+                " at timestamptz NOT NULL DEFAULT now())"
+            )
+            _enqueue(broker, charges)
+            threads = SCRIPT_THREADS.get(delay, 32)
+            for number in range(SCRIPT_PROCESSES):
+                stack.enter_context(
+                    _process(
+                        "celery", "-A", "benchmarks.rig.script", "worker", "-c", str(threads),
+                        "-n", f"script{number}@%h", "--without-gossip", "--without-mingle", env=env,
+                    )  # fmt: skip
+                )
+            recorded = _wait(connection, "SELECT count(*) FROM script_payments", charges)
+        return _seen(url, recorded)
+
+
+def _enqueue(broker: str, charges: int) -> None:
+    from benchmarks.rig.script import app
+
+    with app.producer_pool.acquire(block=True) as producer:
+        for number in range(charges):
+            app.send_task("script.charge", (f"script-{number}", 9_900), producer=producer)
+
+
+def _maewol(delay: int, charges: int, processes: int) -> Seen:
+    with ExitStack() as stack:
+        database, broker = stack.enter_context(_servers())
+        url = stack.enter_context(_gateway(delay))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="maewol-bench-")))
+        env = {
+            "MAEWOL_DATABASE_URL": database,
+            "MAEWOL_BROKER_URL": broker,
+            "MAEWOL_DATA_DIR": str(folder),
+            "MAEWOL_PORTONE_API_URL": url,
+            "MAEWOL_PORTONE_IMP_KEY": "key",
+            "MAEWOL_PORTONE_IMP_SECRET": "secret",
+            "MAEWOL_CHARGES_PER_SECOND": "0",
+            "MAEWOL_CHARGE_CRON": "* * * * *",
+            "MAEWOL_SCAN_CRON": "* * * * * */5",
+        }
+        _command("maewol", "db", "upgrade", env=env)
+        _command("maewol", "subscription", "import", str(_subscribers(folder, charges)), env=env)
+        with psycopg.connect(database.replace("+psycopg", ""), autocommit=True) as connection:
+            for number in range(processes):
+                stack.enter_context(
+                    _process(
+                        "celery", "-A", "worker", "worker", "-Q", "charges",
+                        "-n", f"charges{number}@%h", env=env,
+                    )  # fmt: skip
+                )
+            stack.enter_context(
+                _process(
+                    "celery", "-A", "scheduler", "worker", "-Q", "ticks", "-n", "ticks@%h", env=env
+                )
+            )
+            time.sleep(8)
+            stack.enter_context(_process("celery", "-A", "scheduler", "beat", env=env))
+            paid = "SELECT count(*) FROM cycles WHERE status = 'paid'"
+            recorded = _wait(connection, paid, charges)
+        return _seen(url, recorded)
+
+
+def _subscribers(folder: Path, count: int) -> Path:
+    """Everybody's day was two days ago: due now, and the band is open."""
+    zone = ZoneInfo("Asia/Seoul")
+    due_on = datetime.now(zone).replace(hour=9, minute=0, second=0, microsecond=0)
+    paid_at = (due_on - timedelta(days=2) - relativedelta(months=1)).isoformat()
+    path = folder / "subscribers.csv"
+    with path.open("w", encoding="utf-8") as file:
+        file.write("customer_uid,amount,order_name,initial_paid_at,buyer_name,buyer_tel\n")
+        for number in range(count):
+            file.write(f"customer-{number},9900,Monthly plan,{paid_at},Hong,010-0000-0000\n")
+    return path
+
+
+def _seen(url: str, recorded_at: float) -> Seen:
+    found: dict[str, Any] = httpx.get(f"{url}/seen", timeout=60, trust_env=False).json()["response"]
+    times: list[float] = found["times"]
+    tenth = len(times) // 10
+    early, late = times[tenth], times[-tenth - 1]
+    return Seen(
+        charged=found["charged"],
+        doubles=found["doubles"],
+        steady=(len(times) - 2 * tenth) / (late - early),
+        whole=len(times) / (max(recorded_at, times[-1]) - found["first"]),
+    )
+
+
+def _wait(connection: psycopg.Connection[Any], query: str, wanted: int) -> float:
+    """The moment at which all was recorded, to a quarter of a second."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        ((count,),) = connection.execute(query).fetchall()
+        if count >= wanted:
+            return time.time()
+        time.sleep(0.25)
+    raise SystemExit(f"only {count} of {wanted} were recorded in {PATIENCE_SECONDS} s")
+
+
+@contextmanager
+def _servers() -> Iterator[tuple[str, str]]:
+    with (
+        tempfile.TemporaryDirectory(prefix="mwb-", ignore_cleanup_errors=True) as folder,
+        running(Path(folder)) as servers,
+    ):
+        assert servers.database_url is not None
+        assert servers.broker_url is not None
+        yield servers.database_url, servers.broker_url
+
+
+@contextmanager
+def _gateway(delay: int) -> Iterator[str]:
+    command = [sys.executable, str(HERE / "rig/gateway.py"), "--delay-ms", str(delay)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            yield json.loads(server.stdout.readline())["url"]
+        finally:
+            server.terminate()
+
+
+def _command(*command: str, env: Mapping[str, str]) -> None:
+    subprocess.run(
+        _found(command), env={**os.environ, **env}, check=True, stdout=subprocess.DEVNULL
+    )
+
+
+@contextmanager
+def _process(*command: str, env: Mapping[str, str]) -> Iterator[None]:
+    log = Path(tempfile.gettempdir()) / f"maewol-bench-{os.getpid()}.log"
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            _found(command), env={**os.environ, **env}, stdout=output, stderr=output
+        )
+        try:
+            yield
+        finally:
+            child.terminate()
+            child.wait(timeout=90)
+
+
+def _found(command: Sequence[str]) -> list[str]:
+    return [str(Path(sys.executable).with_name(command[0])), *command[1:]]
+
+
+if __name__ == "__main__":
+    main()

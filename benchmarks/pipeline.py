@@ -141,8 +141,17 @@ def _script(delay: int, charges: int) -> Seen:
             for number in range(SCRIPT_PROCESSES):
                 stack.enter_context(
                     _process(
-                        "celery", "-A", "benchmarks.rig.script", "worker", "-c", str(threads),
-                        "-n", f"script{number}@%h", "--without-gossip", "--without-mingle", env=env,
+                        "celery",
+                        "-A",
+                        "benchmarks.rig.script",
+                        "worker",
+                        "-c",
+                        str(threads),
+                        "-n",
+                        f"script{number}@%h",
+                        "--without-gossip",
+                        "--without-mingle",
+                        env=env,
                     )  # fmt: skip
                 )
             recorded = _wait(connection, "SELECT count(*) FROM script_payments", charges)
@@ -179,8 +188,15 @@ def _maewol(delay: int, charges: int, processes: int) -> Seen:
             for number in range(processes):
                 stack.enter_context(
                     _process(
-                        "celery", "-A", "worker", "worker", "-Q", "charges",
-                        "-n", f"charges{number}@%h", env=env,
+                        "celery",
+                        "-A",
+                        "worker",
+                        "worker",
+                        "-Q",
+                        "charges",
+                        "-n",
+                        f"charges{number}@%h",
+                        env=env,
                     )  # fmt: skip
                 )
             stack.enter_context(

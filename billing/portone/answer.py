@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
-
-import httpx
 
 # A page of 100 payments is well below 300 KiB. More than this is not an answer but an attack or a
 # fault, and 50 of them at once must still fit in memory (reliability §1.2).
@@ -48,23 +46,16 @@ class Envelope:
     response: object = field(repr=False)
 
 
-async def read(response: httpx.Response) -> Answer:
-    """The whole answer, its connection given back. Raises `Unreadable` above the size limit or
-    for an encoding we did not ask for, `httpx.TransportError` when it breaks off."""
-    stream = response.stream
-    if not isinstance(stream, httpx.AsyncByteStream):
-        raise TypeError("an asynchronous transport is needed")
+async def read(status: int, headers: Mapping[str, str], chunks: AsyncIterable[bytes]) -> Answer:
+    """The whole answer. `headers` must not care about case. Raises `Unreadable` above the size
+    limit or for an encoding we did not ask for, and what `chunks` raises when it breaks off."""
     raw = bytearray()
-    try:
-        async for chunk in stream:
-            raw += chunk
-            if len(raw) > LARGEST_ANSWER:
-                raise Unreadable("answer too long")
-    finally:
-        await stream.aclose()
-    headers = response.headers
+    async for chunk in chunks:
+        raw += chunk
+        if len(raw) > LARGEST_ANSWER:
+            raise Unreadable("answer too long")
     body = _inflated(bytes(raw), headers.get("content-encoding", "").strip().lower())
-    return Answer(response.status_code, body, headers.get("retry-after"))
+    return Answer(status, body, headers.get("retry-after"))
 
 
 def envelope(body: bytes) -> Envelope:

@@ -24,7 +24,9 @@ from billing.portone.spans import Spans
 from billing.portone.token import Tokens, token_of
 from billing.portone.transport import (
     AiohttpTransport,
+    HttpxTransport,
     SocketFactory,
+    Transport,
     hard_closing_sockets,
     verified_tls,
 )
@@ -79,8 +81,10 @@ class PortOneClient:
         connect = min(CONNECT_SECONDS, charge_timeout / 2, lookup_timeout / 2)
         verified = verified_tls(tls)
 
-        def network(sockets: SocketFactory | None) -> httpx.AsyncBaseTransport:
-            return transport or AiohttpTransport(
+        def network(sockets: SocketFactory | None) -> Transport:
+            if transport is not None:
+                return HttpxTransport(transport)
+            return AiohttpTransport(
                 connect_timeout=connect,
                 max_connections=max_connections,
                 tls=verified,

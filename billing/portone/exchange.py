@@ -6,11 +6,10 @@ import ipaddress
 from collections.abc import Mapping
 from urllib.parse import quote, urlencode, urlsplit
 
-import httpx
-
 from billing import __version__
 from billing.domain.errors import InvalidInput, InvalidSetting
-from billing.portone.answer import Answer, read
+from billing.portone.answer import Answer
+from billing.portone.transport import Transport
 from billing.ports import AccessToken
 
 _SETTING = "MAEWOL_PORTONE_API_URL"
@@ -29,39 +28,24 @@ class Exchange:
     proxies, URLs in the log) is what must not happen here, and it costs more than the request.
     """
 
-    def __init__(self, base_url: str, transport: httpx.AsyncBaseTransport) -> None:
+    def __init__(self, base_url: str, transport: Transport) -> None:
         self._base_url = checked_base_url(base_url)
         self._transport = transport
-        # The two addresses we post to, parsed once: parsing costs as much as sending.
-        self._parsed: dict[str, httpx.URL] = {}
 
     async def get(self, path: str, token: AccessToken, query: Mapping[str, str]) -> Answer:
         """Ask. `path` is made of `segment`s. Raises `httpx.TransportError` and `Unreadable`."""
-        target = httpx.URL(f"{self._base_url}{path}?{urlencode(query)}")
-        return await self._sent("GET", target, _authorised(token), None)
+        headers = {**_HEADERS, **_authorised(token)}
+        target = f"{self._base_url}{path}?{urlencode(query)}"
+        return await self._transport.send("GET", target, headers, None)
 
     async def post(self, path: str, token: AccessToken | None, body: bytes) -> Answer:
         """Send JSON. Raises `httpx.TransportError` and `Unreadable`."""
-        target = self._parsed.get(path)
-        if target is None:
-            target = self._parsed[path] = httpx.URL(self._base_url + path)
-        headers = {"Content-Type": "application/json", **_authorised(token)}
-        return await self._sent("POST", target, headers, body)
+        headers = {**_HEADERS, "Content-Type": "application/json", **_authorised(token)}
+        return await self._transport.send("POST", self._base_url + path, headers, body)
 
     async def aclose(self) -> None:
         """Close every connection."""
         await self._transport.aclose()
-
-    async def _sent(
-        self, method: str, target: httpx.URL, headers: Mapping[str, str], body: bytes | None
-    ) -> Answer:
-        request = httpx.Request(
-            method,
-            target,
-            headers={**_HEADERS, **headers},
-            content=body,
-        )
-        return await read(await self._transport.handle_async_request(request))
 
 
 def segment(field: str, text: str) -> str:

@@ -1,8 +1,11 @@
-"""httpx's transport seam, carried by aiohttp's connection pool.
+"""One request out, one whole answer back: the seam under the client, with httpx's errors.
 
-Why not httpx's own pool, and why not the package httpx-aiohttp: docs/adr/0003-http-transport.md.
-In short: httpx's pool slows down with its size, and httpx-aiohttp reports a connection that broke
-*after* the request left as `ConnectTimeout`, which would read as "provably not sent".
+`AiohttpTransport` carries it over aiohttp's connection pool; `HttpxTransport` over anything that is
+made for httpx, which is how a simulation puts its sandbox here. Why not httpx's own pool, why not
+the package httpx-aiohttp, and why not httpx's requests: docs/adr/0003-http-transport.md. In short:
+the pool slows down with its size, the package reports a connection that broke *after* the request
+left as `ConnectTimeout`, which would read as "provably not sent", and building the objects of a
+request costs as much as sending it.
 
 What the rest relies on, and the tests prove with real sockets:
 
@@ -18,12 +21,14 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import aiohttp
 import httpx
 from yarl import URL
+
+from billing.portone.answer import Answer, Unreadable, read
 
 # The peer closes an idle connection at a moment we do not know, and a charge written to a closed
 # one is unknown: safe, but it costs a look-up (reliability G12). So ours close first.
@@ -39,7 +44,42 @@ NEVER_CONNECTED = (
 SocketFactory = Callable[[Any], socket.socket]
 
 
-class AiohttpTransport(httpx.AsyncBaseTransport):
+class Transport(Protocol):
+    """Sends requests to the addresses it is given and nowhere else: no redirect, no proxy."""
+
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
+    ) -> Answer:
+        """Send one request; `url` is quoted already. Raises `httpx.TransportError` (see the module
+        for what each kind proves) and `Unreadable`."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        ...
+
+
+class HttpxTransport:
+    """A `Transport` over one of httpx's."""
+
+    def __init__(self, carrier: httpx.AsyncBaseTransport) -> None:
+        self._carrier = carrier
+
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
+    ) -> Answer:
+        request = httpx.Request(method, url, headers=headers, content=body)
+        response = await self._carrier.handle_async_request(request)
+        try:
+            return await read(response.status_code, response.headers, response.aiter_raw())
+        finally:
+            await response.aclose()
+
+    async def aclose(self) -> None:
+        await self._carrier.aclose()
+
+
+class AiohttpTransport:
     """One connection pool, never following redirects, proxies or the environment.
 
     `connect_timeout` (seconds) bounds the wait for a free connection and its making, TLS
@@ -60,28 +100,28 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._socket_factory = socket_factory
         self._session: aiohttp.ClientSession | None = None
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send one request and return its answer as soon as the headers are there.
-
-        Raises `httpx.TransportError`; see the module for what each kind proves.
-        """
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
+    ) -> Answer:
+        response: aiohttp.ClientResponse | None = None
         try:
             response = await self._opened().request(
-                request.method,
+                method,
                 # As it was quoted, not as aiohttp would quote it.
-                URL(str(request.url), encoded=True),
-                headers=request.headers.multi_items(),
-                data=request.content or None,
+                URL(url, encoded=True),
+                headers=headers,
+                data=body,
                 allow_redirects=False,
             )
+            return await read(response.status, response.headers, response.content.iter_any())
+        except Unreadable:
+            raise
         except Exception as error:
-            raise translated(error, request) from error
-        return httpx.Response(
-            status_code=response.status,
-            headers=response.raw_headers,
-            stream=_Body(response, request),
-            request=request,
-        )
+            raise translated(error) from error
+        finally:
+            if response is not None:
+                # A body read to its end has given its connection back; any other is cut off.
+                response.close()
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -115,37 +155,18 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         return self._session
 
 
-class _Body(httpx.AsyncByteStream):
-    """The answer's body as it comes off the wire, not inflated."""
-
-    def __init__(self, response: aiohttp.ClientResponse, request: httpx.Request) -> None:
-        self._response = response
-        self._request = request
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in self._response.content.iter_any():
-                yield chunk
-        except Exception as error:
-            raise translated(error, self._request) from error
-
-    async def aclose(self) -> None:
-        # A body read to its end has given its connection back already; any other is cut off.
-        self._response.close()
-
-
-def translated(error: Exception, request: httpx.Request) -> httpx.TransportError:
+def translated(error: Exception) -> httpx.TransportError:
     """The httpx error that says what is proven. Texts carry type names only, never a URL."""
     text = type(error).__name__
     if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return httpx.ConnectTimeout(text, request=request)
+        return httpx.ConnectTimeout(text)
     if isinstance(error, NEVER_CONNECTED):
-        return httpx.ConnectError(text, request=request)
+        return httpx.ConnectError(text)
     if isinstance(error, (aiohttp.InvalidURL, UnicodeError)):
-        return httpx.LocalProtocolError(text, request=request)
+        return httpx.LocalProtocolError(text)
     if isinstance(error, TimeoutError):
-        return httpx.ReadTimeout(text, request=request)
-    return httpx.ReadError(text, request=request)
+        return httpx.ReadTimeout(text)
+    return httpx.ReadError(text)
 
 
 def verified_tls(given: ssl.SSLContext | None = None) -> ssl.SSLContext:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Any
+from datetime import date, datetime
+from typing import Any, Protocol
 
 from billing.domain.attempt import LIVE, AttemptStatus
 from billing.domain.calendar import SEOUL
@@ -34,7 +34,24 @@ from billing.domain.remedies import Remedy, remedy
 from billing.store.tables import Attempt, Cycle, Refund
 
 
-def paid(cycle: Cycle, paid_at: datetime) -> Paid:
+class PaidCycle(Protocol):
+    """What is told of a month that is paid: its row, or what a statement says of it."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def month(self) -> date: ...
+    @property
+    def amount(self) -> int: ...
+    @property
+    def reason(self) -> str | None: ...
+    @property
+    def paid_imp_uid(self) -> str | None: ...
+    @property
+    def paid_merchant_uid(self) -> str | None: ...
+
+
+def paid(cycle: PaidCycle, paid_at: datetime) -> Paid:
     """A cycle that has just been settled as paid."""
     return Paid(
         **_month(cycle),
@@ -133,7 +150,7 @@ def unknown(found: Difference, now: datetime) -> UnknownPayment:
     )
 
 
-def _month(cycle: Cycle) -> dict[str, Any]:
+def _month(cycle: Cycle | PaidCycle) -> dict[str, Any]:
     return {"cycle": cycle.number, "month": f"{cycle.month:%Y-%m}", "amount": cycle.amount}
 
 

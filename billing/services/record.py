@@ -3,52 +3,34 @@ event lines and notices that tell of it, in one transaction."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
-from billing.domain.attempt import ATTEMPT_TRANSITIONS, AttemptStatus
-from billing.domain.calendar import cycle_dates, day_of
-from billing.domain.cycle import CYCLE_TRANSITIONS, CycleReason, CycleStatus, HoldReason
-from billing.domain.declines import Decline, DeclineClass
-from billing.domain.finding import (
-    Contradiction,
-    FailedThis,
-    Nothing,
-    PaidByEarlier,
-    PaidByThis,
-    PaidElsewhere,
-    Pending,
-)
-from billing.domain.notice import News, Resumed
-from billing.domain.outcome import Approved, Declined, NotSent, Unknown
+from billing.domain.cycle import CycleReason
+from billing.domain.outcome import Approved
 from billing.domain.payment import Payment
-from billing.domain.plan import Declines, NoRetry, NoRetryReason, RetryAt, next_attempt
 from billing.domain.policy import BillingPolicy
-from billing.domain.refund import month_of
-from billing.domain.subscription import CHAIN_AT_RISK, SubscriptionStatus, SuspensionReason
 from billing.services import news
-from billing.services.answer import Answer, FactsChanged, GivenBack, Result, clean
+from billing.services.answer import Answer, Result
 from billing.services.note_gateway import note_gateway
-from billing.services.open_cycles import new_attempt
-from billing.store import attempts, events
+from billing.services.recorder import Recorder
+from billing.store import attempts, events, settled
 from billing.store.session import Transaction
-from billing.store.tables import Attempt, Cycle, Subscription
-
-# "No such payment" counts when it was seen so often, each time late enough (house.md, step 8).
-LOOKS_THAT_PROVE = 2
-# A request that did not leave goes again after 5 s, 10 s, 20 s … at most 15 minutes.
-FIRST_BACKOFF = timedelta(seconds=5)
-LONGEST_BACKOFF = timedelta(minutes=15)
-# A first look soon after the answer was lost: most such payments are there already.
-FIRST_LOOK = timedelta(seconds=5)
-PENDING_AGAIN = timedelta(minutes=1)
-CONTRADICTION_AGAIN = timedelta(hours=1)
 
 
 def record(tx: Transaction, policy: BillingPolicy, answers: Sequence[Answer]) -> list[Result]:
     """Apply answers. One whose claim is not the newest any more changes nothing (fencing)."""
-    rows = attempts.lock_with_cycle(tx.session, [answer.attempt_id for answer in answers])
-    results = [_Recorder(tx, policy, *rows[answer.attempt_id]).apply(answer) for answer in answers]
+    approved = _plain_approvals(tx, answers)
+    others = [answer.attempt_id for answer in answers if answer.attempt_id not in approved]
+    rows = attempts.lock_with_cycle(tx.session, others) if others else {}
+    results = []
+    for answer in answers:
+        if (cycle := approved.get(answer.attempt_id)) is not None:
+            _tell(tx, cycle)
+            results.append(Result.APPROVED)
+        else:
+            recorder = Recorder(tx, policy, *rows[answer.attempt_id])
+            results.append(recorder.apply(answer))
     note_gateway(tx, answers, results)
     return results
 
@@ -66,381 +48,37 @@ def adopt(
     if newest is None:
         return Result.TOO_LATE
     rows = attempts.lock_with_cycle(tx.session, [newest])
-    return _Recorder(tx, policy, *rows[newest]).adopt(payment, reason)
+    return Recorder(tx, policy, *rows[newest]).adopt(payment, reason)
 
 
-class _Recorder:
-    """Applies one answer to one attempt."""
+def _plain_approvals(tx: Transaction, answers: Sequence[Answer]) -> Mapping[int, settled.Approved]:
+    """Settle what most answers are, approvals of claims that nothing has happened to meanwhile, by
+    one statement for all of them. It does what `Recorder` does, and a test compares the two."""
+    told = Counter(answer.attempt_id for answer in answers)
+    plain = [
+        settled.Told(answer.attempt_id, answer.fence, answer.learnt.imp_uid, answer.learnt.paid_at)
+        for answer in answers
+        if isinstance(answer.learnt, Approved) and told[answer.attempt_id] == 1
+    ]
+    return settled.approve(tx.session, tx.now, plain) if plain else {}
 
-    def __init__(
-        self,
-        tx: Transaction,
-        policy: BillingPolicy,
-        attempt: Attempt,
-        cycle: Cycle,
-        subscription: Subscription,
-    ) -> None:
-        self.tx = tx
-        self.policy = policy
-        self.attempt = attempt
-        self.cycle = cycle
-        self.subscription = subscription
-        self.asked_at = tx.now
-        self.is_from_the_charge = True
 
-    def apply(self, answer: Answer) -> Result:
-        self.asked_at = answer.asked_at or self.tx.now
-        self.is_from_the_charge = answer.asked_at is None
-        if not self._is_newest(answer):
-            self._event("answer.too_late", {"learnt": type(answer.learnt).__name__}, alarm=True)
-            return Result.TOO_LATE
-        match answer.learnt:
-            case Approved(imp_uid=imp_uid, paid_at=paid_at):
-                return self._paid_by_this(imp_uid, paid_at)
-            case PaidByThis(payment, also):
-                self._warn_of_more(payment, also)
-                return self._paid_by_this(payment.imp_uid, _moment(payment))
-            case Declined(message=message, imp_uid=imp_uid):
-                return self._declined(message, imp_uid)
-            case FailedThis(message=message, imp_uid=imp_uid):
-                return self._declined(message, imp_uid)
-            case NotSent(why=why, our_fault=our_fault):
-                return self._not_sent(why, alarm=our_fault)
-            case GivenBack(why=why):
-                return self._given_back(why)
-            case Unknown() as unknown:
-                return self._unknown(unknown)
-            case PaidByEarlier(payment, also):
-                self._warn_of_more(payment, also)
-                return self._paid_by_other(payment, CycleReason.PAID_LATE)
-            case PaidElsewhere(payment, also):
-                self._warn_of_more(payment, also)
-                return self._paid_by_other(payment, CycleReason.PAID_ELSEWHERE)
-            case Contradiction(why=why, cancelled=cancelled):
-                return self._contradicted(why, cancelled)
-            case FactsChanged():
-                return self._held_before_sending(HoldReason.FACTS_CHANGED, "seal broken")
-            case Pending(status=status):
-                return self._pending(status)
-            case Nothing():
-                return self._nothing_found()
-
-    def _is_newest(self, answer: Answer) -> bool:
-        waiting = self.attempt.status in (AttemptStatus.SENDING, AttemptStatus.UNKNOWN)
-        return waiting and self.attempt.fence == answer.fence
-
-    # -- paid ---------------------------------------------------------------------------------
-
-    def _paid_by_this(self, imp_uid: str, paid_at: datetime) -> Result:
-        self._settle_attempt(AttemptStatus.APPROVED)
-        self.attempt.imp_uid = imp_uid
-        self._settle_cycle_paid(imp_uid, self.attempt.merchant_uid, paid_at, None)
-        return Result.APPROVED
-
-    def _paid_by_other(self, payment: Payment, reason: CycleReason) -> Result:
-        """The month is paid, but not by this attempt: it must never be sent (again)."""
-        if self.attempt.status == AttemptStatus.UNKNOWN and not self._is_provable():
-            # Ours may still be charged as well; first be sure that it was not.
-            self._ask_again(self.attempt.provable_at)
-            return Result.UNKNOWN
-        self._move_attempt(AttemptStatus.DUE)
-        self._settle_attempt(AttemptStatus.WITHDRAWN)
-        self._settle_cycle_paid(
-            payment.imp_uid, payment.merchant_uid[:40], _moment(payment), reason
-        )
-        self._event(
-            "payment.found_elsewhere", {"imp_uid": payment.imp_uid, "reason": reason}, alarm=True
-        )
-        return Result.ELSEWHERE
-
-    def adopt(self, payment: Payment, reason: CycleReason) -> Result:
-        if self.attempt.status in (AttemptStatus.SENDING, AttemptStatus.UNKNOWN):
-            return Result.UNKNOWN
-        if self.cycle.status not in (CycleStatus.OPEN, CycleStatus.MISSED):
-            return Result.TOO_LATE
-        paid_at = _moment(payment)
-        fits = payment.amount.amount == self.cycle.amount
-        if not fits or month_of(paid_at, self.policy.plan.zone) != self.cycle.month:
-            raise AssertionError("only a payment of the right amount and month is adopted")
-        if self.attempt.status == AttemptStatus.DUE:
-            self._end_due(payment)
-        self._settle_cycle_paid(payment.imp_uid, payment.merchant_uid[:40], paid_at, reason)
-        self._event(
-            "payment.found_elsewhere", {"imp_uid": payment.imp_uid, "reason": reason}, alarm=True
-        )
-        return Result.ELSEWHERE
-
-    def _end_due(self, payment: Payment) -> None:
-        """The live attempt is not sent (again): it is itself the one that was paid, or too late."""
-        if self.attempt.merchant_uid != payment.merchant_uid:
-            self._settle_attempt(AttemptStatus.WITHDRAWN, {"why": "the month is paid already"})
-            return
-        self._move_attempt(AttemptStatus.SENDING)
-        self._settle_attempt(AttemptStatus.APPROVED)
-        self.attempt.imp_uid = payment.imp_uid
-
-    def _warn_of_more(self, payment: Payment, also: Sequence[Payment]) -> None:
-        """The customer paid more than once this month: never hidden, never refunded by itself."""
-        for other in also:
-            told = {"imp_uid": payment.imp_uid, "also": other.imp_uid, "won": other.amount.amount}
-            self._event("payment.double", told, alarm=True)
-            self._notice(news.paid_twice(payment, other, _moment(other), self.policy))
-
-    def _settle_cycle_paid(
-        self, imp_uid: str, merchant_uid: str, paid_at: datetime, reason: CycleReason | None
-    ) -> None:
-        late = self.cycle.status == CycleStatus.MISSED
-        CYCLE_TRANSITIONS.check(CycleStatus(self.cycle.status), CycleStatus.PAID)
-        self.cycle.status = CycleStatus.PAID
-        self.cycle.reason = CycleReason.PAID_LATE if late and reason is None else reason
-        self.cycle.held = None
-        self.cycle.settled_at = self.tx.now
-        self.cycle.paid_imp_uid = imp_uid
-        self.cycle.paid_merchant_uid = merchant_uid
-        self.cycle.paid_at = paid_at
-        self._event("cycle.paid", {"imp_uid": imp_uid, "merchant_uid": merchant_uid})
-        self._notice(news.paid(self.cycle, paid_at))
-        if late:
-            self._mend_chain()
-        if self.subscription.status_reason == CHAIN_AT_RISK:
-            # The carrier went along: the refund of last month did no harm.
-            self.subscription.status_reason = None
-            self._event("subscription.chain_whole", {})
-
-    def _mend_chain(self) -> None:
-        """Proof of payment came after the close: the chain was never broken."""
-        broken = (SubscriptionStatus.SUSPENDED, SuspensionReason.CHAIN_BROKEN)
-        if (self.subscription.status, self.subscription.status_reason) == broken:
-            self.subscription.status = SubscriptionStatus.ACTIVE
-            self.subscription.status_reason = None
-            self._event("subscription.mended", {}, alarm=True)
-            self._notice(Resumed(before=SubscriptionStatus.SUSPENDED))
-
-    # -- declined -----------------------------------------------------------------------------
-
-    def _declined(self, message: str, imp_uid: str | None) -> Result:
-        decline = self.policy.declines.classify(message)
-        if decline.decline_class is DeclineClass.ALREADY_PAID and not self._is_provable():
-            # "Already paid" is a word, not proof: ask until the look-ups show the payment.
-            return self._unknown(Unknown("the gateway says it is already paid", refusal=message))
-        self._settle_attempt(
-            AttemptStatus.DECLINED,
-            {"class": decline.decline_class, "code": decline.code, "message": clean(message)},
-            alarm=decline.decline_class in _NEEDS_A_PERSON,
-        )
-        self.attempt.decline_class = decline.decline_class
-        self.attempt.message = clean(message)
-        self.attempt.imp_uid = imp_uid
-        self._follow_decline(decline)
-        return Result.DECLINED
-
-    def _follow_decline(self, decline: Decline) -> None:
-        paused = self.subscription.status == SubscriptionStatus.PAUSED
-        if self.cycle.status != CycleStatus.OPEN or not (
-            paused or self.subscription.status == SubscriptionStatus.ACTIVE
-        ):
-            return
-        self.tx.session.flush()
-        dates = cycle_dates(
-            self.subscription.anchor_on, self.cycle.number, self.policy.plan.calendar
-        )
-        step = next_attempt(decline, self.tx.now, self._declines(), dates, self.policy.plan)
-        again_at: datetime | None = None
-        match step:
-            case RetryAt(at=at):
-                # Paused while it was on its way: resuming plans what follows this decline.
-                if not paused:
-                    self._plan_retry(at)
-                    again_at = at
-            case NoRetry(why=NoRetryReason.PERMANENT):
-                # Not suspended yet: with wrong keys everybody is "unknown" (`confirm`).
-                self._hold_cycle(HoldReason.UNCONFIRMED)
-            case NoRetry(why=NoRetryReason.HELD):
-                self._hold_cycle(HoldReason.FACTS_MISMATCH)
-            case NoRetry(why=NoRetryReason.ASK):
-                self._hold_cycle(HoldReason.CONTRADICTION)
-            case NoRetry(why=why):
-                self._event("cycle.no_more_attempts", {"why": why})
-        self._notice(news.declined(self.policy, self.cycle, self.attempt, again_at))
-
-    def _declines(self) -> Declines:
-        sent = attempts.declined_sent_at(self.tx.session, self.cycle.id)
-        today = day_of(self.tx.now, self.policy.plan.zone)
-        return Declines(
-            total=len(sent),
-            today=sum(day_of(moment, self.policy.plan.zone) == today for moment in sent),
-        )
-
-    def _plan_retry(self, at: datetime) -> None:
-        retry = new_attempt(self.subscription, self.cycle, self.attempt.number + 1, at, self.policy)
-        self.tx.session.add(retry)
-        self.tx.session.flush()
+def _tell(tx: Transaction, cycle: settled.Approved) -> None:
+    for kind, data in (
+        ("attempt.approved", {"merchant_uid": cycle.paid_merchant_uid}),
+        (
+            "cycle.paid",
+            {"imp_uid": cycle.paid_imp_uid, "merchant_uid": cycle.paid_merchant_uid},
+        ),
+    ):
         events.add(
-            self.tx.session,
-            at=self.tx.now,
-            kind="attempt.planned",
-            subscription_id=self.subscription.id,
-            cycle_id=self.cycle.id,
-            attempt_id=retry.id,
-            data={"merchant_uid": retry.merchant_uid, "at": retry.planned_at.isoformat()},
-        )
-
-    # -- not sent, unknown --------------------------------------------------------------------
-
-    def _not_sent(self, why: str, *, alarm: bool) -> Result:
-        """Provably no charge: the same attempt and `merchant_uid` again, at no cost of a retry."""
-        if self.attempt.status == AttemptStatus.UNKNOWN:
-            # The lease ran out meanwhile; the look-ups will say the same.
-            return Result.TOO_LATE
-        self.attempt.not_sent += 1
-        doubled = FIRST_BACKOFF * 2 ** min(self.attempt.not_sent - 1, 10)
-        self._back_to_due(clean(why), min(doubled, LONGEST_BACKOFF), alarm=alarm)
-        return Result.NOT_SENT
-
-    def _given_back(self, why: str) -> Result:
-        if self.attempt.status == AttemptStatus.UNKNOWN:
-            return Result.TOO_LATE
-        self._back_to_due(why, timedelta(0))
-        return Result.NOT_SENT
-
-    def _back_to_due(self, why: str, wait: timedelta, *, alarm: bool = False) -> None:
-        self._move_attempt(AttemptStatus.DUE)
-        self.attempt.ready_at = self.tx.now + wait
-        self.attempt.dispatched_at = None
-        self.attempt.lease_until = None
-        self.attempt.ask_at = self.attempt.provable_at = None
-        self.attempt.refusal = None
-        again = wait.total_seconds()
-        self._event("attempt.not_sent", {"why": why, "again_in_seconds": again}, alarm=alarm)
-        if self.cycle.status != CycleStatus.OPEN or (
-            self.subscription.status != SubscriptionStatus.ACTIVE
-        ):
-            # Paused, cancelled or closed while it was on its way: it does not go again.
-            self._settle_attempt(AttemptStatus.WITHDRAWN)
-
-    def _unknown(self, unknown: Unknown) -> Result:
-        refused = unknown.refusal is not None
-        if self.attempt.status == AttemptStatus.SENDING:
-            self._move_attempt(AttemptStatus.UNKNOWN)
-        if self.is_from_the_charge:
-            # A refused request is over; one without an answer may still be on its way. Told after
-            # the lease ran out, it may have left later than was reckoned with.
-            over = self.tx.now + (self.policy.visibility if refused else self.policy.settle)
-            self.attempt.provable_at = max(self.attempt.provable_at or over, over)
-        self.attempt.dispatched_at = None
-        self.attempt.nothing_found = 0
-        self.attempt.refusal = clean(unknown.refusal) if unknown.refusal is not None else None
-        self._ask_again(self.tx.now + min(FIRST_LOOK, self.policy.visibility))
-        if unknown.contradiction:
-            self._hold_cycle(HoldReason.CONTRADICTION)
-        self._event("attempt.unknown", {"why": clean(unknown.why)}, alarm=unknown.contradiction)
-        return Result.UNKNOWN
-
-    # -- what look-ups found ------------------------------------------------------------------
-
-    def _contradicted(self, why: str, cancelled: bool) -> Result:
-        reason = HoldReason.OUTSIDE_PAYMENT_CANCELLED if cancelled else HoldReason.CONTRADICTION
-        if self.attempt.status == AttemptStatus.SENDING:
-            return self._held_before_sending(reason, why)
-        self._hold_cycle(reason)
-        self._ask_again(self.tx.now + CONTRADICTION_AGAIN)
-        self._event("attempt.contradicted", {"why": clean(why)}, alarm=True)
-        return Result.HELD
-
-    def _held_before_sending(self, reason: HoldReason, why: str) -> Result:
-        """Nothing was sent. Told after the lease ran out, the look-ups say the same."""
-        if self.attempt.status == AttemptStatus.SENDING:
-            self._back_to_due(clean(why), FIRST_BACKOFF)
-        self._hold_cycle(reason)
-        return Result.HELD
-
-    def _pending(self, status: str) -> Result:
-        if self.attempt.status == AttemptStatus.SENDING:
-            self._back_to_due(
-                f"an earlier request is {clean(status)} at the gateway", PENDING_AGAIN
-            )
-            return Result.NOT_SENT
-        self._ask_again(self.tx.now + PENDING_AGAIN)
-        return Result.UNKNOWN
-
-    def _nothing_found(self) -> Result:
-        """Proof only when it is late enough, and seen often enough."""
-        if not self._is_provable():
-            self._ask_again(self.attempt.provable_at)
-            return Result.UNKNOWN
-        if self.attempt.refusal is not None:
-            if self._says_already_paid():
-                self._hold_cycle(HoldReason.CONTRADICTION)
-            return self._declined(self.attempt.refusal, None)
-        self.attempt.nothing_found += 1
-        if self.attempt.nothing_found < LOOKS_THAT_PROVE:
-            # Two questions asked at one moment are one look: the next counts a while after this.
-            self.attempt.provable_at = self.asked_at + max(self.policy.visibility, FIRST_LOOK)
-            self._ask_again(max(self.attempt.provable_at, self.tx.now))
-            return Result.UNKNOWN
-        self._back_to_due("proved not charged by the gateway's look-ups", timedelta(0))
-        return Result.NOT_SENT
-
-    def _says_already_paid(self) -> bool:
-        found = self.policy.declines.classify(self.attempt.refusal)
-        return found.decline_class is DeclineClass.ALREADY_PAID
-
-    def _is_provable(self) -> bool:
-        provable_at = self.attempt.provable_at
-        return provable_at is not None and self.asked_at >= provable_at
-
-    # -- the rows -----------------------------------------------------------------------------
-
-    def _ask_again(self, at: datetime | None) -> None:
-        self.attempt.ask_at = at or self.tx.now
-        self.attempt.asked += 1
-
-    def _move_attempt(self, status: AttemptStatus) -> None:
-        ATTEMPT_TRANSITIONS.check(AttemptStatus(self.attempt.status), status)
-        self.attempt.status = status
-
-    def _settle_attempt(
-        self, status: AttemptStatus, told: dict[str, object] | None = None, *, alarm: bool = False
-    ) -> None:
-        self._move_attempt(status)
-        self.attempt.settled_at = self.tx.now
-        self.attempt.dispatched_at = None
-        self.attempt.lease_until = None
-        self.attempt.ask_at = None
-        data = {"merchant_uid": self.attempt.merchant_uid, **(told or {})}
-        self._event(f"attempt.{status}", data, alarm=alarm)
-
-    def _hold_cycle(self, reason: HoldReason) -> None:
-        if self.cycle.status != CycleStatus.OPEN or self.cycle.held is not None:
-            return
-        self.cycle.held = reason
-        # One that ends in a suspension is told of by that, and by the brake.
-        self._event("cycle.held", {"reason": reason}, alarm=reason is not HoldReason.UNCONFIRMED)
-
-    def _event(self, kind: str, data: dict[str, object], *, alarm: bool = False) -> None:
-        events.add(
-            self.tx.session,
-            at=self.tx.now,
+            tx.session,
+            at=tx.now,
             kind=kind,
-            subscription_id=self.subscription.id,
-            cycle_id=self.cycle.id,
-            attempt_id=self.attempt.id,
+            subscription_id=cycle.subscription_id,
+            cycle_id=cycle.cycle_id,
+            attempt_id=cycle.attempt_id,
             data=data,
-            alarm=alarm,
         )
-
-    def _notice(self, told: News) -> None:
-        events.notify(
-            self.tx.session, at=self.tx.now, subscription_id=self.subscription.id, news=told
-        )
-
-
-_NEEDS_A_PERSON = frozenset(
-    {DeclineClass.OPERATOR, DeclineClass.MISMATCH, DeclineClass.UNRECOGNIZED}
-)
-
-
-def _moment(payment: Payment) -> datetime:
-    if payment.paid_at is None:
-        raise AssertionError("finding.find lets no paid payment without a moment through")
-    return payment.paid_at
+    told = news.paid(cycle, cycle.paid_at)
+    events.notify(tx.session, at=tx.now, subscription_id=cycle.subscription_id, news=told)

@@ -34,7 +34,7 @@ from billing.domain.refund import (
 from billing.ports import PaymentGateway
 from billing.services import take_back
 from billing.services.answer import clean
-from billing.services.record import FIRST_BACKOFF, FIRST_LOOK, LONGEST_BACKOFF, LOOKS_THAT_PROVE
+from billing.services.recorder import FIRST_BACKOFF, FIRST_LOOK, LONGEST_BACKOFF, LOOKS_THAT_PROVE
 from billing.store import refunds
 from billing.store.refunds import RefundClaim
 from billing.store.session import Book, Transaction

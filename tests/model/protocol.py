@@ -220,7 +220,7 @@ def _records(state: State, place: int, worker: Worker, who: str, spec: Spec) -> 
     story = f"{who} records: {worker.holds}"
     done = with_worker(state, place, IDLE)
     if not is_newest(state, worker._replace(newest=worker.newest or spec.no_fence)):
-        # `_Recorder.apply`: changes nothing, raises an alarm.
+        # `Recorder.apply`: changes nothing, raises an alarm.
         yield Step(f"{story}; too late, an alarm", done._replace(alarm=state.woken))
         return
     after, broken = _applied(done, worker, spec)
@@ -230,7 +230,7 @@ def _records(state: State, place: int, worker: Worker, who: str, spec: Spec) -> 
 
 
 def _applied(state: State, worker: Worker, spec: Spec) -> tuple[State, str]:
-    """`_Recorder.apply`, one case for each kind of answer; with the rule that it breaks."""
+    """`Recorder.apply`, one case for each kind of answer; with the rule that it breaks."""
     attempt, is_unknown = state.attempt, state.attempt.status == "unknown"
     # `_is_provable`: it counts when the question was asked, not when the answer is recorded.
     proves = attempt.provable == 0

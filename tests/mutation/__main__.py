@@ -48,6 +48,8 @@ TESTS = {
     ],
     "billing/domain": ["tests/unit/domain"],
     "billing/services/record.py": RECORD,
+    "billing/services/recorder.py": RECORD,
+    "billing/store/settled.py": RECORD,
     "billing/services/inquire.py": RECORD,
     "billing/services/asking.py": RECORD,
     "billing/portone": ["tests/unit/portone", "tests/integration/portone"],

@@ -38,14 +38,14 @@ from billing.services import (
     close_cycles,
     inquire,
     open_cycles,
-    record,
+    recorder,
 )
 from billing.simulation import processes
 from billing.store import attempts, events, health
 from billing.store.session import Book, Transaction
 from billing.store.tables import Attempt, Cycle, Subscription
 
-Recorder = record._Recorder
+Recorder = recorder.Recorder
 
 
 @dataclass(frozen=True)
@@ -535,7 +535,7 @@ BUGS: Sequence[Bug] = (
     Bug(
         "one early 404 believed",
         _all(
-            _replaced(record, "LOOKS_THAT_PROVE", 1),
+            _replaced(recorder, "LOOKS_THAT_PROVE", 1),
             _replaced(Recorder, "_is_provable", lambda self: True),
         ),
         ("I5", "I1"),

@@ -62,9 +62,6 @@ def test_before_anything_left(error: BaseException, expected: tuple[bool, bool])
     assert (outcome.credentials, outcome.our_fault) == expected
 
 
-REQUEST = httpx.Request("POST", "http://127.0.0.1/secret-customer")
-
-
 @pytest.mark.parametrize(
     "error",
     [aiohttp.ServerDisconnectedError(), aiohttp.ClientConnectionResetError(),
@@ -75,6 +72,6 @@ REQUEST = httpx.Request("POST", "http://127.0.0.1/secret-customer")
 )  # fmt: skip
 def test_what_aiohttp_says_after_connecting_is_never_a_proof(error: Exception) -> None:
     """httpx-aiohttp makes `ConnectTimeout` of the first five: docs/adr/0003-http-transport.md."""
-    made = translated(error, REQUEST)
+    made = translated(error)
     assert isinstance(outcome_of_failure(made, may_have_left=True), Unknown)
-    assert "secret-customer" not in str(made)
+    assert str(made) == type(error).__name__

@@ -16,7 +16,7 @@ from celery import Celery
 from sqlalchemy import Engine
 
 from billing import clock
-from billing.broker import CeleryWorkQueue, RedisTokenStore, celery_settings
+from billing.broker import CONCURRENCY, CeleryWorkQueue, RedisTokenStore, celery_settings
 from billing.domain.declines import DeclineTable
 from billing.domain.errors import InvalidSetting
 from billing.domain.policy import BillingPolicy
@@ -128,7 +128,8 @@ async def gateway(
         monotonic=clock.monotonic,
         charge_timeout=settings.portone_timeout_seconds,
         include_sandbox=settings.include_sandbox,
-        max_connections=max(100, settings.charge_batch * 4),
+        # Every charge of every task of a process may be on its way at once.
+        max_connections=max(100, settings.charge_batch * CONCURRENCY),
     )
     try:
         yield client

@@ -40,6 +40,9 @@ TICK_NOTIFY = "maewol.tick.notify"
 TICK_WEBHOOKS = "maewol.tick.webhooks"
 TICK_RECONCILE = "maewol.tick.reconcile"
 
+# Tasks at a time in one process; each waits for the gateway with a batch of charges.
+CONCURRENCY = 8
+
 # A tick that nobody ran is worth nothing when the next one is there.
 _TICK_EXPIRES_SECONDS = 300
 # More than any message of ours carries; a longer list was not made by us.
@@ -76,7 +79,7 @@ def celery_settings(broker_url: str) -> dict[str, Any]:
         # Threads: one process, one event loop with one pool of connections to the gateway.
         "worker_pool": "threads",
         "worker_consumer": "billing.consumer:SturdyConsumer",
-        "worker_concurrency": 4,
+        "worker_concurrency": CONCURRENCY,
         "worker_send_task_events": True,
         "task_send_sent_event": False,
         "worker_hijack_root_logger": False,
@@ -125,6 +128,14 @@ class CeleryWorkQueue:
 
     def dispatch_soon(self) -> None:
         self._send(TICK_DISPATCH, TICKS_QUEUE, [], expires=_TICK_EXPIRES_SECONDS)
+
+    def waiting(self, queue: str) -> int:
+        """How many messages wait in a queue. Raises `BrokerUnavailable`."""
+        try:
+            with self._app.pool.acquire(block=True, timeout=5) as connection:
+                return int(connection.default_channel.client.llen(queue))
+        except (OperationalError, RedisError, OSError) as error:
+            raise BrokerUnavailable(f"{queue} cannot be seen ({type(error).__name__})") from error
 
     def notify(self, notice_ids: Sequence[int]) -> None:
         self._send(NOTIFY_TASK, TICKS_QUEUE, [list(notice_ids)], expires=_TICK_EXPIRES_SECONDS)

@@ -20,6 +20,7 @@ from calendar import isleap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -95,6 +96,8 @@ class CycleDates:
 _USUAL: Final = CalendarPolicy()
 
 
+# Everybody who was first paid on one day shares these.
+@lru_cache(maxsize=4096)
 def cycle_dates(anchor_on: date, number: int, policy: CalendarPolicy = _USUAL) -> CycleDates:
     """The dates of cycle `number` (from 1) of a subscription first paid on `anchor_on`.
 

@@ -192,6 +192,8 @@ def closes_at(dates: CycleDates, policy: PlanPolicy) -> datetime:
     return end_of(dates.window.closes_on, policy.zone)
 
 
+# Everybody who is due on one day shares it, and croniter takes its time.
+@lru_cache(maxsize=1024)
 def first_attempt_at(dates: CycleDates, policy: PlanPolicy) -> datetime:
     """The moment of the first attempt, in UTC: the first charging slot from the first attempt day
     on. When we are late it lies in the past, which means "now".

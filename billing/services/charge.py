@@ -30,12 +30,15 @@ from billing.services.record import record
 from billing.store import attempts, events, health, installation
 from billing.store.attempts import Claim
 from billing.store.health import Permit
-from billing.store.session import Book, Transaction
+from billing.store.session import Book, Transaction, by_index
 
 _log = structlog.get_logger(__name__)
 
 # Between tries to write a record while the database is away.
 _RECORD_AGAIN_SECONDS = 0.5
+# How long the first answer of a group waits for others: most of a batch come close together, and a
+# transaction costs more than a row.
+_GATHERING_SECONDS = 0.02
 # A lease with no room to wait still lets charges start that need not.
 _NO_WAIT = timedelta(seconds=1)
 
@@ -68,10 +71,13 @@ async def charge(
     twice, late or by mistake does nothing. With a `watermark`, a database that has forgotten
     events is noticed too.
     """
-    await _watch_the_clock(book, gateway)
     # Asked first: what is committed in between can only make the book's own number higher.
     seen = {} if watermark is None else await watermark.seen()
-    batch = await _claim(book, policy, attempt_ids, seen)
+    batch = await _claim(book, policy, attempt_ids, seen, trusting=False)
+    if batch is None:
+        await _watch_the_clock(book, gateway)
+        batch = await _claim(book, policy, attempt_ids, seen, trusting=True)
+        assert batch is not None  # noqa: S101 - only a stale clock stops it
     if watermark is not None and batch.newest is not None:
         await watermark.raise_to(*batch.newest)
     answers: asyncio.Queue[Answer | None] = asyncio.Queue()
@@ -95,13 +101,23 @@ async def charge(
 
 
 async def _claim(
-    book: Book, policy: BillingPolicy, attempt_ids: Sequence[int], seen: Mapping[str, int]
-) -> _Batch:
+    book: Book,
+    policy: BillingPolicy,
+    attempt_ids: Sequence[int],
+    seen: Mapping[str, int],
+    *,
+    trusting: bool,
+) -> _Batch | None:
+    """None, and nothing claimed, when the gateway's clock was last compared with ours too long ago;
+    not when `trusting` what is known of it."""
     started = asyncio.get_running_loop().time()
     # What must fit behind the wait for a place under the ceiling.
     longest = policy.lease - policy.deadline - RECORD_BUDGET
 
-    def step(tx: Transaction) -> _Batch:
+    def step(tx: Transaction) -> _Batch | None:
+        if not trusting and health.skew_is_stale(tx.session, tx.now):
+            return None
+        by_index(tx.session)
         newest = _fenced(tx, policy, seen)
         permit = health.NONE
 
@@ -224,6 +240,8 @@ async def _record_as_they_come(
     last = False
     while not last:
         group = [await answers.get()]
+        if group[0] is not None:
+            await asyncio.sleep(_GATHERING_SECONDS)
         while not answers.empty():
             group.append(answers.get_nowait())
         last = None in group
@@ -257,12 +275,6 @@ async def _record_group(
 
 async def _watch_the_clock(book: Book, gateway: PaymentGateway) -> None:
     """Compare billing time with the gateway's `now`, every few minutes (faults.md, clock skew)."""
-
-    def stale(tx: Transaction) -> bool:
-        return health.skew_is_stale(tx.session, tx.now)
-
-    if not await asyncio.to_thread(book.run, stale):
-        return
     try:
         theirs = await gateway.moment()
     except GatewayError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from billing.domain.policy import BillingPolicy
 from billing.ports import WorkQueue
 from billing.store import attempts, health
-from billing.store.session import Book, Transaction
+from billing.store.session import Book, Transaction, by_index
 
 
 def dispatch(book: Book, queue: WorkQueue, policy: BillingPolicy) -> int:
@@ -21,6 +21,7 @@ def dispatch(book: Book, queue: WorkQueue, policy: BillingPolicy) -> int:
 
 
 def _hand_out(tx: Transaction, policy: BillingPolicy) -> list[int]:
+    by_index(tx.session)
     again_after, most = policy.dispatch_again_after, policy.max_outstanding
     free = most - attempts.outstanding(tx.session, tx.now, again_after, most)
     room = health.room(tx.session, tx.now, free, policy.ceiling)

@@ -14,7 +14,9 @@ from billing.domain.plan import closes_at, first_attempt_at, last_start
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SubscriptionStatus
 from billing.store import events
-from billing.store.session import Book, Transaction
+from billing.store import opening as opening_rows
+from billing.store.opening import Opening
+from billing.store.session import Book, Transaction, by_index
 from billing.store.tables import Attempt, Cycle, Subscription
 
 BATCH = 500
@@ -35,25 +37,30 @@ def open_cycles(book: Book, policy: BillingPolicy) -> int:
 
 
 def _open_batch(tx: Transaction, policy: BillingPolicy) -> int:
+    by_index(tx.session)
     due = _due(tx.session, tx.now)
     cycles = [(subscription, _cycle(subscription, tx.now, policy)) for subscription in due]
-    tx.session.add_all(cycle for _, cycle in cycles)
-    tx.session.flush()
-    attempts = [_first_attempt(subscription, cycle, policy) for subscription, cycle in cycles]
-    tx.session.add_all(attempts)
-    tx.session.flush()
-    for (subscription, cycle), attempt in zip(cycles, attempts, strict=True):
+    # Written by a statement for each table (`opening`); the session would write row by row.
+    tx.session.expunge_all()
+    openings = [
+        Opening(subscription, cycle, _first_attempt(subscription, cycle, policy))
+        for subscription, cycle in cycles
+    ]
+    for opening in openings:
+        move_on(opening.subscription, policy)
+    written = opening_rows.write(tx.session, openings) if openings else {}
+    for opening in openings:
+        cycle, ids = opening.cycle, written[opening.subscription.id]
         events.add(
             tx.session,
             at=tx.now,
             kind="cycle.opened",
-            subscription_id=subscription.id,
-            cycle_id=cycle.id,
-            attempt_id=attempt.id,
-            data={"cycle": cycle.number, "merchant_uid": attempt.merchant_uid},
+            subscription_id=cycle.subscription_id,
+            cycle_id=ids.cycle_id,
+            attempt_id=ids.attempt_id,
+            data={"cycle": cycle.number, "merchant_uid": opening.attempt.merchant_uid},
         )
-        move_on(subscription, policy)
-    return len(cycles)
+    return len(openings)
 
 
 def _due(session: Session, now: datetime) -> list[Subscription]:

@@ -15,11 +15,12 @@ from billing.services.answer import Answer, Result
 from billing.services.note_gateway import note_gateway
 from billing.services.recorder import Recorder
 from billing.store import attempts, events, settled
-from billing.store.session import Transaction
+from billing.store.session import Transaction, by_index
 
 
 def record(tx: Transaction, policy: BillingPolicy, answers: Sequence[Answer]) -> list[Result]:
     """Apply answers. One whose claim is not the newest any more changes nothing (fencing)."""
+    by_index(tx.session)
     approved = _plain_approvals(tx, answers)
     others = [answer.attempt_id for answer in answers if answer.attempt_id not in approved]
     rows = attempts.lock_with_cycle(tx.session, others) if others else {}
@@ -52,8 +53,8 @@ def adopt(
 
 
 def _plain_approvals(tx: Transaction, answers: Sequence[Answer]) -> Mapping[int, settled.Approved]:
-    """Settle what most answers are, approvals of claims that nothing has happened to meanwhile, by
-    one statement for all of them. It does what `Recorder` does, and a test compares the two."""
+    """Settle what most answers are, approvals of claims that nothing has happened to meanwhile, all
+    of them at once. It does what `Recorder` does, and a test compares the two."""
     told = Counter(answer.attempt_id for answer in answers)
     plain = [
         settled.Told(answer.attempt_id, answer.fence, answer.learnt.imp_uid, answer.learnt.paid_at)

@@ -46,6 +46,7 @@ class Permit:
 
 
 NONE = Permit(0, timedelta(0))
+_LOCKED = "gateway_health"
 
 
 def hold_reason(session: Session) -> str | None:
@@ -87,8 +88,13 @@ def read(session: Session) -> GatewayHealth:
 
 
 def _locked(session: Session) -> GatewayHealth:
+    """The shared row, locked until the transaction ends; asked for once in each."""
+    known: GatewayHealth | None = session.info.get(_LOCKED)
+    if known is not None:
+        return known
     query = select(GatewayHealth).with_for_update().execution_options(populate_existing=True)
-    return session.execute(query).scalar_one()
+    session.info[_LOCKED] = locked = session.execute(query).scalar_one()
+    return locked
 
 
 def is_up(health: GatewayHealth, now: datetime) -> bool:

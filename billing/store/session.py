@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TypeVar
 
 import psycopg.errors
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
@@ -28,6 +28,12 @@ _MADE_AGAIN = (
 )
 _TRIES = 5
 
+# What is left is: walk an index, and look the rest up by indexes, row for row.
+_OTHER_WAYS = ("seqscan", "bitmapscan", "hashjoin", "mergejoin", "material")
+_BY_INDEX = text(
+    "SELECT " + ", ".join(f"set_config('enable_{way}', 'off', true)" for way in _OTHER_WAYS)
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
@@ -35,6 +41,13 @@ class Transaction:
 
     session: Session
     now: datetime
+
+
+def by_index(session: Session) -> None:
+    """Keep this transaction to indexes. What charging reads is always a few rows of many, but the
+    planner does not know that of tables that have just been filled: its statistics are older, and
+    for a book of 6,000 that was imported a minute ago the due scan took 360 ms instead of 8."""
+    session.execute(_BY_INDEX)
 
 
 class Book:

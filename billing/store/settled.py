@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -41,34 +40,36 @@ class Approved:
 
 # A claim that is still the newest, of a cycle that is still open, of a subscription that needs no
 # further change. Locked in the order in which every recorder locks (`attempts.lock_with_cycle`).
-_APPROVE = text(
+_LOCK = text(
     """
-    WITH told AS (
-        SELECT * FROM jsonb_to_recordset(:rows)
-            AS (attempt_id bigint, fence bigint, imp_uid text, paid_at timestamptz)
-    ), plain AS (
-        SELECT a.id, a.cycle_id, c.subscription_id, c.number, c.month, c.amount, told.imp_uid,
-            a.merchant_uid, told.paid_at
-        FROM told
-        JOIN attempts a ON a.id = told.attempt_id
-        JOIN cycles c ON c.id = a.cycle_id
-        JOIN subscriptions s ON s.id = c.subscription_id
-        WHERE a.status = 'sending' AND a.fence = told.fence AND c.status = 'open'
-            AND s.status_reason IS DISTINCT FROM :at_risk
-        ORDER BY s.id
-        FOR UPDATE OF a, c, s
-    ), approved AS (
-        UPDATE attempts SET status = 'approved', imp_uid = plain.imp_uid, settled_at = :now,
-            dispatched_at = NULL, lease_until = NULL, ask_at = NULL
-        FROM plain WHERE attempts.id = plain.id
-    ), paid AS (
-        UPDATE cycles SET status = 'paid', reason = NULL, held = NULL, settled_at = :now,
-            paid_imp_uid = plain.imp_uid, paid_merchant_uid = plain.merchant_uid,
-            paid_at = plain.paid_at
-        FROM plain WHERE cycles.id = plain.cycle_id
-    )
-    SELECT id, cycle_id, subscription_id, number, month, amount, imp_uid, merchant_uid, paid_at
-    FROM plain
+    SELECT a.id, a.cycle_id, c.subscription_id, c.number, c.month, c.amount, a.merchant_uid
+    FROM attempts a
+    JOIN cycles c ON c.id = a.cycle_id
+    JOIN subscriptions s ON s.id = c.subscription_id
+    WHERE a.id = ANY(:ids) AND a.status = 'sending'
+        AND a.fence = (CAST(:fences AS bigint[]))[array_position(:ids, a.id)]
+        AND c.status = 'open' AND s.status_reason IS DISTINCT FROM :at_risk
+    ORDER BY s.id
+    FOR UPDATE OF a, c, s
+    """
+)
+# Values by their place in an array, not by a join: rows are found by their keys, whatever the
+# planner believes of the tables.
+_APPROVE_ATTEMPTS = text(
+    """
+    UPDATE attempts SET status = 'approved', settled_at = :now, dispatched_at = NULL,
+        lease_until = NULL, ask_at = NULL,
+        imp_uid = (CAST(:imp_uids AS text[]))[array_position(:ids, id)]
+    WHERE id = ANY(:ids)
+    """
+)
+_PAY_CYCLES = text(
+    """
+    UPDATE cycles SET status = 'paid', reason = NULL, held = NULL, settled_at = :now,
+        paid_imp_uid = (CAST(:imp_uids AS text[]))[array_position(:ids, id)],
+        paid_merchant_uid = (CAST(:merchant_uids AS text[]))[array_position(:ids, id)],
+        paid_at = (CAST(:moments AS timestamptz[]))[array_position(:ids, id)]
+    WHERE id = ANY(:ids)
     """
 )
 
@@ -76,14 +77,33 @@ _APPROVE = text(
 def approve(session: Session, now: datetime, told: Sequence[Told]) -> Mapping[int, Approved]:
     """Settle those of these attempts, at most one line for each, that are what they were when they
     were claimed; returns them by their ids. The others are left alone."""
-    rows = [
-        {
-            "attempt_id": one.attempt_id,
-            "fence": one.fence,
-            "imp_uid": one.imp_uid,
-            "paid_at": one.paid_at.isoformat(),
-        }
-        for one in told
+    of = {one.attempt_id: one for one in told}
+    fences = [one.fence for one in told]
+    locked = session.execute(_LOCK, {"ids": list(of), "fences": fences, "at_risk": CHAIN_AT_RISK})
+    approved = [
+        Approved(
+            attempt_id=row.id,
+            cycle_id=row.cycle_id,
+            subscription_id=row.subscription_id,
+            number=row.number,
+            month=row.month,
+            amount=row.amount,
+            paid_imp_uid=of[row.id].imp_uid,
+            paid_merchant_uid=row.merchant_uid,
+            paid_at=of[row.id].paid_at,
+        )
+        for row in locked
     ]
-    given = {"rows": json.dumps(rows), "now": now, "at_risk": CHAIN_AT_RISK}
-    return {row.id: Approved(*row) for row in session.execute(_APPROVE, given)}
+    if approved:
+        paid = {"now": now, "imp_uids": [one.paid_imp_uid for one in approved]}
+        session.execute(_APPROVE_ATTEMPTS, {**paid, "ids": [one.attempt_id for one in approved]})
+        session.execute(
+            _PAY_CYCLES,
+            {
+                **paid,
+                "ids": [one.cycle_id for one in approved],
+                "merchant_uids": [one.paid_merchant_uid for one in approved],
+                "moments": [one.paid_at for one in approved],
+            },
+        )
+    return {one.attempt_id: one for one in approved}

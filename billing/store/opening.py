@@ -1,0 +1,108 @@
+"""Months that begin, many at once: their cycles, first attempts, and whoever they belong to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from billing.store.tables import Attempt, Cycle, Subscription
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """One month's rows, none of them known to the session: the subscription points at its next
+    month already."""
+
+    subscription: Subscription
+    cycle: Cycle
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    cycle_id: int
+    attempt_id: int
+
+
+_CYCLE = (
+    "subscription_id",
+    "number",
+    "month",
+    "amount",
+    "due_on",
+    "opens_on",
+    "closes_on",
+    "band_opens_at",
+    "last_start_at",
+    "closes_at",
+    "status",
+    "opened_at",
+)
+_ATTEMPT = ("number", "merchant_uid", "status", "closes_at", "planned_at")
+# In the order of the rows, so that numbers rise with the order in which attempts are due.
+_OPEN = text(
+    f"""
+    INSERT INTO cycles ({", ".join(_CYCLE)})
+    SELECT {", ".join(_CYCLE)} FROM ROWS FROM (jsonb_to_recordset(:rows) AS (
+        subscription_id bigint, number bigint, month date, amount bigint, due_on date,
+        opens_on date, closes_on date, band_opens_at timestamptz, last_start_at timestamptz,
+        closes_at timestamptz, status text, opened_at timestamptz)) WITH ORDINALITY AS row
+    ORDER BY ordinality
+    RETURNING subscription_id, id
+    """  # noqa: S608 - names of columns
+)
+_TRY = text(
+    """
+    INSERT INTO attempts (cycle_id, number, merchant_uid, status, closes_at, planned_at, ready_at)
+    SELECT cycle_id, number, merchant_uid, status, closes_at, planned_at, planned_at
+    FROM ROWS FROM (jsonb_to_recordset(:rows) AS (cycle_id bigint, number bigint,
+        merchant_uid text, status text, closes_at timestamptz, planned_at timestamptz))
+        WITH ORDINALITY AS row
+    ORDER BY ordinality
+    RETURNING cycle_id, id
+    """
+)
+# Values by their place in an array, not by a join: see `settled`.
+_MOVE_ON = text(
+    """
+    UPDATE subscriptions SET
+        next_cycle = (CAST(:numbers AS bigint[]))[array_position(:ids, id)],
+        next_due_at = (CAST(:due AS timestamptz[]))[array_position(:ids, id)],
+        next_closes_at = (CAST(:closing AS timestamptz[]))[array_position(:ids, id)]
+    WHERE id = ANY(:ids)
+    """
+)
+
+
+def write(session: Session, openings: Sequence[Opening]) -> Mapping[int, Opened]:
+    """Write all of it, by one statement for each table; returns the new rows' ids by that of the
+    subscription."""
+    cycles = [{name: getattr(one.cycle, name) for name in _CYCLE} for one in openings]
+    cycle_ids = {of: made for of, made in session.execute(_OPEN, {"rows": _json(cycles)})}
+    attempts = [
+        {"cycle_id": cycle_ids[one.subscription.id]}
+        | {name: getattr(one.attempt, name) for name in _ATTEMPT}
+        for one in openings
+    ]
+    attempt_ids = {of: made for of, made in session.execute(_TRY, {"rows": _json(attempts)})}
+    subscriptions = [one.subscription for one in openings]
+    session.execute(
+        _MOVE_ON,
+        {
+            "ids": [one.id for one in subscriptions],
+            "numbers": [one.next_cycle for one in subscriptions],
+            "due": [one.next_due_at for one in subscriptions],
+            "closing": [one.next_closes_at for one in subscriptions],
+        },
+    )
+    return {of: Opened(cycle_id, attempt_ids[cycle_id]) for of, cycle_id in cycle_ids.items()}
+
+
+def _json(rows: Sequence[Mapping[str, Any]]) -> str:
+    return json.dumps(rows, default=date.isoformat)

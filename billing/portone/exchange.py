@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
+from functools import lru_cache
 from urllib.parse import quote, urlencode, urlsplit
 
 from billing import __version__
@@ -13,6 +14,7 @@ from billing.portone.transport import Transport
 from billing.ports import AccessToken
 
 _SETTING = "MAEWOL_PORTONE_API_URL"
+# All of them, and always: else aiohttp adds its own.
 _HEADERS = {
     "User-Agent": f"Maewol/{__version__}",
     "Accept": "application/json",
@@ -35,7 +37,7 @@ class Exchange:
     async def get(self, path: str, token: AccessToken, query: Mapping[str, str]) -> Answer:
         """Ask. `path` is made of `segment`s. Raises `httpx.TransportError` and `Unreadable`."""
         headers = {**_HEADERS, **_authorised(token)}
-        target = f"{self._base_url}{path}?{urlencode(query)}"
+        target = f"{self._base_url}{path}?{_encoded(tuple(query.items()))}"
         return await self._transport.send("GET", target, headers, None)
 
     async def post(self, path: str, token: AccessToken | None, body: bytes) -> Answer:
@@ -46,6 +48,12 @@ class Exchange:
     async def aclose(self) -> None:
         """Close every connection."""
         await self._transport.aclose()
+
+
+@lru_cache(maxsize=64)
+def _encoded(query: tuple[tuple[str, str], ...]) -> str:
+    """Nearly all look-ups ask for the first page of the same kind."""
+    return urlencode(query)
 
 
 def segment(field: str, text: str) -> str:

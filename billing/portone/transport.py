@@ -144,12 +144,6 @@ class AiohttpTransport:
                 # Inflating is ours (`answer`), because ours has a limit.
                 auto_decompress=False,
                 trust_env=False,
-                skip_auto_headers=(
-                    "Accept",
-                    "Accept-Encoding",
-                    "User-Agent",
-                    "Content-Type",
-                ),
                 requote_redirect_url=False,
             )
         return self._session

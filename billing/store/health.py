@@ -30,6 +30,8 @@ UNDECIDED_FOR = timedelta(minutes=4)
 # Faults.md: "a skew against the gateway's clock beyond a minute stops charging".
 MAX_SKEW = timedelta(seconds=60)
 SKEW_GOOD_FOR = timedelta(minutes=5)
+# How old what is known of answers may be before it is written anew.
+_FRESH = timedelta(seconds=1)
 # A 429 that names no time.
 SHORTEST_PAUSE = timedelta(seconds=1)
 LONGEST_PAUSE = timedelta(minutes=15)
@@ -97,6 +99,12 @@ def _locked(session: Session) -> GatewayHealth:
     return locked
 
 
+def _kept(session: Session) -> GatewayHealth:
+    """The shared row as it will stay until the transaction ends."""
+    query = select(GatewayHealth).with_for_update(read=True)
+    return session.execute(query.execution_options(populate_existing=True)).scalar_one()
+
+
 def is_up(health: GatewayHealth, now: datetime) -> bool:
     return health.failures < FAILURES_TO_OPEN
 
@@ -119,13 +127,15 @@ def reserve(
     """Take `wanted` places, or fewer, under the ceiling that all workers share.
 
     No place is given that lies more than `longest` ahead. Locks the shared row, so the transaction
-    must be short.
+    must be short; without a ceiling there are no places to share out, and claims only keep `hold`
+    waiting, not each other.
     """
-    health = _locked(session)
+    down = read(session).failures >= FAILURES_TO_OPEN
+    health = _locked(session) if ceiling.rate or down else _kept(session)
     if hold_reason(session) is not None or _skewed(health) or _is_paused(health, now):
         return NONE
     if health.failures >= FAILURES_TO_OPEN:
-        if health.open_until is not None and health.open_until > now:
+        if not down or (health.open_until is not None and health.open_until > now):
             return NONE
         wanted, health.open_until = min(wanted, 1), now + PROBE_EVERY
     else:
@@ -190,6 +200,8 @@ def note_answers(session: Session, now: datetime, *, usable: int, useless: int) 
     """
     if not usable and not useless:
         return False
+    if usable and not _news(session, now):
+        return False
     health = _locked(session)
     before = health.failures
     if usable:
@@ -204,6 +216,22 @@ def note_answers(session: Session, now: datetime, *, usable: int, useless: int) 
     return False
 
 
+def _news(session: Session, now: datetime) -> bool:
+    """Whether one more approval would change anything: where all are, workers need not queue up to
+    say so."""
+    health = read(session)
+    all_is_well = (
+        health.failures == 0
+        and health.suspicious == 0
+        and health.verdicts == Verdict.APPROVED * brake.KEPT
+        and health.last_answer_at is not None
+        and health.last_approved_at is not None
+        and abs(now - health.last_answer_at) <= _FRESH
+        and abs(now - health.last_approved_at) <= _FRESH
+    )
+    return not all_is_well
+
+
 def slow_down(session: Session, now: datetime, seconds: float) -> None:
     """The gateway asked for less (429): everyone pauses so long, and goes on at half the pace."""
     health = _locked(session)
@@ -215,6 +243,8 @@ def slow_down(session: Session, now: datetime, seconds: float) -> None:
 def note_verdicts(session: Session, now: datetime, verdicts: Sequence[Verdict]) -> str | None:
     """Keep what answers say about us; why all charging must stop, or None."""
     if not verdicts:
+        return None
+    if set(verdicts) == {Verdict.APPROVED} and not _news(session, now):
         return None
     health = _locked(session)
     health.verdicts = brake.with_new(health.verdicts, verdicts)

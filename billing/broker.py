@@ -41,7 +41,7 @@ TICK_WEBHOOKS = "maewol.tick.webhooks"
 TICK_RECONCILE = "maewol.tick.reconcile"
 
 # Tasks at a time in one process; each waits for the gateway with a batch of charges.
-CONCURRENCY = 8
+CONCURRENCY = 6
 
 # A tick that nobody ran is worth nothing when the next one is there.
 _TICK_EXPIRES_SECONDS = 300

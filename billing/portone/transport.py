@@ -70,10 +70,13 @@ class HttpxTransport:
     ) -> Answer:
         request = httpx.Request(method, url, headers=headers, content=body)
         response = await self._carrier.handle_async_request(request)
+        stream = response.stream
+        if not isinstance(stream, httpx.AsyncByteStream):
+            raise TypeError("an asynchronous transport is needed")
         try:
-            return await read(response.status_code, response.headers, response.aiter_raw())
+            return await read(response.status_code, response.headers, stream)
         finally:
-            await response.aclose()
+            await stream.aclose()
 
     async def aclose(self) -> None:
         await self._carrier.aclose()

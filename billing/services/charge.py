@@ -38,7 +38,7 @@ _log = structlog.get_logger(__name__)
 _RECORD_AGAIN_SECONDS = 0.5
 # How long the first answer of a group waits for others: most of a batch come close together, and a
 # transaction costs more than a row.
-_GATHERING_SECONDS = 0.02
+_GATHERING_SECONDS = 0.25
 # A lease with no room to wait still lets charges start that need not.
 _NO_WAIT = timedelta(seconds=1)
 

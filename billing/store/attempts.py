@@ -204,7 +204,8 @@ _CLAIMED = (
 def _claims(session: Session, attempt_ids: Sequence[int]) -> Sequence[Claim]:
     rows = session.execute(_CLAIMED.where(Attempt.id == _any(attempt_ids))).all()
     # A first attempt has no brothers: most of them are that.
-    siblings = merchant_uids_of(session, [row.cycle_id for row in rows if row.number > 1])
+    retried = [row.cycle_id for row in rows if row.number > 1]
+    siblings = merchant_uids_of(session, retried) if retried else {}
     return [_as_claim(row, siblings.get(row.cycle_id, ())) for row in rows]
 
 

@@ -8,10 +8,12 @@ until a person has looked (reliability D7).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import select, text, update
+from sqlalchemy import Connection, Engine, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -27,6 +29,9 @@ _WHERE = text(
         substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)
     """
 )
+
+
+_READABLE: WeakKeyDictionary[Engine | Connection, bool] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +60,34 @@ def key(session: Session, derive: Callable[[], bytes]) -> bytes:
 
 def stored_key(session: Session) -> bytes:
     """The key of a book that has subscriptions, and therefore has one; empty otherwise."""
-    return session.execute(select(Installation.key)).scalar_one() or b""
+    return _row(session).key or b""
+
+
+def _row(session: Session) -> Installation:
+    """The one row, as this transaction has first read it."""
+    row = session.get(Installation, 1)
+    assert row is not None  # noqa: S101 - the migration made it
+    return row
 
 
 def identity(session: Session, store: str | None) -> Identity:
     """Where this book is now, and for which store we are about to charge."""
+    # Where it was readable once, it is, and the savepoint is left out.
+    readable = _READABLE.get(session.get_bind(), False)
     try:
-        with session.begin_nested():
+        with contextlib.nullcontext() if readable else session.begin_nested():
             database, timeline = session.execute(_WHERE).one()
     except DBAPIError:
+        if _READABLE.pop(session.get_bind(), False):
+            raise
         return Identity(None, None, store)
+    _READABLE[session.get_bind()] = True
     return Identity(database, timeline, store)
 
 
 def fence(session: Session, here: Identity) -> str | None:
     """Why nothing may be charged from here, or None. The first charge of a book sets its fence."""
-    row = session.execute(select(Installation)).scalar_one()
+    row = _row(session)
     known = Identity(row.system_identifier, row.timeline, row.imp_key_fingerprint)
     if known == here:
         return None

@@ -105,4 +105,9 @@ def write(session: Session, openings: Sequence[Opening]) -> Mapping[int, Opened]
 
 
 def _json(rows: Sequence[Mapping[str, Any]]) -> str:
-    return json.dumps(rows, default=date.isoformat)
+    return json.dumps(rows, default=_text)
+
+
+def _text(value: date) -> str:
+    # Its own `isoformat`: that of `date` would leave out the time of a datetime.
+    return value.isoformat()

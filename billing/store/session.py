@@ -31,7 +31,8 @@ _TRIES = 5
 # What is left is: walk an index, and look the rest up by indexes, row for row.
 _OTHER_WAYS = ("seqscan", "bitmapscan", "hashjoin", "mergejoin", "material")
 _BY_INDEX = text(
-    "SELECT " + ", ".join(f"set_config('enable_{way}', 'off', true)" for way in _OTHER_WAYS)
+    "SELECT set_config('plan_cache_mode', 'force_generic_plan', true), "
+    + ", ".join(f"set_config('enable_{way}', 'off', true)" for way in _OTHER_WAYS)
 )
 
 

@@ -9,6 +9,7 @@ record    as answers come in, several in one transaction
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,9 +37,8 @@ _log = structlog.get_logger(__name__)
 
 # Between tries to write a record while the database is away.
 _RECORD_AGAIN_SECONDS = 0.5
-# How long the first answer of a group waits for others: most of a batch come close together, and a
-# transaction costs more than a row.
-_GATHERING_SECONDS = 0.25
+# How long the first answer of a group waits for the others of its batch.
+_GATHERING_SECONDS = 0.1
 # A lease with no room to wait still lets charges start that need not.
 _NO_WAIT = timedelta(seconds=1)
 
@@ -237,18 +237,25 @@ async def _record_as_they_come(
 ) -> Counter[Result]:
     """Write answers down soon after they come; those that wait together share a transaction."""
     tally: Counter[Result] = Counter()
-    last = False
-    while not last:
-        group = [await answers.get()]
-        if group[0] is not None:
-            await asyncio.sleep(_GATHERING_SECONDS)
-        while not answers.empty():
-            group.append(answers.get_nowait())
-        last = None in group
+    left = len(batch.claims)
+    while left > 0:
+        group = await _gathered(answers, left)
         known = [answer for answer in group if answer is not None]
         if known:
             tally.update(await _record_group(book, policy, batch.lease_ends, known))
+        # None: no more will come.
+        left = 0 if None in group else left - len(known)
     return tally
+
+
+async def _gathered(answers: asyncio.Queue[Answer | None], at_most: int) -> Sequence[Answer | None]:
+    """The next answer, and those that come soon after it: a transaction costs more than a row."""
+    group = [await answers.get()]
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_GATHERING_SECONDS):
+            while len(group) < at_most and group[-1] is not None:
+                group.append(await answers.get())
+    return group
 
 
 async def _record_group(

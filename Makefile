@@ -1,6 +1,6 @@
 # Needs git, make and Python 3.11 or newer with venv. Every target sets up what it needs, once.
 # Kept to what GNU make 3.81 (macOS) knows.
-.PHONY: help setup demo test simulate simulate-points planted mutate chaos chaos-points fuzz check format audit lock clean
+.PHONY: help setup demo test simulate simulate-points planted mutate chaos chaos-points fuzz bench check format audit lock clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -47,6 +47,9 @@ SECONDS := 20
 fuzz: setup ## hostile bytes, guided by coverage, SECONDS=n for each target (Python 3.11)
 	@test -d .fuzz || $(BIN)/python -m pip install --quiet --target .fuzz atheris==3.0.0
 	@PYTHONPATH=.fuzz $(BIN)/python -m tests.fuzz $(SECONDS) $(ARGS)
+
+bench: setup ## charges per second through everything, beside a bare loop and a plain script
+	@$(BIN)/python benchmarks/pipeline.py $(ARGS)
 
 check: setup ## format, lint, types, import rules, dependency audit
 	$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""Charges per second through the whole product, beside a bare loop and beside a plain Celery script.
+"""Charges per second through the whole product, beside a bare loop and a plain Celery script.
 
     python benchmarks/pipeline.py [--charges 12000] [--delays-ms 50,300] [--processes 1,2]
 
@@ -132,8 +132,8 @@ def _script(delay: int, charges: int) -> Seen:
         os.environ.update(env)
         with psycopg.connect(plain, autocommit=True) as connection:
             connection.execute(
-                "CREATE TABLE script_payments (id bigserial PRIMARY KEY, customer_uid text NOT NULL,"
-                " imp_uid text NOT NULL, status text NOT NULL, amount bigint NOT NULL,"
+                "CREATE TABLE script_payments (id bigserial PRIMARY KEY,"
+                " customer_uid text NOT NULL, imp_uid text NOT NULL, status text NOT NULL, amount bigint NOT NULL,"
                 " at timestamptz NOT NULL DEFAULT now())"
             )
             _enqueue(broker, charges)
@@ -152,7 +152,7 @@ def _script(delay: int, charges: int) -> Seen:
                         "--without-gossip",
                         "--without-mingle",
                         env=env,
-                    )  # fmt: skip
+                    )
                 )
             recorded = _wait(connection, "SELECT count(*) FROM script_payments", charges)
         return _seen(url, recorded)
@@ -197,7 +197,7 @@ def _maewol(delay: int, charges: int, processes: int) -> Seen:
                         "-n",
                         f"charges{number}@%h",
                         env=env,
-                    )  # fmt: skip
+                    )
                 )
             stack.enter_context(
                 _process(

@@ -152,24 +152,17 @@ async def httpx_aiohttp_package(url: str, width: int) -> AsyncIterator[Post]:
 
 
 @asynccontextmanager
-async def our_transport_in_httpx(url: str, width: int) -> AsyncIterator[Post]:
-    transport = _our_transport(width)
-    async with httpx.AsyncClient(transport=transport, timeout=60, trust_env=False) as client:
-        yield _through([client], url)
-
-
-@asynccontextmanager
 async def our_transport_alone(url: str, width: int) -> AsyncIterator[Post]:
-    target = httpx.URL(url + "/again")
     headers = {"Content-Type": "application/json", "Authorization": "Bearer t"}
-    async with _our_transport(width) as transport:
+    transport = _our_transport(width)
 
-        async def post(_: int) -> None:
-            request = httpx.Request("POST", target, headers=headers, content=CONTENT)
-            response = await transport.handle_async_request(request)
-            json.loads(await response.aread())
+    async def post(_: int) -> None:
+        json.loads((await transport.send("POST", url + "/again", headers, CONTENT)).body)
 
+    try:
         yield post
+    finally:
+        await transport.aclose()
 
 
 @asynccontextmanager
@@ -234,7 +227,6 @@ CLIENTS = {
     "httpx, one pool": httpx_pool,
     "httpx, pools of 5": httpx_small_pools,
     "httpx + httpx-aiohttp": httpx_aiohttp_package,
-    "httpx + our transport": our_transport_in_httpx,
     "our transport alone": our_transport_alone,
     "raw aiohttp (ceiling)": raw_aiohttp,
     "PortOneClient.charge": portone_client,

@@ -133,8 +133,8 @@ def _script(delay: int, charges: int) -> Seen:
         with psycopg.connect(plain, autocommit=True) as connection:
             connection.execute(
                 "CREATE TABLE script_payments (id bigserial PRIMARY KEY,"
-                " customer_uid text NOT NULL, imp_uid text NOT NULL, status text NOT NULL, amount bigint NOT NULL,"
-                " at timestamptz NOT NULL DEFAULT now())"
+                " customer_uid text NOT NULL, imp_uid text NOT NULL, status text NOT NULL,"
+                " amount bigint NOT NULL, at timestamptz NOT NULL DEFAULT now())"
             )
             _enqueue(broker, charges)
             threads = SCRIPT_THREADS.get(delay, 32)

@@ -53,7 +53,8 @@ def _close_batch(tx: Transaction, policy: BillingPolicy) -> int:
         .limit(BATCH)
         .with_for_update(skip_locked=True)
     ).all()
-    _end_all(tx, [(cycle, subscription) for cycle, subscription in rows])
+    ended = [(cycle, subscription) for cycle, subscription in rows]
+    _end_all(tx, sorted(ended, key=lambda one: (one[0].closes_at, one[0].id)))
     return len(rows)
 
 
@@ -177,7 +178,7 @@ def _skip_paused(tx: Transaction, policy: BillingPolicy) -> int:
         .with_for_update(skip_locked=True)
     ).scalars()
     passed = []
-    for subscription in list(rows):
+    for subscription in sorted(rows, key=lambda one: (one.next_closes_at, one.id)):
         dates = cycle_dates(subscription.anchor_on, subscription.next_cycle, policy.plan.calendar)
         cycle = new_cycle(subscription, dates, tx.now, policy)
         tx.session.add(cycle)
@@ -210,7 +211,7 @@ def _warn_closing_soon(tx: Transaction, policy: BillingPolicy) -> None:
         .limit(BATCH)
         .with_for_update(skip_locked=True)
     ).scalars()
-    cycles = rows.all()
+    cycles = sorted(rows, key=lambda one: (one.closes_at, one.id))
     tried = attempts.of_cycles(tx.session, [cycle.id for cycle in cycles])
     for cycle in cycles:
         cycle.closing_soon_at = tx.now

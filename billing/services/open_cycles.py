@@ -79,7 +79,9 @@ def _due(session: Session, now: datetime) -> list[Subscription]:
         .limit(BATCH)
         .with_for_update(of=Subscription, skip_locked=True)
     )
-    return list(session.execute(query).scalars())
+    # Equal ones come as they lie in the table; in order, a simulation is the same run twice.
+    found = session.execute(query).scalars()
+    return sorted(found, key=lambda one: (one.next_due_at, one.id))
 
 
 def _cycle(subscription: Subscription, now: datetime, policy: BillingPolicy) -> Cycle:

@@ -278,19 +278,20 @@ def expired(session: Session, now: datetime, limit: int) -> Sequence[tuple[Attem
         .limit(limit)
         .with_for_update(of=Attempt, skip_locked=True)
     )
-    return [(row[0], row[1]) for row in rows]
+    found = [(attempt, subscription_id) for attempt, subscription_id in rows]
+    return sorted(found, key=lambda one: (one[0].lease_until, one[0].id))
 
 
 def take_to_ask(session: Session, now: datetime, again_at: datetime, limit: int) -> Sequence[int]:
     """Unknown attempts that should be asked about now; each is put off until `again_at`."""
     asking = (
-        select(Attempt.id)
+        select(Attempt.ask_at, Attempt.id)
         .where(Attempt.status == AttemptStatus.UNKNOWN, Attempt.ask_at <= now)
         .order_by(Attempt.ask_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    ids = list(session.execute(asking).scalars())
+    ids = [one for _, one in sorted(session.execute(asking).tuples())]
     if ids:
         session.execute(update(Attempt).where(Attempt.id.in_(ids)).values(ask_at=again_at))
     return ids

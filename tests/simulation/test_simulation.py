@@ -6,12 +6,15 @@ import json
 import random
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, create_engine, text
 
 from billing.domain.calendar import SEOUL
 from billing.settings import Settings
@@ -49,6 +52,43 @@ def test_a_seed_is_one_run_bit_for_bit(engine: Engine) -> None:
     other = simulate(replace(scenario, twist=1), engine, settings=Settings.load())
     assert first.digest == second.digest
     assert first.digest != other.digest
+
+
+@contextmanager
+def housekeeping(engine: Engine) -> Iterator[None]:
+    """What PostgreSQL does at moments of its own, and more: old snapshots that keep dead rows where
+    they are, and vacuums that make room for new ones."""
+    over = threading.Event()
+
+    def work() -> None:
+        turn = random.Random(1)
+        free = create_engine(engine.url, isolation_level="AUTOCOMMIT")
+        with free.connect() as sweeping, engine.connect() as reading:
+            while not over.is_set():
+                with reading.begin():
+                    reading.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+                    reading.execute(text("SELECT count(*) FROM attempts"))
+                    over.wait(turn.uniform(0, 0.3))
+                sweeping.execute(text("VACUUM (TRUNCATE false) subscriptions, cycles, attempts"))
+                over.wait(turn.uniform(0, 0.1))
+        free.dispose()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        yield
+    finally:
+        over.set()
+        worker.join()
+
+
+@pytest.mark.timeout(300)
+def test_where_the_database_keeps_its_rows_does_not_matter(engine: Engine) -> None:
+    scenario = replace(SMALL, seed=22, subscribers=12, months=0.4)
+    quiet = simulate(scenario, engine, settings=Settings.load())
+    with housekeeping(engine):
+        disturbed = simulate(scenario, engine, settings=Settings.load())
+    assert quiet.digest == disturbed.digest
 
 
 @pytest.mark.timeout(600)

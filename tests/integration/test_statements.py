@@ -1,0 +1,63 @@
+"""What many charges cost the database: statements are counted, not seconds, so a machine that is
+busy makes no difference. A change that goes back to one statement for each row shows here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from billing.domain.policy import BillingPolicy
+from billing.services.dispatch import dispatch
+from billing.services.open_cycles import open_cycles
+from billing.store.session import Book
+from tests.conftest import MovedClock
+from tests.world import World
+
+MANY = 50
+
+
+@dataclass
+class Counted:
+    statements: int = 0
+
+
+@contextmanager
+def counting(world: World) -> Iterator[Counted]:
+    """Statements sent meanwhile; one with many sets of values counts as many."""
+    counted, engine = Counted(), world.book._engine
+
+    def count(*arguments: Any) -> None:
+        *_, parameters, _context, executemany = arguments
+        counted.statements += len(parameters) if executemany else 1
+
+    event.listen(engine, "before_cursor_execute", count)
+    try:
+        yield counted
+    finally:
+        event.remove(engine, "before_cursor_execute", count)
+
+
+@pytest.fixture
+def many(book: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock) -> World:
+    world = World(book, make_policy(charges_per_second=0, canary_charges=0), clock)
+    world.enrol(*(f"customer-{number}" for number in range(MANY)))
+    return world
+
+
+def test_a_batch_costs_a_few_statements_however_large_it_is(many: World) -> None:
+    with counting(many) as opening:
+        assert open_cycles(many.book, many.policy) == MANY
+    assert opening.statements <= 10
+    with counting(many) as handing_out:
+        assert dispatch(many.book, many, many.policy) == MANY
+    assert handing_out.statements <= 10
+    with counting(many) as charging:
+        many.work()
+    assert many.statuses("cycles") == {"paid": MANY}
+    # One claim; answers may come in a few groups.
+    assert charging.statements <= 40

@@ -51,7 +51,9 @@ def key(session: Session, derive: Callable[[], bytes]) -> bytes:
     """
     if known := stored_key(session):
         return known
-    row = session.execute(select(Installation).with_for_update()).scalar_one()
+    # Anew: another may have written it since this transaction first looked.
+    query = select(Installation).with_for_update().execution_options(populate_existing=True)
+    row = session.execute(query).scalar_one()
     if row.key is None:
         row.key = derive()
         session.flush()

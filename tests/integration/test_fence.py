@@ -12,6 +12,7 @@ from billing.domain.policy import BillingPolicy
 from billing.services.answer import Result
 from billing.services.hold import hold, release
 from billing.services.invariants import broken
+from billing.store import installation
 from billing.store.session import Book
 from tests.builders import execute, query
 from tests.conftest import MovedClock
@@ -158,6 +159,14 @@ def test_the_fence_is_set_by_the_first_charge(world: World) -> None:
     assert len(timeline) == 8
     assert store
     assert "store-1" not in store
+
+
+def test_two_who_make_the_key_at_once_have_one(book: Book) -> None:
+    with book.transaction() as late:
+        assert installation.stored_key(late.session) == b""
+        with book.transaction() as early:
+            assert installation.key(early.session, lambda: b"the first") == b"the first"
+        assert installation.key(late.session, lambda: b"the second") == b"the first"
 
 
 class _Redis:

@@ -21,7 +21,7 @@ from billing.domain.declines import DeclineTable
 from billing.domain.errors import InvalidSetting
 from billing.domain.policy import BillingPolicy
 from billing.embedded import running
-from billing.ports import TokenStore
+from billing.ports import CallMeter, TokenStore
 from billing.settings import Settings
 from billing.store.session import Book, create_book_engine
 
@@ -105,7 +105,10 @@ def house(
 
 @contextlib.asynccontextmanager
 async def gateway(
-    settings: Settings, tokens: TokenStore | None = None, broker_url: str | None = None
+    settings: Settings,
+    tokens: TokenStore | None = None,
+    broker_url: str | None = None,
+    meter: CallMeter | None = None,
 ) -> AsyncIterator[PortOneClient]:
     """A client of the gateway, for one event loop. Raises `InvalidSetting` without credentials."""
     key, secret = settings.portone_imp_key, settings.portone_imp_secret
@@ -130,6 +133,7 @@ async def gateway(
         include_sandbox=settings.include_sandbox,
         # Every charge of every task of a process may be on its way at once.
         max_connections=max(100, settings.charge_batch * CONCURRENCY),
+        meter=meter,
     )
     try:
         yield client

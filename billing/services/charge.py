@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from billing import trail
 from billing.domain.errors import GatewayError, GatewayRefused
 from billing.domain.finding import Finding, Nothing
 from billing.domain.outcome import NotSent, Outcome, Unknown
@@ -80,6 +81,8 @@ async def charge(
         assert batch is not None  # noqa: S101 - only a stale clock stops it
     if watermark is not None and batch.newest is not None:
         await watermark.raise_to(*batch.newest)
+    if batch.claims:
+        _log.info("claimed", attempts=[claim.attempt_id for claim in batch.claims])
     answers: asyncio.Queue[Answer | None] = asyncio.Queue()
     recorder = asyncio.create_task(_record_as_they_come(book, policy, batch, answers))
     try:
@@ -100,6 +103,7 @@ async def charge(
     return tally
 
 
+@trail.spanned("claim")
 async def _claim(
     book: Book,
     policy: BillingPolicy,
@@ -137,7 +141,11 @@ async def _claim(
                 subscription_id=claim.subscription_id,
                 cycle_id=claim.cycle_id,
                 attempt_id=claim.attempt_id,
-                data={"merchant_uid": claim.request.merchant_uid, "fence": claim.fence},
+                data={
+                    "merchant_uid": claim.request.merchant_uid,
+                    "fence": claim.fence,
+                    **trail.mark(),
+                },
             )
         return _Batch(
             claims=claims,
@@ -258,6 +266,7 @@ async def _gathered(answers: asyncio.Queue[Answer | None], at_most: int) -> Sequ
     return group
 
 
+@trail.spanned("record")
 async def _record_group(
     book: Book, policy: BillingPolicy, lease_ends: float, group: Sequence[Answer]
 ) -> Sequence[Result]:
@@ -268,7 +277,9 @@ async def _record_group(
     loop = asyncio.get_running_loop()
     while True:
         try:
-            return await asyncio.to_thread(book.run, lambda tx: record(tx, policy, group))
+            results = await asyncio.to_thread(book.run, lambda tx: record(tx, policy, group))
+            _log.info("recorded", counts=Counter(map(str, results)))
+            return results
         except Exception as error:
             if len(group) > 1:
                 parts = [await _record_group(book, policy, lease_ends, [one]) for one in group]

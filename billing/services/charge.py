@@ -250,7 +250,9 @@ async def _record_as_they_come(
         group = await _gathered(answers, left)
         known = [answer for answer in group if answer is not None]
         if known:
-            tally.update(await _record_group(book, policy, batch.lease_ends, known))
+            results = Counter(await _record_group(book, policy, batch.lease_ends, known))
+            _log.info("recorded", counts={str(result): count for result, count in results.items()})
+            tally += results
         # None: no more will come.
         left = 0 if None in group else left - len(known)
     return tally
@@ -277,9 +279,7 @@ async def _record_group(
     loop = asyncio.get_running_loop()
     while True:
         try:
-            results = await asyncio.to_thread(book.run, lambda tx: record(tx, policy, group))
-            _log.info("recorded", counts=Counter(map(str, results)))
-            return results
+            return await asyncio.to_thread(book.run, lambda tx: record(tx, policy, group))
         except Exception as error:
             if len(group) > 1:
                 parts = [await _record_group(book, policy, lease_ends, [one]) for one in group]

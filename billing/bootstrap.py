@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from celery import Celery
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from sqlalchemy import Engine
 
 from billing import clock
@@ -101,6 +104,14 @@ def house(
         finally:
             celery.close()
             book.close()
+
+
+def quick_redis(broker_url: str) -> Redis:
+    """A client of the broker's server, for any thread. It tries once, for two seconds: whoever asks
+    can do without the answer."""
+    return Redis.from_url(
+        broker_url, socket_timeout=2, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0)
+    )
 
 
 @contextlib.asynccontextmanager

@@ -17,7 +17,7 @@ from celery import Celery, signals
 from sqlalchemy.exc import SQLAlchemyError
 
 from billing import carrying, clock, flower, liveness, logs, telemetry
-from billing.bootstrap import House, gateway, house, notifier
+from billing.bootstrap import House, gateway, house, notifier, quick_redis
 from billing.broker import RedisWatermark
 from billing.domain.errors import BillingError, InvalidSetting, SchemaTooOld
 from billing.meter import CallCounter, sharing
@@ -55,7 +55,7 @@ class Daemon:
     def _gateway(self) -> PortOneClient:
         calls, broker_url = CallCounter(), self.house.broker_url
         # Entered first, left last: what the last request took is still told.
-        self._exits.enter_context(sharing(calls, broker_url))
+        self._exits.enter_context(sharing(calls, quick_redis(broker_url)))
         client = gateway(self.settings, broker_url=broker_url, meter=calls)
         return self._exits.enter_context(self._portal.wrap_async_context_manager(client))
 

@@ -19,9 +19,7 @@ from datetime import datetime
 from typing import Any
 
 from redis import Redis
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from billing.broker import CHARGES_QUEUE, TICKS_QUEUE, TOKEN_KEY, token_fetched_at
 
@@ -84,10 +82,8 @@ class CallCounter:
 class Shared:
     """What all processes share in the broker's server: the sums, and what else it can tell."""
 
-    def __init__(self, broker_url: str) -> None:
-        self._redis: Redis = Redis.from_url(
-            broker_url, socket_timeout=2, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0)
-        )
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
 
     def add(self, counted: Mapping[tuple[str, str], Calls]) -> None:
         """Add to the sums. Raises `RedisError`, `OSError`."""
@@ -125,16 +121,13 @@ class Shared:
         """How many messages wait in each queue. Raises `RedisError`, `OSError`."""
         return {queue: self._redis.llen(queue) for queue in (CHARGES_QUEUE, TICKS_QUEUE)}
 
-    def close(self) -> None:
-        self._redis.close()
-
 
 @contextlib.contextmanager
 def sharing(
-    counter: CallCounter, broker_url: str, every: float = SHARE_EVERY_SECONDS
+    counter: CallCounter, redis: Redis, every: float = SHARE_EVERY_SECONDS
 ) -> Iterator[None]:
     """Pass on what is counted, every so many seconds and at the end, from a thread of its own."""
-    shared, over = Shared(broker_url), threading.Event()
+    shared, over = Shared(redis), threading.Event()
 
     def share() -> None:
         if taken := counter.take():
@@ -155,4 +148,4 @@ def sharing(
         over.set()
         thread.join()
         share()
-        shared.close()
+        redis.close()

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from fastapi import FastAPI
 
 import billing
-from billing.bootstrap import House, gateway
+from billing.bootstrap import House, gateway, quick_redis
 from billing.meter import CallCounter, sharing
 from billing.ports import PaymentGateway
 from billing.web import console, health, metrics, problems, webhooks
@@ -32,7 +32,7 @@ def create_app(house: House, connect: Connect | None = None) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        with sharing(calls, broker_url):
+        with sharing(calls, quick_redis(broker_url)):
             async with edge.open():
                 yield
 

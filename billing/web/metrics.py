@@ -28,6 +28,7 @@ from starlette.responses import Response
 
 import billing
 from billing import clock
+from billing.bootstrap import quick_redis
 from billing.meter import SECONDS as CALL_SECONDS
 from billing.meter import Calls, Shared
 from billing.services.measure import Gateway, Measured, measure, newest_line
@@ -64,7 +65,7 @@ class BookCollector(Collector):
 
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
-        self._shared = Shared(edge.house.broker_url)
+        self._shared = Shared(quick_redis(edge.house.broker_url))
         self._lock = threading.Lock()
         self._after = self._newest = newest_line(edge.book)
         self._lines: Counter[tuple[str, str]] = Counter()

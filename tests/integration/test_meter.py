@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from redis import Redis
 
+from billing.bootstrap import quick_redis
 from billing.broker import RedisTokenStore
 from billing.embedded import Servers
 from billing.meter import SECONDS, CallCounter, Calls, Shared, sharing
@@ -28,17 +29,14 @@ def url(servers: Servers) -> Iterator[str]:
 
 
 def of(url: str) -> dict[tuple[str, str], Calls]:
-    shared = Shared(url)
-    try:
-        return shared.calls()
-    finally:
-        shared.close()
+    with quick_redis(url) as redis:
+        return Shared(redis).calls()
 
 
 def test_what_processes_count_adds_up(url: str) -> None:
     for _ in range(2):
         counter = CallCounter()
-        with sharing(counter, url, every=60):
+        with sharing(counter, quick_redis(url), every=60):
             counter.note("charge", "2xx", 0.3)
             counter.note("charge", "2xx", 999)
             counter.note("lookup", "not_connected", 0.0)
@@ -52,7 +50,7 @@ def test_what_processes_count_adds_up(url: str) -> None:
 
 def test_it_is_shared_while_work_goes_on(url: str) -> None:
     counter = CallCounter()
-    with sharing(counter, url, every=0.01):
+    with sharing(counter, quick_redis(url), every=0.01):
         counter.note("token", "2xx", 0.1)
         for _ in range(3000):
             if of(url):
@@ -62,9 +60,9 @@ def test_it_is_shared_while_work_goes_on(url: str) -> None:
 
 def test_what_cannot_be_passed_on_is_kept(url: str) -> None:
     counter = CallCounter()
-    with sharing(counter, AWAY, every=60):
+    with sharing(counter, quick_redis(AWAY), every=60):
         counter.note("charge", "5xx", 1.0)
-    with sharing(counter, url, every=60):
+    with sharing(counter, quick_redis(url), every=60):
         counter.note("charge", "5xx", 1.0)
     assert of(url)["charge", "5xx"].classes[SECONDS.index(1.0)] == 2
 
@@ -89,14 +87,14 @@ async def _share_a_token(url: str) -> None:
 
 @pytest.mark.anyio
 async def test_the_token_tells_when_it_was_fetched_and_queues_how_long_they_are(url: str) -> None:
-    shared = Shared(url)
+    redis = quick_redis(url)
+    shared = Shared(redis)
     assert shared.token_fetched_at() is None
     await _share_a_token(url)
     assert shared.token_fetched_at() == NOW
     assert shared.waiting() == {"charges": 0, "ticks": 0}
-    with Redis.from_url(url) as redis:
-        redis.set("maewol:portone:token", "garbage")
-        redis.lpush("charges", "one", "two")
+    redis.set("maewol:portone:token", "garbage")
+    redis.lpush("charges", "one", "two")
     assert shared.token_fetched_at() is None
     assert shared.waiting()["charges"] == 2
-    shared.close()
+    redis.close()

@@ -291,7 +291,7 @@ def take_to_ask(session: Session, now: datetime, again_at: datetime, limit: int)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    ids = [one for _, one in sorted(session.execute(asking).tuples())]
+    ids = [one for _, one in sorted(session.execute(asking).all())]
     if ids:
         session.execute(update(Attempt).where(Attempt.id.in_(ids)).values(ask_at=again_at))
     return ids

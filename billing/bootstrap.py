@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from celery import Celery
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from sqlalchemy import Engine
 
 from billing import clock
@@ -21,7 +24,7 @@ from billing.domain.declines import DeclineTable
 from billing.domain.errors import InvalidSetting
 from billing.domain.policy import BillingPolicy
 from billing.embedded import running
-from billing.ports import TokenStore
+from billing.ports import CallMeter, TokenStore
 from billing.settings import Settings
 from billing.store.session import Book, create_book_engine
 
@@ -103,9 +106,20 @@ def house(
             book.close()
 
 
+def quick_redis(broker_url: str) -> Redis:
+    """A client of the broker's server, for any thread. It tries once, for two seconds: whoever asks
+    can do without the answer."""
+    return Redis.from_url(
+        broker_url, socket_timeout=2, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0)
+    )
+
+
 @contextlib.asynccontextmanager
 async def gateway(
-    settings: Settings, tokens: TokenStore | None = None, broker_url: str | None = None
+    settings: Settings,
+    tokens: TokenStore | None = None,
+    broker_url: str | None = None,
+    meter: CallMeter | None = None,
 ) -> AsyncIterator[PortOneClient]:
     """A client of the gateway, for one event loop. Raises `InvalidSetting` without credentials."""
     key, secret = settings.portone_imp_key, settings.portone_imp_secret
@@ -130,6 +144,7 @@ async def gateway(
         include_sandbox=settings.include_sandbox,
         # Every charge of every task of a process may be on its way at once.
         max_connections=max(100, settings.charge_batch * CONCURRENCY),
+        meter=meter,
     )
     try:
         yield client

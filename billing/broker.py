@@ -47,7 +47,7 @@ CONCURRENCY = 6
 _TICK_EXPIRES_SECONDS = 300
 # More than any message of ours carries; a longer list was not made by us.
 _MOST_IDS = 500
-_TOKEN_KEY = "maewol:portone:token"  # noqa: S105 - a key's name
+TOKEN_KEY = "maewol:portone:token"  # noqa: S105 - a key's name
 _WATERMARKS = "maewol:highest-event"
 _TOKEN_LOCK = "maewol:portone:token:lock"  # noqa: S105
 # A fetch that takes longer is given up; then another worker may try.
@@ -163,7 +163,7 @@ class RedisTokenStore:
 
     async def get(self) -> AccessToken | None:
         try:
-            kept = await self._redis.get(_TOKEN_KEY)
+            kept = await self._redis.get(TOKEN_KEY)
             return None if kept is None else _token(kept)
         except (RedisError, OSError, ValueError, KeyError, TypeError):
             return None
@@ -178,10 +178,11 @@ class RedisTokenStore:
                 "value": token.value,
                 "expires_at": token.expires_at.isoformat(),
                 "clock_offset": token.clock_offset.total_seconds(),
+                "fetched_at": self._now().isoformat(),
             }
         )
         try:
-            await self._redis.set(_TOKEN_KEY, text, ex=seconds)
+            await self._redis.set(TOKEN_KEY, text, ex=seconds)
         except (RedisError, OSError):
             return
 
@@ -189,7 +190,7 @@ class RedisTokenStore:
         kept = await self.get()
         if kept is not None and kept.value == value:
             try:
-                await self._redis.delete(_TOKEN_KEY)
+                await self._redis.delete(TOKEN_KEY)
             except (RedisError, OSError):
                 return
 
@@ -236,6 +237,14 @@ class RedisWatermark:
 
     async def aclose(self) -> None:
         await self._redis.aclose()
+
+
+def token_fetched_at(kept: bytes | str) -> datetime | None:
+    """When the token that is kept under `TOKEN_KEY` was fetched; None where that is not known."""
+    try:
+        return datetime.fromisoformat(json.loads(kept)["fetched_at"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _token(kept: bytes | str) -> AccessToken:

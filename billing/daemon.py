@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import sys
 import threading
 from collections.abc import Awaitable, Callable
@@ -15,10 +16,11 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from celery import Celery, signals
 from sqlalchemy.exc import SQLAlchemyError
 
-from billing import liveness, logs
-from billing.bootstrap import House, gateway, house, notifier
+from billing import carrying, clock, flower, liveness, logs, telemetry
+from billing.bootstrap import House, gateway, house, notifier, quick_redis
 from billing.broker import RedisWatermark
 from billing.domain.errors import BillingError, InvalidSetting, SchemaTooOld
+from billing.meter import CallCounter, sharing
 from billing.notifier import HttpNotifier
 from billing.portone.client import PortOneClient
 from billing.settings import Settings
@@ -51,7 +53,10 @@ class Daemon:
 
     @cached_property
     def _gateway(self) -> PortOneClient:
-        client = gateway(self.settings, broker_url=self.house.broker_url)
+        calls, broker_url = CallCounter(), self.house.broker_url
+        # Entered first, left last: what the last request took is still told.
+        self._exits.enter_context(sharing(calls, quick_redis(broker_url)))
+        client = gateway(self.settings, broker_url=broker_url, meter=calls)
         return self._exits.enter_context(self._portal.wrap_async_context_manager(client))
 
     @cached_property
@@ -85,6 +90,11 @@ def start(name: str) -> Daemon:
         daemon = Daemon(name)
         _check_schema(daemon.house)
         _show_that_it_lives(daemon.settings)
+        # The trail first: a span tells of it.
+        carrying.install(clock.monotonic)
+        telemetry.start(daemon.settings, name)
+        if flower.is_flower(sys.argv):
+            flower.prepare(daemon.settings, sys.argv, os.environ)
     except BillingError as error:
         print(f"maewol: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -15,6 +15,8 @@ from structlog.typing import EventDict, WrappedLogger
 
 # These log whole addresses, and with them `customer_uid`s, at INFO.
 _CHATTY = ("httpx", "httpcore", "aiohttp", "amqp", "kombu", "asyncio", "alembic")
+# What they say of every message we say ourselves, with its correlation id (`carrying`).
+_TOLD_BY_US = ("celery.app.trace", "celery.worker.strategy", "celery.beat")
 _PRIVATE = frozenset(
     {
         "customer_uid",
@@ -38,6 +40,7 @@ def configure(log_format: str, log_level: str) -> None:
     """Send every log line of this process to stderr, in one format."""
     logging.raiseExceptions = False
     shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -58,6 +61,8 @@ def configure(log_format: str, log_level: str) -> None:
     root.setLevel(log_level)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in _TOLD_BY_US:
+        logging.getLogger(name).setLevel(logging.DEBUG if log_level == "DEBUG" else logging.WARNING)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

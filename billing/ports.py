@@ -19,6 +19,7 @@ __all__ = [
     "AccessToken",
     "BillingKey",
     "Buyer",
+    "CallMeter",
     "ChargeRequest",
     "NoticeQueue",
     "Notifier",
@@ -140,6 +141,14 @@ class TokenStore(Protocol):
 
     def single_flight(self) -> AbstractAsyncContextManager[None]:
         """Held by the one worker that fetches a token; others wait for it, at most seconds."""
+        ...
+
+
+class CallMeter(Protocol):
+    """Whoever wants to know how long the gateway's answers take."""
+
+    def note(self, call: str, outcome: str, seconds: float) -> None:
+        """One request has ended: its kind, how, and after how long. Quick, and never raises."""
         ...
 
 

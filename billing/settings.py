@@ -43,6 +43,8 @@ _SECRETS = frozenset(
         "API_TOKEN",
         "CONSOLE_PASSWORD",
         "INSTALLATION_KEY",
+        "SENTRY_DSN",
+        "FLOWER_PASSWORD",
     }
 )
 
@@ -110,10 +112,14 @@ class Settings(BaseSettings):
     console_password: SecretStr | None = None
     # Where people reach Flower, for the console's links to it.
     flower_url: str | None = None
+    # Flower's, whose user is "maewol".
+    flower_password: SecretStr | None = None
 
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     liveness_file: Path | None = None
+    # Where errors are reported to; needs the extra `sentry`.
+    sentry_dsn: SecretStr | None = None
 
     @classmethod
     def load(cls, **overrides: Any) -> Settings:
@@ -200,6 +206,32 @@ class Settings(BaseSettings):
             "not an address a browser can open, or one with a password in it",
             "Use http://127.0.0.1:5555 or https://…; a browser asks for the password itself",
         )
+
+    @field_validator("flower_password")
+    @classmethod
+    def _one_password(cls, value: SecretStr | None) -> SecretStr | None:
+        """Flower takes a comma for the beginning of another one."""
+        if value is not None and not re.fullmatch(r"[^,\s]{8,}", value.get_secret_value()):
+            raise InvalidSetting(
+                "FLOWER_PASSWORD",
+                "********",
+                "shorter than 8 characters, or with a comma or a space in it",
+                "Use `openssl rand -hex 24`",
+            )
+        return value
+
+    @field_validator("sentry_dsn")
+    @classmethod
+    def _dsn(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parts = urlsplit(value.get_secret_value())
+            loopback = parts.hostname in {"localhost", "127.0.0.1", "::1"}
+            safe = parts.scheme == "https" or (parts.scheme == "http" and loopback)
+            if not safe or not parts.hostname or not parts.username or not parts.path.strip("/"):
+                raise InvalidSetting(
+                    "SENTRY_DSN", "********", "not a DSN", "Use https://KEY@HOST/PROJECT"
+                )
+        return value
 
     @field_validator("notice_url")
     @classmethod

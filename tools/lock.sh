@@ -23,6 +23,6 @@ compile() {
     mv "$fresh" "requirements/$name"
 }
 
-compile development.txt --extra embedded --group dev
+compile development.txt --extra embedded --extra otel --extra sentry --group dev
 # The same versions as were tested.
 compile production.txt --constraint requirements/development.txt --no-annotate

@@ -1,4 +1,4 @@
-"""The charging worker's Celery app."""
+"""The charging worker's Celery app, which Flower looks through, too."""
 
 from __future__ import annotations
 

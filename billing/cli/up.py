@@ -17,11 +17,11 @@ from billing import clock
 from billing.bootstrap import House, house
 from billing.cli.supervisor import OnLine, Program, Supervisor, stop_signals
 from billing.domain.errors import InvalidInput, InvalidSetting
+from billing.flower import USER
 from billing.settings import PREFIX, Settings
 from billing.store import schema
 from billing.store.session import create_book_engine
 
-FLOWER_USER = "maewol"
 FLOWER_PORT = 5555
 WEB_PORT = 8000
 # Flower asks who is there once, when it starts: a worker that is not up yet would be missing.
@@ -43,7 +43,7 @@ def run(*, workers: int = 1, flower_port: int | None = 0, web_port: int | None =
     web_port = _port("--web-port", web_port, WEB_PORT)
     with stop_signals() as asked, house(settings, announce=_say) as home:
         _migrate(home.database_url)
-        password = secrets.token_urlsafe(12)
+        password, shown = _flower_password(settings)
         with Supervisor(
             env=child_environment(os.environ, home.database_url, home.broker_url),
             cwd=None,
@@ -59,10 +59,7 @@ def run(*, workers: int = 1, flower_port: int | None = 0, web_port: int | None =
                 _say(f"console      http://127.0.0.1:{web_port}  (this machine only)")
             if flower_port and wait_for_worker(home.celery, asked):
                 supervisor.start(flower(flower_port, password))
-                _say(
-                    f"Flower       http://127.0.0.1:{flower_port}  ({FLOWER_USER} / {password},"
-                    " new at every start)"
-                )
+                _say(f"Flower       http://127.0.0.1:{flower_port}  ({USER} / {shown})")
             asked.wait()
             _say("Stopping: charges in flight are finished and recorded first.")
     return 0
@@ -82,8 +79,16 @@ def flower(port: int, password: str) -> Program:
     return Program(
         "flower",
         _celery("worker", "flower", "--address=127.0.0.1", f"--port={port}"),
-        env={"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{password}"},
+        env={f"{PREFIX}FLOWER_PASSWORD": password},
     )
+
+
+def _flower_password(settings: Settings) -> tuple[str, str]:
+    """The password, and what is printed of it."""
+    if settings.flower_password is not None:
+        return settings.flower_password.get_secret_value(), "FLOWER_PASSWORD"
+    made = secrets.token_urlsafe(12)
+    return made, f"{made}, new at every start"
 
 
 def web(port: int, flower_port: int = 0) -> Program:
@@ -103,7 +108,7 @@ def child_environment(
     # Flower's API without a password lets anyone on the machine send tasks (CVE-2022-30034).
     kept = {name: value for name, value in environ.items() if not name.startswith("FLOWER_")}
     # These name files that would contradict the addresses.
-    for name in ("DATABASE_URL_FILE", "BROKER_URL_FILE"):
+    for name in ("DATABASE_URL_FILE", "BROKER_URL_FILE", "FLOWER_PASSWORD_FILE"):
         kept.pop(PREFIX + name, None)
     return {
         **kept,

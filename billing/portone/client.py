@@ -20,6 +20,7 @@ from billing.portone import cancellation, preparation, rows
 from billing.portone.answer import Answer, Unreadable
 from billing.portone.exchange import Exchange, segment
 from billing.portone.lookups import PAGE_LIMIT, Lookups
+from billing.portone.measured import MeasuredTransport
 from billing.portone.spans import Spans
 from billing.portone.token import Tokens, token_of
 from billing.portone.transport import (
@@ -34,6 +35,7 @@ from billing.portone.wire import charge_body, outcome_of_answer, outcome_of_fail
 from billing.ports import (
     AccessToken,
     BillingKey,
+    CallMeter,
     ChargeRequest,
     Payment,
     ScheduledPayment,
@@ -48,6 +50,8 @@ GET_ACCESS = "/users/getToken"
 # would leave no time for the answer.
 CONNECT_SECONDS = 10.0
 
+_KINDS = {AGAIN: "charge", CANCEL: "cancel", preparation.PATH: "prepare", GET_ACCESS: "token"}
+
 T = TypeVar("T")
 
 
@@ -58,7 +62,8 @@ class PortOneClient:
     one charge and of one page. `include_sandbox` says that we deal with test payments; one of the
     other kind contradicts. Charges have connections of their own, whose bytes cannot arrive once
     they are closed (`hard_closing_sockets`). `tls` adds trust (a private authority), never takes
-    checks away. `transport` replaces the network, for simulation. Raises `InvalidSetting`.
+    checks away. `transport` replaces the network, for simulation. `meter` hears of every request.
+    Raises `InvalidSetting`.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class PortOneClient:
         page_limit: int = PAGE_LIMIT,
         tls: ssl.SSLContext | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
+        meter: CallMeter | None = None,
     ) -> None:
         connect = min(CONNECT_SECONDS, charge_timeout / 2, lookup_timeout / 2)
         verified = verified_tls(tls)
@@ -91,13 +97,16 @@ class PortOneClient:
                 socket_factory=sockets,
             )
 
+        def measured(carrier: Transport) -> Transport:
+            return MeasuredTransport(carrier, _KINDS, meter, monotonic) if meter else carrier
+
         self._credentials = json.dumps({"imp_key": imp_key, "imp_secret": imp_secret}).encode()
         self._now = now
         self._charge_timeout = charge_timeout
         self._lookup_timeout = lookup_timeout
         self._sandbox = include_sandbox
-        self._charges = Exchange(base_url, network(hard_closing_sockets(charge_timeout)))
-        self._others = Exchange(base_url, network(None))
+        self._charges = Exchange(base_url, measured(network(hard_closing_sockets(charge_timeout))))
+        self._others = Exchange(base_url, measured(network(None)))
         self._tokens = Tokens(self._fetched_token, tokens, now=now, monotonic=monotonic)
         self._lookups = Lookups(
             self._others,

@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from billing import trail
 from billing.domain.errors import GatewayError, GatewayRefused
 from billing.domain.finding import Finding, Nothing
 from billing.domain.outcome import NotSent, Outcome, Unknown
@@ -80,6 +81,8 @@ async def charge(
         assert batch is not None  # noqa: S101 - only a stale clock stops it
     if watermark is not None and batch.newest is not None:
         await watermark.raise_to(*batch.newest)
+    if batch.claims:
+        _log.info("claimed", attempts=[claim.attempt_id for claim in batch.claims])
     answers: asyncio.Queue[Answer | None] = asyncio.Queue()
     recorder = asyncio.create_task(_record_as_they_come(book, policy, batch, answers))
     try:
@@ -100,6 +103,7 @@ async def charge(
     return tally
 
 
+@trail.spanned("claim")
 async def _claim(
     book: Book,
     policy: BillingPolicy,
@@ -137,7 +141,11 @@ async def _claim(
                 subscription_id=claim.subscription_id,
                 cycle_id=claim.cycle_id,
                 attempt_id=claim.attempt_id,
-                data={"merchant_uid": claim.request.merchant_uid, "fence": claim.fence},
+                data={
+                    "merchant_uid": claim.request.merchant_uid,
+                    "fence": claim.fence,
+                    **trail.mark(),
+                },
             )
         return _Batch(
             claims=claims,
@@ -242,7 +250,9 @@ async def _record_as_they_come(
         group = await _gathered(answers, left)
         known = [answer for answer in group if answer is not None]
         if known:
-            tally.update(await _record_group(book, policy, batch.lease_ends, known))
+            results = Counter(await _record_group(book, policy, batch.lease_ends, known))
+            _log.info("recorded", counts={str(result): count for result, count in results.items()})
+            tally += results
         # None: no more will come.
         left = 0 if None in group else left - len(known)
     return tally
@@ -258,6 +268,7 @@ async def _gathered(answers: asyncio.Queue[Answer | None], at_most: int) -> Sequ
     return group
 
 
+@trail.spanned("record")
 async def _record_group(
     book: Book, policy: BillingPolicy, lease_ends: float, group: Sequence[Answer]
 ) -> Sequence[Result]:

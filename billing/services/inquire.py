@@ -6,6 +6,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 
+import structlog
+
+from billing import trail
 from billing.domain.attempt import AttemptStatus
 from billing.domain.errors import GatewayError
 from billing.domain.policy import BillingPolicy
@@ -16,6 +19,8 @@ from billing.services.record import record
 from billing.store import attempts, events
 from billing.store.attempts import Claim
 from billing.store.session import Book, Transaction
+
+_log = structlog.get_logger(__name__)
 
 BATCH = 500
 # How many questions are open at the gateway at once: look-ups must not crowd out charges.
@@ -78,7 +83,12 @@ async def inquire(
             except GatewayError:
                 return Result.UNKNOWN
             answer = Answer(claim.attempt_id, claim.fence, found, asked_at)
-            return (await asyncio.to_thread(book.run, lambda tx: record(tx, policy, [answer])))[0]
+            with trail.span("record"):
+                (result,) = await asyncio.to_thread(
+                    book.run, lambda tx: record(tx, policy, [answer])
+                )
+            _log.info("recorded", attempt=claim.attempt_id, counts={str(result): 1})
+            return result
 
     results = await asyncio.gather(*(ask(claim) for claim in claims), return_exceptions=True)
     failed = [result for result in results if isinstance(result, BaseException)]

@@ -11,6 +11,7 @@ from typing import Final
 
 from sqlalchemy import Engine
 
+from billing import logs
 from billing.settings import Settings
 from billing.simulation import stage
 from billing.simulation.counters import CLASSES
@@ -104,6 +105,8 @@ _pool: dict[str, tuple[Engine, Settings]] = {}
 
 
 def _begin(url: str, settings: Settings) -> None:
+    # As in the process that began us, whose stdout is ours: only the results may go there.
+    logs.configure("console", "ERROR")
     opened = stage.database(url)
     _pool["mine"] = opened.__enter__(), settings
     _kept.append(opened)

@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import TypeVar
 
 import psycopg.errors
-from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.engine import make_url
+from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -96,7 +96,7 @@ def create_book_engine(url: str, *, pool_size: int = 5, pre_ping: bool = True) -
     address = make_url(url)
     if address.drivername in {"postgresql", "postgres"}:
         address = address.set(drivername="postgresql+psycopg")
-    return create_engine(
+    engine = create_engine(
         address,
         pool_size=pool_size,
         max_overflow=pool_size,
@@ -117,3 +117,13 @@ def create_book_engine(url: str, *, pool_size: int = 5, pre_ping: bool = True) -
             " -c lock_timeout=20000 -c timezone=UTC",
         },
     )
+    event.listen(engine, "handle_error", _without_rows)
+    return engine
+
+
+def _without_rows(context: ExceptionContext) -> None:
+    """After its first line PostgreSQL's message may show the row (DETAIL), which is somebody's; and
+    whatever an error says ends up in logs and in Flower."""
+    for error in (context.original_exception, context.sqlalchemy_exception):
+        if error is not None and error.args and isinstance(error.args[0], str):
+            error.args = (error.args[0].partition("\n")[0], *error.args[1:])

@@ -8,7 +8,7 @@ import sys
 
 import uvicorn
 
-from billing import logs
+from billing import logs, telemetry
 from billing.bootstrap import house
 from billing.domain.errors import BillingError, InvalidInput
 from billing.settings import Settings
@@ -41,6 +41,7 @@ def serve(host: str, port: int) -> None:
     `EmbeddedServerError`."""
     settings = Settings.load()
     logs.configure(settings.log_format, settings.log_level)
+    telemetry.start(settings, "maewol-web")
     with _listening(host, port) as listening, house(settings) as opened:
         if settings.database_url is None and not schema.fits(opened.engine):
             schema.upgrade(opened.engine)

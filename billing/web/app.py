@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 
 from fastapi import FastAPI
 
 import billing
-from billing.bootstrap import House, gateway
+from billing.bootstrap import House, gateway, quick_redis
+from billing.meter import CallCounter, sharing
+from billing.ports import PaymentGateway
 from billing.web import console, health, metrics, problems, webhooks
 from billing.web.api import cycles, reference, subscriptions
 from billing.web.api.routes import EncodedPaths
@@ -20,12 +23,18 @@ from billing.web.headers import SecurityHeaders
 
 def create_app(house: House, connect: Connect | None = None) -> FastAPI:
     """The ASGI application. `connect` opens a client of the gateway; the real one by default."""
-    edge = Edge(house, connect or (lambda: gateway(house.settings, broker_url=house.broker_url)))
+    calls, broker_url = CallCounter(), house.broker_url
+
+    def client() -> AbstractAsyncContextManager[PaymentGateway]:
+        return gateway(house.settings, broker_url=broker_url, meter=calls)
+
+    edge = Edge(house, connect or client)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with edge.open():
-            yield
+        with sharing(calls, quick_redis(broker_url)):
+            async with edge.open():
+                yield
 
     app = FastAPI(
         title="Maewol",

@@ -1,4 +1,5 @@
-"""`/metrics` for Prometheus: gauges from the book, counters from its event log.
+"""`/metrics` for Prometheus: gauges from the book, counters from its event log, and what the
+workers have added up in the broker.
 
 Every web process counts from the newest line at its own start, which is what Prometheus expects of
 a counter. Lines are counted one scrape after they were first seen, so that a transaction that
@@ -9,7 +10,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from itertools import accumulate
 
 from fastapi import APIRouter, Depends, Request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -20,9 +23,14 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.registry import Collector
+from redis.exceptions import RedisError
 from starlette.responses import Response
 
 import billing
+from billing import clock
+from billing.bootstrap import quick_redis
+from billing.meter import SECONDS as CALL_SECONDS
+from billing.meter import Calls, Shared
 from billing.services.measure import Gateway, Measured, measure, newest_line
 from billing.store.gauges import LINES_AT_ONCE, SECONDS
 from billing.web.access import check_api_token
@@ -57,6 +65,7 @@ class BookCollector(Collector):
 
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
+        self._shared = Shared(quick_redis(edge.house.broker_url))
         self._lock = threading.Lock()
         self._after = self._newest = newest_line(edge.book)
         self._lines: Counter[tuple[str, str]] = Counter()
@@ -71,7 +80,7 @@ class BookCollector(Collector):
             found = measure(self._edge.book, self._edge.policy, self._after, up_to)
             self._after, self._newest = up_to, max(found.newest, self._newest)
             self._count(found)
-            return [*_gauges(found), *self._counters()]
+            return [*_gauges(found), *self._counters(), *self._of_the_broker()]
 
     def describe(self) -> Iterable[Metric]:
         return ()
@@ -99,6 +108,18 @@ class BookCollector(Collector):
         yield alarms
         yield CounterMetricFamily("maewol_collected_won", "Won collected", value=self._won)
         yield self._histogram()
+
+    def _of_the_broker(self) -> Iterable[Metric]:
+        """What all processes share there: how the gateway's answers were, the token, the queues."""
+        up = GaugeMetricFamily("maewol_broker_up", "Whether the broker answers")
+        try:
+            calls, waiting = self._shared.calls(), self._shared.waiting()
+            fetched_at = self._shared.token_fetched_at()
+        except (RedisError, OSError):
+            up.add_metric((), 0)
+            return [up]
+        up.add_metric((), 1)
+        return [up, _queues(waiting), _token(fetched_at), _calls(calls)]
 
     def _histogram(self) -> Metric:
         buckets, total = [], 0
@@ -142,6 +163,38 @@ def _of_the_gateway(gateway: Gateway) -> Iterator[Metric]:
         # What was never measured is left out: an alert must not take it for zero.
         if value is not None:
             yield GaugeMetricFamily(f"maewol_{name}", text, value=value)
+
+
+def _queues(waiting: Mapping[str, int]) -> Metric:
+    queues = GaugeMetricFamily(
+        "maewol_queue_messages", "Messages that no worker has taken yet", labels=("queue",)
+    )
+    for queue, messages in waiting.items():
+        queues.add_metric((queue,), messages)
+    return queues
+
+
+def _token(fetched_at: datetime | None) -> Metric:
+    age = GaugeMetricFamily(
+        "maewol_token_age_seconds", "Since the access token that all share was fetched"
+    )
+    if fetched_at is not None:
+        # By this host's clock and another's: a little below zero is none.
+        age.add_metric((), max(0.0, (clock.host_time() - fetched_at).total_seconds()))
+    return age
+
+
+def _calls(calls: Mapping[tuple[str, str], Calls]) -> Metric:
+    family = HistogramMetricFamily(
+        "maewol_gateway_call_seconds",
+        "Requests to the gateway, by kind and by how they ended",
+        labels=("call", "outcome"),
+    )
+    for labels, found in sorted(calls.items()):
+        sums = accumulate(found.classes)
+        ends = (*(str(end) for end in CALL_SECONDS), "+Inf")
+        family.add_metric(labels, [*zip(ends, map(float, sums), strict=True)], found.seconds)
+    return family
 
 
 @router.get("/metrics", dependencies=[Depends(check_api_token)], response_class=Response)

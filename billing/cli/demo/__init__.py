@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from billing import clock
-from billing.cli import up
 from billing.cli.demo import stage as stages
 from billing.cli.demo import watch
 from billing.cli.demo.cast import Member, members
@@ -20,6 +19,7 @@ from billing.cli.demo.stage import Stage
 from billing.cli.demo.story import play
 from billing.cli.demo.view import View
 from billing.cli.supervisor import stop_signals
+from billing.flower import USER
 
 # Where the machine is slow the story takes longer than it was given: it is played to its end all
 # the same, because half of it proves nothing. This much longer it may take; it never has.
@@ -89,6 +89,6 @@ def _where(stage: Stage) -> str:
         f"  subscribe yourself  http://127.0.0.1:{stage.web_port}/checkout\n"
         f"  travel in time      {stage.sandbox.url}  (the sandbox: its clock, ledger, moods)\n"
         f"  Flower              http://127.0.0.1:{stage.flower_port}"
-        f"  ({up.FLOWER_USER} / {stage.flower_password})\n"
+        f"  ({USER} / {stage.flower_password})\n"
         f"  log: {stage.log}"
     )

@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
-from billing import clock
+from billing import clock, logs
 from billing.bootstrap import billing_policy
 from billing.portone.client import PortOneClient
 from billing.portone.token import MemoryTokenStore
@@ -62,6 +62,8 @@ async def _charge(database_url: str, gateway_url: str, moved: timedelta, ids: li
 
 
 def main(database_url: str, gateway_url: str) -> None:
+    # What is printed here is read; log lines go elsewhere, and few of them.
+    logs.configure("json", "WARNING")
     for line in sys.stdin:
         seconds, *ids = line.split()
         gate, opener = os.pipe()

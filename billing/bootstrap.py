@@ -22,6 +22,7 @@ from billing.domain.errors import InvalidSetting
 from billing.domain.policy import BillingPolicy
 from billing.embedded import running
 from billing.ports import TokenStore
+from billing.redis_address import RedisAddress
 from billing.settings import Settings
 from billing.store.session import Book, create_book_engine
 
@@ -86,7 +87,7 @@ def house(
         engine = create_book_engine(addresses.database_url)
         book = Book(engine, clock.database_time)
         celery = Celery("maewol")
-        celery.conf.update(celery_settings(addresses.broker_url))
+        celery.conf.update(celery_settings(redis_address(settings, addresses.broker_url)))
         try:
             yield House(
                 settings=settings,
@@ -118,7 +119,7 @@ async def gateway(
     # Here, since most commands never speak to the gateway and need not wait for its libraries.
     from billing.portone.client import PortOneClient
 
-    shared = tokens or RedisTokenStore(_given(broker_url), clock.host_time)
+    shared = tokens or RedisTokenStore(redis_address(settings, _given(broker_url)), clock.host_time)
     client = PortOneClient(
         settings.portone_api_url,
         key.get_secret_value(),
@@ -157,6 +158,17 @@ async def notifier(settings: Settings) -> AsyncIterator[HttpNotifier]:
         await made.aclose()
 
 
+def redis_address(settings: Settings, broker_url: str) -> RedisAddress:
+    """The broker's address with all that the settings say of it."""
+    password = settings.sentinel_password
+    return RedisAddress(
+        broker_url,
+        master=settings.sentinel_master,
+        sentinel_password=None if password is None else password.get_secret_value(),
+        ca_file=settings.broker_ca_file,
+    )
+
+
 def billing_policy(settings: Settings) -> BillingPolicy:
     """The domain's view of the settings. Raises `InvalidSetting`."""
     return BillingPolicy(
@@ -172,6 +184,7 @@ def billing_policy(settings: Settings) -> BillingPolicy:
         charge_batch=settings.charge_batch,
         charges_per_second=settings.charges_per_second,
         canaries=settings.canary_charges,
+        goes_on_after_failover=settings.database_failover == "go_on",
         store=store_fingerprint(settings),
         sandbox=settings.include_sandbox,
     )

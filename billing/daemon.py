@@ -16,7 +16,7 @@ from celery import Celery, signals
 from sqlalchemy.exc import SQLAlchemyError
 
 from billing import liveness, logs
-from billing.bootstrap import House, gateway, house, notifier
+from billing.bootstrap import House, gateway, house, notifier, redis_address
 from billing.broker import RedisWatermark
 from billing.domain.errors import BillingError, InvalidSetting, SchemaMismatch
 from billing.notifier import HttpNotifier
@@ -57,7 +57,7 @@ class Daemon:
     @cached_property
     def watermark(self) -> RedisWatermark:
         """Lives in the event loop that `run` uses."""
-        made = RedisWatermark(self.house.broker_url)
+        made = RedisWatermark(redis_address(self.settings, self.house.broker_url))
         self._exits.callback(self._portal.call, made.aclose)
         return made
 

@@ -11,11 +11,11 @@ import pytest
 from sqlalchemy import create_engine
 
 from billing.domain.calendar import SEOUL
+from billing.domain.money import Sum
 from billing.services import forecast
 from billing.services.month import month
 from billing.services.open_cycles import open_cycles
 from billing.services.outlook import outlook
-from billing.store.overview import Sum
 from tests.builders import a_row, enrolled, execute, query
 from tests.integration.web.conftest import Edge
 from tests.integration.web.console_kit import (

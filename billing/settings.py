@@ -49,6 +49,11 @@ _SECRETS = frozenset(
 )
 
 
+def is_secret(name: str) -> bool:
+    """Whether a setting, by its name without prefix, is masked everywhere and may come from a file."""
+    return name in _SECRETS
+
+
 class Settings(BaseSettings):
     """Everything a merchant can set. `Settings.load()` is the way in: its errors are readable."""
 

@@ -39,6 +39,7 @@ TICK_REFUND = "maewol.tick.refund"
 TICK_NOTIFY = "maewol.tick.notify"
 TICK_WEBHOOKS = "maewol.tick.webhooks"
 TICK_RECONCILE = "maewol.tick.reconcile"
+TICK_PRUNE = "maewol.tick.prune"
 
 # Tasks at a time in one process; each waits for the gateway with a batch of charges.
 CONCURRENCY = 6

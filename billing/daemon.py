@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from billing import carrying, clock, flower, liveness, logs, telemetry
 from billing.bootstrap import House, gateway, house, notifier, quick_redis
 from billing.broker import RedisWatermark
-from billing.domain.errors import BillingError, InvalidSetting, SchemaTooOld
+from billing.domain.errors import BillingError, InvalidSetting, SchemaMismatch
 from billing.meter import CallCounter, sharing
 from billing.notifier import HttpNotifier
 from billing.portone.client import PortOneClient
@@ -106,8 +106,8 @@ def start(name: str) -> Daemon:
 
 
 def _check_schema(house: House) -> None:
-    """Raises `SchemaTooOld`. A database that is away just now is no reason not to start; one of our
-    own is migrated here."""
+    """Raises `SchemaMismatch`. A database that is away just now is no reason not to start; one of
+    our own is migrated here."""
     try:
         if schema.fits(house.engine):
             return
@@ -117,7 +117,12 @@ def _check_schema(house: House) -> None:
         there = schema.current(house.engine)
     except SQLAlchemyError:
         return
-    raise SchemaTooOld(
+    if there is not None and there > schema.wanted():
+        raise SchemaMismatch(
+            f"the database's schema is {there}, which serves this version ({schema.wanted()}) no"
+            " longer. Start a newer version"
+        )
+    raise SchemaMismatch(
         f"the database's schema is {there or 'empty'}, and this version needs {schema.wanted()}."
         " Run `maewol db upgrade` first"
     )

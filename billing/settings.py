@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     check_cron: str = "17 * * * *"
     reconcile_cron: str = "30 5 * * *"
     proof_dir: Path | None = None
+    prune_cron: str = "40 3 * * *"
+    retention_months: int = Field(24, ge=0, le=600)
+    archive_dir: Path | None = None
     retry_soon_minutes: float = Field(30, ge=0, le=1440)
     attempts_per_day: int = Field(2, ge=1, le=100)
     max_attempts: int = Field(8, ge=1, le=50)
@@ -167,11 +170,25 @@ class Settings(BaseSettings):
             )
         return value
 
-    @field_validator("charge_cron", "retry_cron", "scan_cron", "check_cron", "reconcile_cron")
+    @field_validator(
+        "charge_cron", "retry_cron", "scan_cron", "check_cron", "reconcile_cron", "prune_cron"
+    )
     @classmethod
     def _cron(cls, value: str, info: Any) -> str:
         name = str(info.field_name).upper()
         Cron.parse(value, field=name, for_each_day=True)
+        return value
+
+    @field_validator("retention_months")
+    @classmethod
+    def _longer_than_questions(cls, value: int) -> int:
+        if value in (1, 2):
+            raise InvalidSetting(
+                "RETENTION_MONTHS",
+                value,
+                "too short: this month and the last are still reconciled and refunded",
+                f"Set {PREFIX}RETENTION_MONTHS to 3 or more, or to 0, which keeps all",
+            )
         return value
 
     @field_validator("portone_api_url", "portone_sdk_url")

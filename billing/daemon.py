@@ -55,14 +55,14 @@ class Daemon:
     def _gateway(self) -> PortOneClient:
         calls, broker_url = CallCounter(), self.house.broker_url
         # Entered first, left last: what the last request took is still told.
-        self._exits.enter_context(sharing(calls, quick_redis(broker_url)))
+        self._exits.enter_context(sharing(calls, quick_redis(self.house.broker)))
         client = gateway(self.settings, broker_url=broker_url, meter=calls)
         return self._exits.enter_context(self._portal.wrap_async_context_manager(client))
 
     @cached_property
     def watermark(self) -> RedisWatermark:
         """Lives in the event loop that `run` uses."""
-        made = RedisWatermark(self.house.broker_url)
+        made = RedisWatermark(self.house.broker)
         self._exits.callback(self._portal.call, made.aclose)
         return made
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -37,6 +38,7 @@ _SECRETS = frozenset(
     {
         "DATABASE_URL",
         "BROKER_URL",
+        "SENTINEL_PASSWORD",
         "PORTONE_IMP_KEY",
         "PORTONE_IMP_SECRET",
         "NOTICE_SECRET",
@@ -62,7 +64,13 @@ class Settings(BaseSettings):
     )
 
     database_url: SecretStr | None = None
+    database_failover: Literal["hold", "go_on"] = "hold"
     broker_url: SecretStr | None = None
+    # Where BROKER_URL names Sentinels: what they call the primary, and their own password.
+    sentinel_master: str = Field("mymaster", pattern=r"^[A-Za-z0-9._-]{1,100}$")
+    sentinel_password: SecretStr | None = None
+    # Who must have signed the broker's certificate, where it is not a public authority.
+    broker_ca_file: Path | None = None
     data_dir: Path = Field(
         default_factory=lambda: Path(platformdirs.user_data_dir("maewol", appauthor=False))
     )
@@ -290,8 +298,45 @@ class Settings(BaseSettings):
                     "Use redis://:password@host:6379/0",
                 )
             # A list of Sentinels is separated by semicolons.
-            for address in value.get_secret_value().split(";"):
+            addresses = value.get_secret_value().split(";")
+            for address in addresses:
                 _readable(SecretStr(address), "BROKER_URL", lambda url: urlsplit(url).port)
+                if not address.startswith(f"{scheme}://"):
+                    raise InvalidSetting(
+                        "BROKER_URL",
+                        "********",
+                        f"not every address of the list begins with {scheme}://",
+                        "Use sentinel://:password@host:26379/0;sentinel://…",
+                    )
+            if len(addresses) > 1 and scheme != "sentinel":
+                raise InvalidSetting(
+                    "BROKER_URL",
+                    "********",
+                    "several servers that know nothing of each other",
+                    "Use one address, or those of Sentinels: sentinel://…;sentinel://…",
+                )
+            if "ssl_" in value.get_secret_value().partition("?")[2]:
+                raise InvalidSetting(
+                    "BROKER_URL",
+                    "********",
+                    "asks for TLS of another kind; certificates are always verified",
+                    "Use rediss://…, and BROKER_CA_FILE for an authority of your own",
+                )
+        return value
+
+    @field_validator("broker_ca_file")
+    @classmethod
+    def _an_authority(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                ssl.create_default_context(cafile=str(value))
+            except (OSError, ssl.SSLError) as error:
+                raise InvalidSetting(
+                    "BROKER_CA_FILE",
+                    str(value),
+                    f"holds no certificates that can be read ({type(error).__name__})",
+                    "Name a file in PEM form",
+                ) from None
         return value
 
     @model_validator(mode="after")

@@ -36,10 +36,8 @@ def upgrade(engine: Engine, *, pause: Callable[[float], None] = time.sleep) -> s
     with engine.connect() as connection:
         # An index on a large table takes as long as it takes.
         connection.execute(text("SET statement_timeout = 0"))
-        connection.execute(text("SET lock_timeout = 0"))
-        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
         connection.execute(text(f"SET lock_timeout = '{_LOCK_TIMEOUT}'"))
-        connection.commit()
+        _take_turn(connection, pause)
         try:
             _migrate(connection, pause)
         finally:
@@ -49,6 +47,16 @@ def upgrade(engine: Engine, *, pause: Callable[[float], None] = time.sleep) -> s
             connection.commit()
             connection.invalidate()
     return wanted()
+
+
+def _take_turn(connection: Connection, pause: Callable[[float], None]) -> None:
+    """Wait until no other migration runs. Asked again and again: whoever waits inside a statement
+    has a snapshot, which an index that is made CONCURRENTLY would wait for in turn."""
+    taken = text("SELECT pg_try_advisory_lock(:key)")
+    while not connection.execute(taken, {"key": _LOCK}).scalar_one():
+        connection.commit()
+        pause(_PAUSE_SECONDS)
+    connection.commit()
 
 
 def _migrate(connection: Connection, pause: Callable[[float], None]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from celery import Celery
 from sqlalchemy.engine import make_url
 
+from billing.bootstrap import house, redis_address
 from billing.broker import CHARGES_QUEUE, CeleryWorkQueue, RedisWatermark, celery_settings
 from billing.domain.errors import BrokerUnavailable, InvalidSetting
 from billing.embedded import Servers
@@ -106,6 +107,21 @@ def test_a_certificate_of_another_host_is_not_believed(door: tuple[str, Path]) -
         queue.charge([1])
 
 
+def test_the_settings_reach_celery_and_the_tokens(door: tuple[str, Path]) -> None:
+    url, authority = door
+    with house(
+        Settings.load(
+            broker_url=url,
+            broker_ca_file=authority,
+            data_dir=authority.parent,
+            database_url="postgresql://nobody@127.0.0.1/none",
+        )
+    ) as built:
+        assert built.queue.waiting("tls-nothing") == 0
+        assert redis_address(built.settings, url).tls()["ssl_ca_certs"] == str(authority)
+
+
+@pytest.mark.long
 def test_a_worker_works_over_tls(door: tuple[str, Path], tmp_path: Path, database_url: str) -> None:
     url, authority = door
     tmp_path.chmod(0o755)

@@ -58,6 +58,9 @@ check: setup ## format, lint, types, import rules, dependency audit
 	$(BIN)/lint-imports
 	@$(BIN)/python tools/audit.py
 
+drills: setup ## restore a backup, lose a primary, deploy in mid-work: real processes, really killed
+	$(BIN)/python -m pytest -m "long or not long" tests/lasting -s $(ARGS)
+
 format: setup ## put the code into the form that check wants
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .

@@ -38,8 +38,18 @@ class Stage:
 
     def __init__(self, world: World, cast: Sequence[Member], settings: Mapping[str, str]) -> None:
         self.world = world
-        self.cast = cast
+        self.waiting = list(cast)
+        self.cast: list[Member] = []
         self.settings = settings
+
+    def enrol(self, count: int, code: Path | None = None) -> None:
+        """Enrol so many more; `code` is another tree than this one, whose command does it."""
+        more, self.waiting = self.waiting[:count], self.waiting[count:]
+        env, ours = self.world.env, self.world.env["PYTHONPATH"]
+        env["PYTHONPATH"] = ours if code is None else str(code)
+        self.world.enrol(more)
+        env["PYTHONPATH"] = ours
+        self.cast += more
 
     def start(self, *names: str, env: Mapping[str, str] | None = None) -> None:
         """Start daemons by name: `beat1`, `ticks2`, `charges1` …"""
@@ -57,6 +67,11 @@ class Stage:
             for row in self.world.payments()
             if row["origin"] == "again" and row["paid_at"]
         )
+
+    def until_worked(self, *names: str) -> None:
+        """Wait until each of these was seen to finish some work."""
+        work = self.world.programs.work
+        until(lambda: all(work[name] for name in names), self.told)
 
     def until_charged(self, count: int) -> None:
         """Wait until so many have been charged at the gateway."""
@@ -85,9 +100,14 @@ class Stage:
 
 @contextmanager
 def a_stage(
-    folder: Path, addresses: Addresses, *, count: int = 60, rate: float = 12, **settings: str
+    folder: Path,
+    addresses: Addresses,
+    *,
+    count: int = 60,
+    rate: float = 12,
+    **settings: str,
 ) -> Iterator[Stage]:
-    """A gateway and an enrolled cast on a migrated book; no daemon yet."""
+    """A gateway, a migrated book, and a cast of so many that waits to be enrolled; no daemon."""
     try:
         plain = [one for one in members(2 * count, 7, datetime.now(UTC)) if not one.says]
     except NotToday as error:
@@ -99,7 +119,6 @@ def a_stage(
     with world.programs:
         world.mood(QUIET)
         world.start_gateway()
-        world.enrol(cast)
         yield Stage(world, cast, env)
 
 

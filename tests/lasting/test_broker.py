@@ -26,6 +26,8 @@ from tests.lasting.redis_servers import (
 from tests.lasting.stage import Addresses, a_stage
 
 
+@pytest.mark.long
+@pytest.mark.timeout(600)
 def test_the_primary_of_the_broker_dies_in_mid_work_and_everybody_is_charged_once(
     tmp_path: Path, database_url: str
 ) -> None:
@@ -35,7 +37,8 @@ def test_the_primary_of_the_broker_dies_in_mid_work_and_everybody_is_charged_onc
         password = tmp_path / "sentinel-password"
         password.write_text(SENTINEL_PASSWORD)
         settings = {"SENTINEL_MASTER": MASTER, "SENTINEL_PASSWORD_FILE": str(password)}
-        with a_stage(tmp_path, Addresses(database_url, broker.url), **settings) as stage:
+        with a_stage(tmp_path, Addresses(database_url, broker.url), count=40, **settings) as stage:
+            stage.enrol(40)
             stage.start("beat1", "ticks1", "charges1", "charges2")
             stage.until_charged(10)
             dead = broker.kill_primary()
@@ -122,11 +125,13 @@ def test_the_settings_reach_celery_and_the_tokens(door: tuple[str, Path]) -> Non
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 def test_a_worker_works_over_tls(door: tuple[str, Path], tmp_path: Path, database_url: str) -> None:
     url, authority = door
     tmp_path.chmod(0o755)
     where = Addresses(database_url, url)
     with a_stage(tmp_path, where, count=10, BROKER_CA_FILE=str(authority)) as stage:
+        stage.enrol(10)
         stage.start("beat1", "ticks1", "charges1")
         stage.until_paid()
         stage.all_is_well()

@@ -1,6 +1,6 @@
 # Needs git, make and Python 3.11 or newer with venv. Every target sets up what it needs, once.
 # Kept to what GNU make 3.81 (macOS) knows.
-.PHONY: help setup demo test simulate simulate-points planted mutate chaos chaos-points fuzz bench check format audit lock clean
+.PHONY: help setup demo test simulate simulate-points planted mutate chaos chaos-points fuzz bench check drills format audit lock clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin

@@ -113,7 +113,7 @@ def fence(session: Session, here: Identity) -> str | None:
 def failed_over(session: Session, here: Identity) -> bool:
     """Whether all that changed is that a standby was promoted; the fence is then moved there, by
     one worker of all. Only for a merchant who says that his standbys have every commit."""
-    if not _promoted(session.execute(select(Installation)).scalar_one(), here):
+    if not _promoted(_row(session), here):
         return False
     query = select(Installation).with_for_update().execution_options(populate_existing=True)
     row = session.execute(query).scalar_one()

@@ -39,7 +39,8 @@ def prune(
     going_on: Callable[[], bool] = lambda: True,
 ) -> Pruned:
     """Clear up for as long as `going_on`. Events go only where `months` is not 0 and there is a
-    `folder` for their archives. Raises `ArchiveDamaged`, `OSError`; then no event has gone."""
+    `folder` for their archives. Raises `ArchiveDamaged`, `OSError`; then nothing has gone that no
+    file holds."""
     hosts = book.run(lambda tx: heartbeats.forget_hosts(tx.session, tx.now - HOSTS_KEPT))
     if not months or folder is None:
         return Pruned(0, 0, hosts)

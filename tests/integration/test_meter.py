@@ -80,7 +80,7 @@ def test_what_we_did_not_write_is_no_figure(url: str) -> None:
 
 
 async def _share_a_token(url: str) -> None:
-    store = RedisTokenStore(url, lambda: NOW)
+    store = RedisTokenStore(RedisAddress(url), lambda: NOW)
     await store.put(AccessToken("a-token", NOW + timedelta(minutes=30)))
     assert await store.get() == AccessToken("a-token", NOW + timedelta(minutes=30))
     await store.aclose()

@@ -73,7 +73,9 @@ class RedisAddress:
         known = Sentinel(  # type: ignore[no-untyped-call]
             self._sentinels(), sentinel_kwargs=self._sentinel_kwargs()
         )
-        found: Redis = known.master_for(self.master, **self._login(), **once)
+        found: Redis = known.master_for(  # type: ignore[no-untyped-call]
+            self.master, **self._login(), **once
+        )
         return found
 
     def _sentinels(self) -> list[tuple[str | None, int]]:

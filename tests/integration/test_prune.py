@@ -137,7 +137,7 @@ def test_the_book_goes_on_charging_after_it(world: World, tmp_path: Path) -> Non
     enrolled(world.book, world.policy, f"newcomer,9900,plan,{paid_at.isoformat()},,")
     for month in (4, 5, 6, 7, 8):
         world.clock.move_to(datetime(2027, month, 20, 10, 0, tzinfo=SEOUL))
-        world.run(every=timedelta(minutes=2), times=3)
+        world.run(every=timedelta(minutes=2), times=5)
     numbers = query(
         world.book,
         "SELECT c.number FROM cycles c JOIN subscriptions s ON s.id = c.subscription_id"

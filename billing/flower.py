@@ -7,11 +7,11 @@ defaults; Flower's own FLOWER_… variables and options go before.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import MutableMapping, Sequence
 
 from billing.domain.errors import InvalidSetting
+from billing.loopback import is_loopback
 from billing.settings import Settings
 
 USER = "maewol"
@@ -37,11 +37,12 @@ def prepare(
             _OPEN_API, environ[_OPEN_API], "opens Flower's API to everybody", "Unset it"
         )
     given = _options(arguments, environ)
-    if settings.flower_password is not None and not given.keys() & {"basic_auth", "auth"}:
-        password = settings.flower_password.get_secret_value()
-        environ["FLOWER_BASIC_AUTH"] = f"{USER}:{password}"
-    elif not given.keys() & {"basic_auth", "auth"}:
-        _only_here(given, environ)
+    if not given.keys() & {"basic_auth", "auth"}:
+        if settings.flower_password is None:
+            _only_here(given, environ)
+        else:
+            password = settings.flower_password.get_secret_value()
+            environ["FLOWER_BASIC_AUTH"] = f"{USER}:{password}"
     environ.setdefault("FLOWER_READ_ONLY", "true")
     environ.setdefault("FLOWER_MAX_TASKS", str(_MOST_TASKS))
     _keep_history(settings, environ)
@@ -61,20 +62,13 @@ def _options(arguments: Sequence[str], environ: MutableMapping[str, str]) -> dic
 def _only_here(given: dict[str, str], environ: MutableMapping[str, str]) -> None:
     """Without a password for this machine only, as the console; its API stays off then."""
     address = given.get("address") or environ.setdefault("FLOWER_ADDRESS", "127.0.0.1")
-    if "unix_socket" in given or not _is_loopback(address):
+    if "unix_socket" in given or not is_loopback(address):
         raise InvalidSetting(
             "FLOWER_PASSWORD",
             None,
             "not set, and Flower was to listen for more than this machine",
             "Set MAEWOL_FLOWER_PASSWORD, or leave out the address",
         )
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return address == "localhost" or ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
 
 
 def _keep_history(settings: Settings, environ: MutableMapping[str, str]) -> None:

@@ -13,7 +13,6 @@ import asyncio
 import json
 import time
 from typing import Any, cast
-from urllib.parse import unquote
 
 import httptools
 import uvloop
@@ -105,7 +104,6 @@ class Connection(asyncio.Protocol):
             response = self._ledger.charge(json.loads(body))
             self._ledger.answered_at.append(time.time())
         elif path.startswith("/subscribe/customers/") and path.endswith("/payments"):
-            unquote(path)
             response = NO_ROWS
         else:
             self._send(404, {"code": 1, "message": "not here", "response": None})

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from functools import lru_cache
 from urllib.parse import quote, urlencode, urlsplit
 
 from billing import __version__
 from billing.domain.errors import InvalidInput, InvalidSetting
+from billing.loopback import is_loopback
 from billing.portone.answer import Answer
 from billing.portone.transport import Transport
 from billing.ports import AccessToken
@@ -87,18 +87,9 @@ def checked_base_url(url: str) -> str:
         raise InvalidSetting(_SETTING, "…", "must not hold credentials")
     if not host or not port_is_fine or parts.query or parts.fragment:
         raise InvalidSetting(_SETTING, url, "is not the address of a gateway")
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
         raise InvalidSetting(_SETTING, url, "is not https", "Only a loopback address may use http")
     return url.rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _authorised(token: AccessToken | None) -> Mapping[str, str]:

@@ -17,6 +17,7 @@ from billing.domain import brake, pace
 from billing.domain.attempt import AttemptStatus
 from billing.domain.brake import Verdict
 from billing.domain.pace import Ceiling
+from billing.store.session import single
 from billing.store.tables import Attempt, GatewayHealth, Installation
 
 # So many requests in a row without a usable answer open the circuit.
@@ -87,9 +88,7 @@ def release(session: Session) -> bool:
 
 def read(session: Session) -> GatewayHealth:
     """The shared row as it is, or as this transaction has read it before."""
-    known = session.get(GatewayHealth, 1)
-    assert known is not None  # noqa: S101 - the migration made it, and nobody can delete it
-    return known
+    return single(session, GatewayHealth)
 
 
 def _locked(session: Session) -> GatewayHealth:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
+from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from billing.store.session import single
 from billing.store.tables import Installation
 
 # The timeline rises with every promotion and recovery to a point in time, at once; the control file
@@ -31,7 +32,7 @@ _WHERE = text(
 )
 
 
-_READABLE: WeakKeyDictionary[Engine | Connection, bool] = WeakKeyDictionary()
+_READABLE: WeakSet[Engine | Connection] = WeakSet()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,34 +63,29 @@ def key(session: Session, derive: Callable[[], bytes]) -> bytes:
 
 def stored_key(session: Session) -> bytes:
     """The key of a book that has subscriptions, and therefore has one; empty otherwise."""
-    return _row(session).key or b""
-
-
-def _row(session: Session) -> Installation:
-    """The one row, as this transaction has first read it."""
-    row = session.get(Installation, 1)
-    assert row is not None  # noqa: S101 - the migration made it
-    return row
+    return single(session, Installation).key or b""
 
 
 def identity(session: Session, store: str | None) -> Identity:
     """Where this book is now, and for which store we are about to charge."""
     # Where it was readable once, it is, and the savepoint is left out.
-    readable = _READABLE.get(session.get_bind(), False)
+    engine = session.get_bind()
+    readable = engine in _READABLE
     try:
         with contextlib.nullcontext() if readable else session.begin_nested():
             database, timeline = session.execute(_WHERE).one()
     except DBAPIError:
-        if _READABLE.pop(session.get_bind(), False):
+        if readable:
+            _READABLE.discard(engine)
             raise
         return Identity(None, None, store)
-    _READABLE[session.get_bind()] = True
+    _READABLE.add(engine)
     return Identity(database, timeline, store)
 
 
 def fence(session: Session, here: Identity) -> str | None:
     """Why nothing may be charged from here, or None. The first charge of a book sets its fence."""
-    row = _row(session)
+    row = single(session, Installation)
     known = Identity(row.system_identifier, row.timeline, row.imp_key_fingerprint)
     if known == here:
         return None

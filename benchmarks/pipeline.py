@@ -23,6 +23,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -34,13 +35,16 @@ from zoneinfo import ZoneInfo
 
 import httpx
 import psycopg
+from celery import Celery
 from dateutil.relativedelta import relativedelta
 
+from billing.broker import celery_settings
+from billing.cli.up import wait_for_worker
 from billing.embedded import running
 
 HERE = Path(__file__).resolve().parent
 WIDTH = {0: 100, 50: 200, 300: 1000}
-# Threads of each of the two processes of the script; the best of those tried in steps of 50 ms.
+# Threads of each process of the script (`--script-threads` to try others).
 SCRIPT_PROCESSES = 2
 SCRIPT_THREADS = {50: 32, 300: 128}
 PATIENCE_SECONDS = 300
@@ -50,7 +54,6 @@ PATIENCE_SECONDS = 300
 class Seen:
     """What the gateway saw, and until when everything was recorded."""
 
-    charged: int
     doubles: int
     steady: float
     whole: float
@@ -62,6 +65,7 @@ def main() -> None:
     options.add_argument("--delays-ms", default="50,300")
     options.add_argument("--processes", default="1,2", help="charging processes of maewol")
     options.add_argument("--only", default="", help="bare, look, script or maewol")
+    options.add_argument("--script-threads", type=int, default=0, help="of each of its processes")
     options.add_argument("--json", action="store_true")
     chosen = options.parse_args()
     found = []
@@ -100,7 +104,8 @@ def _of(delay: int, chosen: argparse.Namespace) -> Iterator[tuple[str, Seen]]:
     if "look" in wanted:
         yield "bare loop, with look-up", _bare(delay, chosen.charges, look=True)
     if "script" in wanted:
-        yield "plain script, 2 processes", _script(delay, chosen.charges)
+        threads = chosen.script_threads or SCRIPT_THREADS.get(delay, 32)
+        yield f"plain script, 2 x {threads} threads", _script(delay, chosen.charges, threads)
     if "maewol" in wanted:
         for processes in (int(text) for text in chosen.processes.split(",")):
             yield f"maewol, {processes} charging", _maewol(delay, chosen.charges, processes)
@@ -118,7 +123,7 @@ def _bare(delay: int, charges: int, *, look: bool) -> Seen:
         return _seen(url, time.time())
 
 
-def _script(delay: int, charges: int) -> Seen:
+def _script(delay: int, charges: int, threads: int) -> Seen:
     with ExitStack() as stack:
         database, broker = stack.enter_context(_servers())
         url = stack.enter_context(_gateway(delay))
@@ -137,7 +142,6 @@ def _script(delay: int, charges: int) -> Seen:
                 " amount bigint NOT NULL, at timestamptz NOT NULL DEFAULT now())"
             )
             _enqueue(broker, charges)
-            threads = SCRIPT_THREADS.get(delay, 32)
             for number in range(SCRIPT_PROCESSES):
                 stack.enter_context(
                     _process(
@@ -204,11 +208,18 @@ def _maewol(delay: int, charges: int, processes: int) -> Seen:
                     "celery", "-A", "scheduler", "worker", "-Q", "ticks", "-n", "ticks@%h", env=env
                 )
             )
-            time.sleep(8)
+            _wait_for_workers(broker, processes)
             stack.enter_context(_process("celery", "-A", "scheduler", "beat", env=env))
             paid = "SELECT count(*) FROM cycles WHERE status = 'paid'"
             recorded = _wait(connection, paid, charges)
         return _seen(url, recorded)
+
+
+def _wait_for_workers(broker: str, processes: int) -> None:
+    with Celery("bench") as celery:
+        celery.conf.update(celery_settings(broker))
+        if not wait_for_worker(celery, threading.Event(), charging=processes):
+            raise SystemExit("the charging workers do not answer")
 
 
 def _subscribers(folder: Path, count: int) -> Path:
@@ -230,7 +241,6 @@ def _seen(url: str, recorded_at: float) -> Seen:
     tenth = len(times) // 10
     early, late = times[tenth], times[-tenth - 1]
     return Seen(
-        charged=found["charged"],
         doubles=found["doubles"],
         steady=(len(times) - 2 * tenth) / (late - early),
         whole=len(times) / (max(recorded_at, times[-1]) - found["first"]),

@@ -1,6 +1,6 @@
 # Needs git, make and Python 3.11 or newer with venv. Every target sets up what it needs, once.
 # Kept to what GNU make 3.81 (macOS) knows.
-.PHONY: help setup demo test simulate simulate-points planted mutate chaos chaos-points fuzz bench check format audit lock clean
+.PHONY: help setup demo test simulate simulate-points planted mutate chaos chaos-points fuzz bench check drills format audit lock clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -57,6 +57,9 @@ check: setup ## format, lint, types, import rules, dependency audit
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@$(BIN)/python tools/audit.py
+
+drills: setup ## restore a backup, lose a primary, deploy in mid-work: real processes, really killed
+	$(BIN)/python -m pytest -m "long or not long" tests/lasting -s $(ARGS)
 
 format: setup ## put the code into the form that check wants
 	$(BIN)/ruff format .

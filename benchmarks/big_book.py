@@ -54,7 +54,9 @@ SELECT id, 1, '2026-11-01', 9900, date '2026-10-31' + day,
     timestamptz '2026-11-01 15:00Z' + (day + 4) * interval '1 day',
     CASE WHEN state = 'paid' THEN 'paid' ELSE 'open' END, now(),
     CASE WHEN state = 'paid' THEN now() END, CASE WHEN state = 'paid' THEN 'imp_' || id END,
-    CASE WHEN state = 'paid' THEN 'mw-' || id END, CASE WHEN state = 'paid' THEN now() END
+    CASE WHEN state = 'paid' THEN 'mw-' || id END, CASE WHEN state = 'paid' THEN
+        timestamptz '2026-11-01 01:00Z' + (day - 1) * interval '1 day'
+            + id % 5000 * interval '1 second' END
 FROM state
 """
 _ATTEMPTS = """

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 
 from celery import Celery
 from redis import Redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 from sqlalchemy import Engine
 
 from billing import clock
@@ -25,6 +23,7 @@ from billing.domain.errors import InvalidSetting
 from billing.domain.policy import BillingPolicy
 from billing.embedded import running
 from billing.ports import CallMeter, TokenStore
+from billing.redis_address import RedisAddress
 from billing.settings import Settings
 from billing.store.session import Book, create_book_engine
 
@@ -45,6 +44,11 @@ class House:
     queue: CeleryWorkQueue
     database_url: str
     broker_url: str
+
+    @property
+    def broker(self) -> RedisAddress:
+        """How the broker is reached."""
+        return redis_address(self.settings, self.broker_url)
 
     def installation_key(self) -> bytes:
         """The key for a book that has none yet (see `derive_installation_key`)."""
@@ -89,7 +93,7 @@ def house(
         engine = create_book_engine(addresses.database_url)
         book = Book(engine, clock.database_time)
         celery = Celery("maewol")
-        celery.conf.update(celery_settings(addresses.broker_url))
+        celery.conf.update(celery_settings(redis_address(settings, addresses.broker_url)))
         try:
             yield House(
                 settings=settings,
@@ -106,12 +110,10 @@ def house(
             book.close()
 
 
-def quick_redis(broker_url: str) -> Redis:
+def quick_redis(broker: RedisAddress) -> Redis:
     """A client of the broker's server, for any thread. It tries once, for two seconds: whoever asks
     can do without the answer."""
-    return Redis.from_url(
-        broker_url, socket_timeout=2, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0)
-    )
+    return broker.quick_client()
 
 
 @contextlib.asynccontextmanager
@@ -132,7 +134,7 @@ async def gateway(
     # Here, since most commands never speak to the gateway and need not wait for its libraries.
     from billing.portone.client import PortOneClient
 
-    shared = tokens or RedisTokenStore(_given(broker_url), clock.host_time)
+    shared = tokens or RedisTokenStore(redis_address(settings, _given(broker_url)), clock.host_time)
     client = PortOneClient(
         settings.portone_api_url,
         key.get_secret_value(),
@@ -172,6 +174,17 @@ async def notifier(settings: Settings) -> AsyncIterator[HttpNotifier]:
         await made.aclose()
 
 
+def redis_address(settings: Settings, broker_url: str) -> RedisAddress:
+    """The broker's address with all that the settings say of it."""
+    password = settings.sentinel_password
+    return RedisAddress(
+        broker_url,
+        master=settings.sentinel_master,
+        sentinel_password=None if password is None else password.get_secret_value(),
+        ca_file=settings.broker_ca_file,
+    )
+
+
 def billing_policy(settings: Settings) -> BillingPolicy:
     """The domain's view of the settings. Raises `InvalidSetting`."""
     return BillingPolicy(
@@ -187,6 +200,7 @@ def billing_policy(settings: Settings) -> BillingPolicy:
         charge_batch=settings.charge_batch,
         charges_per_second=settings.charges_per_second,
         canaries=settings.canary_charges,
+        goes_on_after_failover=settings.database_failover == "go_on",
         store=store_fingerprint(settings),
         sandbox=settings.include_sandbox,
     )

@@ -15,13 +15,11 @@ from typing import Any
 
 from celery import Celery
 from kombu.exceptions import OperationalError
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from billing.domain.errors import BrokerUnavailable, InvalidInput
 from billing.ports import AccessToken
+from billing.redis_address import RedisAddress
 
 CHARGES_QUEUE = "charges"
 TICKS_QUEUE = "ticks"
@@ -39,6 +37,7 @@ TICK_REFUND = "maewol.tick.refund"
 TICK_NOTIFY = "maewol.tick.notify"
 TICK_WEBHOOKS = "maewol.tick.webhooks"
 TICK_RECONCILE = "maewol.tick.reconcile"
+TICK_PRUNE = "maewol.tick.prune"
 
 # Tasks at a time in one process; each waits for the gateway with a batch of charges.
 CONCURRENCY = 6
@@ -54,10 +53,12 @@ _TOKEN_LOCK = "maewol:portone:token:lock"  # noqa: S105
 _SINGLE_FLIGHT_SECONDS = 10
 
 
-def celery_settings(broker_url: str) -> dict[str, Any]:
+def celery_settings(broker: RedisAddress) -> dict[str, Any]:
     """The settings of both Celery apps; why each is so: docs/adr/0005-celery.md."""
     return {
-        "broker_url": broker_url,
+        "broker_url": broker.url,
+        # Without this Celery would believe any certificate.
+        "broker_use_ssl": broker.tls() or None,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_transport_options": {
@@ -69,6 +70,7 @@ def celery_settings(broker_url: str) -> dict[str, Any]:
             "socket_keepalive": True,
             "health_check_interval": 25,
             "retry_on_timeout": True,
+            **broker.sentinel_options(),
         },
         "accept_content": ["json"],
         "task_serializer": "json",
@@ -155,11 +157,9 @@ class CeleryWorkQueue:
 class RedisTokenStore:
     """The shared token, in Redis until it ends. Redis away means: no shared token."""
 
-    def __init__(self, url: str, now: Callable[[], datetime]) -> None:
+    def __init__(self, broker: RedisAddress, now: Callable[[], datetime]) -> None:
         self._now = now
-        self._redis: Redis = Redis.from_url(
-            url, socket_timeout=2, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0)
-        )
+        self._redis = broker.client()
 
     async def get(self) -> AccessToken | None:
         try:
@@ -219,10 +219,8 @@ class RedisTokenStore:
 class RedisWatermark:
     """The highest event number seen of each database, in Redis; see `ports.Watermark`."""
 
-    def __init__(self, url: str) -> None:
-        self._redis: Redis = Redis.from_url(
-            url, socket_timeout=2, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0)
-        )
+    def __init__(self, broker: RedisAddress) -> None:
+        self._redis = broker.client()
 
     async def seen(self) -> dict[str, int]:
         try:

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from billing import carrying, clock, flower, liveness, logs, telemetry
 from billing.bootstrap import House, gateway, house, notifier, quick_redis
 from billing.broker import RedisWatermark
-from billing.domain.errors import BillingError, InvalidSetting, SchemaTooOld
+from billing.domain.errors import BillingError, InvalidSetting, SchemaMismatch
 from billing.meter import CallCounter, sharing
 from billing.notifier import HttpNotifier
 from billing.portone.client import PortOneClient
@@ -55,14 +55,14 @@ class Daemon:
     def _gateway(self) -> PortOneClient:
         calls, broker_url = CallCounter(), self.house.broker_url
         # Entered first, left last: what the last request took is still told.
-        self._exits.enter_context(sharing(calls, quick_redis(broker_url)))
+        self._exits.enter_context(sharing(calls, quick_redis(self.house.broker)))
         client = gateway(self.settings, broker_url=broker_url, meter=calls)
         return self._exits.enter_context(self._portal.wrap_async_context_manager(client))
 
     @cached_property
     def watermark(self) -> RedisWatermark:
         """Lives in the event loop that `run` uses."""
-        made = RedisWatermark(self.house.broker_url)
+        made = RedisWatermark(self.house.broker)
         self._exits.callback(self._portal.call, made.aclose)
         return made
 
@@ -106,8 +106,8 @@ def start(name: str) -> Daemon:
 
 
 def _check_schema(house: House) -> None:
-    """Raises `SchemaTooOld`. A database that is away just now is no reason not to start; one of our
-    own is migrated here."""
+    """Raises `SchemaMismatch`. A database that is away just now is no reason not to start; one of
+    our own is migrated here."""
     try:
         if schema.fits(house.engine):
             return
@@ -117,7 +117,12 @@ def _check_schema(house: House) -> None:
         there = schema.current(house.engine)
     except SQLAlchemyError:
         return
-    raise SchemaTooOld(
+    if there is not None and there > schema.wanted():
+        raise SchemaMismatch(
+            f"the database's schema is {there}, which serves this version ({schema.wanted()}) no"
+            " longer. Start a newer version"
+        )
+    raise SchemaMismatch(
         f"the database's schema is {there or 'empty'}, and this version needs {schema.wanted()}."
         " Run `maewol db upgrade` first"
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -37,6 +38,7 @@ _SECRETS = frozenset(
     {
         "DATABASE_URL",
         "BROKER_URL",
+        "SENTINEL_PASSWORD",
         "PORTONE_IMP_KEY",
         "PORTONE_IMP_SECRET",
         "NOTICE_SECRET",
@@ -47,6 +49,11 @@ _SECRETS = frozenset(
         "FLOWER_PASSWORD",
     }
 )
+
+
+def is_secret(name: str) -> bool:
+    """Whether a setting, named without its prefix, is masked everywhere and may be a file."""
+    return name in _SECRETS
 
 
 class Settings(BaseSettings):
@@ -62,7 +69,13 @@ class Settings(BaseSettings):
     )
 
     database_url: SecretStr | None = None
+    database_failover: Literal["hold", "go_on"] = "hold"
     broker_url: SecretStr | None = None
+    # Where BROKER_URL names Sentinels: what they call the primary, and their own password.
+    sentinel_master: str = Field("mymaster", pattern=r"^[A-Za-z0-9._-]{1,100}$")
+    sentinel_password: SecretStr | None = None
+    # Who must have signed the broker's certificate, where it is not a public authority.
+    broker_ca_file: Path | None = None
     data_dir: Path = Field(
         default_factory=lambda: Path(platformdirs.user_data_dir("maewol", appauthor=False))
     )
@@ -88,6 +101,9 @@ class Settings(BaseSettings):
     check_cron: str = "17 * * * *"
     reconcile_cron: str = "30 5 * * *"
     proof_dir: Path | None = None
+    prune_cron: str = "40 3 * * *"
+    retention_months: int = Field(24, ge=0, le=600)
+    archive_dir: Path | None = None
     retry_soon_minutes: float = Field(30, ge=0, le=1440)
     attempts_per_day: int = Field(2, ge=1, le=100)
     max_attempts: int = Field(8, ge=1, le=50)
@@ -167,11 +183,25 @@ class Settings(BaseSettings):
             )
         return value
 
-    @field_validator("charge_cron", "retry_cron", "scan_cron", "check_cron", "reconcile_cron")
+    @field_validator(
+        "charge_cron", "retry_cron", "scan_cron", "check_cron", "reconcile_cron", "prune_cron"
+    )
     @classmethod
     def _cron(cls, value: str, info: Any) -> str:
         name = str(info.field_name).upper()
         Cron.parse(value, field=name, for_each_day=True)
+        return value
+
+    @field_validator("retention_months")
+    @classmethod
+    def _longer_than_questions(cls, value: int) -> int:
+        if value in (1, 2):
+            raise InvalidSetting(
+                "RETENTION_MONTHS",
+                value,
+                "too short: this month and the last are still reconciled and refunded",
+                f"Set {PREFIX}RETENTION_MONTHS to 3 or more, or to 0, which keeps all",
+            )
         return value
 
     @field_validator("portone_api_url", "portone_sdk_url")
@@ -273,8 +303,45 @@ class Settings(BaseSettings):
                     "Use redis://:password@host:6379/0",
                 )
             # A list of Sentinels is separated by semicolons.
-            for address in value.get_secret_value().split(";"):
+            addresses = value.get_secret_value().split(";")
+            for address in addresses:
                 _readable(SecretStr(address), "BROKER_URL", lambda url: urlsplit(url).port)
+                if not address.startswith(f"{scheme}://"):
+                    raise InvalidSetting(
+                        "BROKER_URL",
+                        "********",
+                        f"not every address of the list begins with {scheme}://",
+                        "Use sentinel://:password@host:26379/0;sentinel://…",
+                    )
+            if len(addresses) > 1 and scheme != "sentinel":
+                raise InvalidSetting(
+                    "BROKER_URL",
+                    "********",
+                    "several servers that know nothing of each other",
+                    "Use one address, or those of Sentinels: sentinel://…;sentinel://…",
+                )
+            if "ssl_" in value.get_secret_value().partition("?")[2]:
+                raise InvalidSetting(
+                    "BROKER_URL",
+                    "********",
+                    "asks for TLS of another kind; certificates are always verified",
+                    "Use rediss://…, and BROKER_CA_FILE for an authority of your own",
+                )
+        return value
+
+    @field_validator("broker_ca_file")
+    @classmethod
+    def _an_authority(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                ssl.create_default_context(cafile=str(value))
+            except (OSError, ssl.SSLError) as error:
+                raise InvalidSetting(
+                    "BROKER_CA_FILE",
+                    str(value),
+                    f"holds no certificates that can be read ({type(error).__name__})",
+                    "Name a file in PEM form",
+                ) from None
         return value
 
     @model_validator(mode="after")

@@ -1,5 +1,5 @@
 """The scheduler's Celery app: the scans on SCAN_CRON, the check of all facts on CHECK_CRON,
-reconciliation on RECONCILE_CRON."""
+reconciliation on RECONCILE_CRON, clearing up on PRUNE_CRON."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from billing.broker import (
     TICK_INQUIRE,
     TICK_NOTIFY,
     TICK_OPEN,
+    TICK_PRUNE,
     TICK_RECONCILE,
     TICK_REFUND,
     TICK_SEAL,
@@ -22,8 +23,8 @@ from scheduler.schedule import CronSchedule
 
 # The next tick asks the same question: one that waited longer than this is not run any more.
 EXPIRES_SECONDS = 300
-# But the next reconciliation is a day away.
-RECONCILE_EXPIRES_SECONDS = 6 * 3600
+# But the next reconciliation, or clearing up, is a day away.
+DAILY_EXPIRES_SECONDS = 6 * 3600
 
 this_process = daemon.start("maewol-scheduler")
 app = this_process.app
@@ -33,6 +34,7 @@ _check = Cron.parse(this_process.settings.check_cron, field="CHECK_CRON", for_ea
 _reconcile = Cron.parse(
     this_process.settings.reconcile_cron, field="RECONCILE_CRON", for_each_day=True
 )
+_prune = Cron.parse(this_process.settings.prune_cron, field="PRUNE_CRON", for_each_day=True)
 _scans = (
     TICK_OPEN,
     TICK_DISPATCH,
@@ -47,8 +49,9 @@ _schedule = {
     **dict.fromkeys(_scans, _scan),
     TICK_CHECK: _check,
     TICK_RECONCILE: _reconcile,
+    TICK_PRUNE: _prune,
 }
-_expires = {TICK_RECONCILE: RECONCILE_EXPIRES_SECONDS}
+_expires = dict.fromkeys((TICK_RECONCILE, TICK_PRUNE), DAILY_EXPIRES_SECONDS)
 app.conf.update(
     # "leaving" is for beat, which loads what is included, too.
     include=["scheduler.ticks", "scheduler.leaving"],

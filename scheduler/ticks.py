@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from billing import clock
 from billing.broker import (
     NOTIFY_TASK,
     TICK_CHECK,
@@ -15,6 +17,7 @@ from billing.broker import (
     TICK_INQUIRE,
     TICK_NOTIFY,
     TICK_OPEN,
+    TICK_PRUNE,
     TICK_RECONCILE,
     TICK_REFUND,
     TICK_SEAL,
@@ -31,11 +34,15 @@ from billing.services.look_at_webhooks import PickUp, look_at_webhooks, waiting
 from billing.services.notify import deliver, find_due
 from billing.services.open_cycles import open_cycles
 from billing.services.pick_up_order import pick_up_order
+from billing.services.prune import prune
 from billing.services.reconcile import reconcile_today
 from billing.services.refund import open_now, work_on_open
 from billing.services.seal_events import seal_events
 from billing.store import heartbeats
 from scheduler.app import app, this_process
+
+# Well within the broker's visibility timeout; what is left waits for tomorrow.
+PRUNE_SECONDS = 1200
 
 _house = this_process.house
 
@@ -142,3 +149,14 @@ def reconcile_() -> dict[str, int]:
     )
     _seen(TICK_RECONCILE)
     return {"differences": len(report.differences), "applied": len(report.applied)}
+
+
+@app.task(name=TICK_PRUNE)  # type: ignore[untyped-decorator]
+def prune_() -> dict[str, int]:
+    until = clock.monotonic() + PRUNE_SECONDS
+    months, folder = _house.settings.retention_months, _house.settings.archive_dir
+    pruned = prune(
+        _house.book, _house.policy, months, folder, going_on=lambda: clock.monotonic() < until
+    )
+    _seen(TICK_PRUNE)
+    return asdict(pruned)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from billing.cli import noticing, reconciling, simulating
+from billing.cli import noticing, pruning, reconciling, reporting, simulating
 from billing.cli.output import err, say, show
 from billing.domain.calendar import CalendarPolicy
 from billing.domain.calendar import cycles as cycles_of
@@ -44,6 +44,9 @@ app.add_typer(database, name="db")
 app.add_typer(subscription, name="subscription")
 app.add_typer(noticing.app, name="notices")
 app.add_typer(reconciling.app)
+app.add_typer(pruning.app, name="archive")
+app.command()(pruning.prune)
+app.add_typer(reporting.app)
 app.command()(simulating.simulate)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]

@@ -10,7 +10,8 @@ BillingError
 ├── GatewayError            the gateway could not be asked; nothing is concluded from it
 │   ├── GatewayUnavailable  no answer, or no usable one
 │   └── GatewayRefused      our credentials or contract are not accepted
-├── SchemaTooOld            this version needs a newer schema: migrate first
+├── SchemaMismatch          the schema does not serve this version: migrate, or start a newer one
+├── ArchiveDamaged          an archive of events, or what should go into one, is not what was sealed
 ├── BrokerUnavailable       the message broker could not be reached; nothing was lost
 └── EmbeddedServerError     the private PostgreSQL or Valkey did not start
 """
@@ -65,12 +66,21 @@ class GatewayRefused(GatewayError):
     """The gateway answered and refused us: wrong key, blocked address, missing contract."""
 
 
-class SchemaTooOld(BillingError):
-    """The book's schema lacks what this version needs."""
+class SchemaMismatch(BillingError):
+    """The book's schema lacks what this version needs, or has left it behind."""
 
 
 class EmbeddedServerError(BillingError):
     """A private server for one machine did not start or stop."""
+
+
+class ArchiveDamaged(BillingError):
+    """Nothing is removed from the book on the word of a file that is not what it should be."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        self.name = name
+        self.problem = problem
+        super().__init__(f"{name} {problem}")
 
 
 class BrokerUnavailable(BillingError):

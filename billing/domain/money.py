@@ -32,3 +32,17 @@ class Won:
 
     def __str__(self) -> str:
         return f"{self.amount:,} KRW"
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """So many payments, and the won they come to."""
+
+    count: int = 0
+    won: int = 0
+
+    def __add__(self, other: Sum) -> Sum:
+        return Sum(self.count + other.count, self.won + other.won)
+
+    def __sub__(self, other: Sum) -> Sum:
+        return Sum(self.count - other.count, self.won - other.won)

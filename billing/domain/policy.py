@@ -32,6 +32,8 @@ class BillingPolicy:
     charges_per_second: float = 50
     # How many charges go out at once while none was approved lately (`brake`); 0 is all.
     canaries: int = 5
+    # Whether a promoted standby has every commit, so that no person need look (docs/failover.md).
+    goes_on_after_failover: bool = False
     # A fingerprint of the store that is charged for; None without credentials.
     store: str | None = None
     # Whether payments are made in the gateway's test mode; one of the other kind is refused.

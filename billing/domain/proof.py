@@ -26,9 +26,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+from billing.domain.money import Sum
+
 HEADER = "Maewol proof 1"
 FIRST = "0" * 64
 PREFIX = "maewol-proof-"
+# The problem of the first of a chain that begins in the middle.
+NOT_THERE = "follows a proof that is not there"
 
 _NAME = re.compile(rf"{PREFIX}(\d{{4}}-\d{{2}}-\d{{2}})\.txt")
 _DAY = re.compile(r"^day: (\d{4}-\d{2}-\d{2})$", re.MULTILINE)
@@ -52,6 +56,16 @@ class Proof:
     def facts(self) -> str:
         """What it says of the day, without its place in the chain."""
         return _PREVIOUS.sub("", self.body, count=1)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both sides agreed when it was signed."""
+        return self.body.endswith("\nagree: yes\n")
+
+    def total(self, name: str) -> Sum | None:
+        """How many payments one side holds, and their won; None where it does not say."""
+        found = re.search(rf"^{name}: (\d+) payments, (\d+) won$", self.body, re.MULTILINE)
+        return None if found is None else Sum(int(found[1]), int(found[2]))
 
 
 def section(name: str, rows: Iterable[Row]) -> tuple[str, str]:
@@ -125,7 +139,7 @@ def _problems(name: str, proof: Proof, before: Proof | None, key: bytes) -> Iter
         yield "was not signed with this installation's key"
     if before is None:
         if proof.previous != FIRST:
-            yield "follows a proof that is not there"
+            yield NOT_THERE
         return
     if proof.day != before.day + timedelta(days=1):
         yield f"follows {before.day}: days are missing"

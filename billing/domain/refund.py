@@ -8,7 +8,7 @@ anything is sent, asked about when the answer is lost, never repeated on a guess
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
@@ -81,6 +81,11 @@ def month_of(moment: datetime, zone: ZoneInfo) -> date:
 def month_after(month: date) -> date:
     """The first day of the next month."""
     return date(month.year + month.month // 12, month.month % 12 + 1, 1)
+
+
+def month_before(month: date) -> date:
+    """The first day of the month before."""
+    return (month - timedelta(days=1)).replace(day=1)
 
 
 def refundable_until(paid_at: datetime, zone: ZoneInfo) -> datetime:

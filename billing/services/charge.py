@@ -32,6 +32,7 @@ from billing.services.record import record
 from billing.store import attempts, events, health, installation
 from billing.store.attempts import Claim
 from billing.store.health import Permit
+from billing.store.installation import Identity
 from billing.store.session import Book, Transaction, by_index
 
 _log = structlog.get_logger(__name__)
@@ -166,14 +167,23 @@ def _fenced(
     """Stop all charging when this is not the database that the book was last used in, or when it
     has fewer events than were seen of it: then it has lost some. Returns its newest event."""
     here = installation.identity(tx.session, policy.store)
-    if problem := installation.fence(tx.session, here):
-        stop(tx, problem)
-    if here.database is None:
-        return None
-    newest, known = events.newest(tx.session), seen.get(here.database)
+    newest = events.newest(tx.session)
+    known = None if here.database is None else seen.get(here.database)
     if known is not None and newest < known:
         stop(tx, f"the database went back in time: event {known} is gone")
-    return here.database, newest
+    elif policy.goes_on_after_failover and installation.failed_over(tx.session, here):
+        _after_failover(tx, policy, here)
+    elif problem := installation.fence(tx.session, here):
+        stop(tx, problem)
+    return None if here.database is None else (here.database, newest)
+
+
+def _after_failover(tx: Transaction, policy: BillingPolicy, here: Identity) -> None:
+    """A standby with every commit took over. Claims that were under way are made or lost as a
+    whole; whatever they sent shows in look-ups before anything starts again."""
+    health.wait_out(tx.session, tx.now, policy.deadline + policy.visibility)
+    told = {"timeline": here.timeline}
+    events.add(tx.session, at=tx.now, kind="database.failed_over", data=told, alarm=True)
 
 
 async def _charge_one(

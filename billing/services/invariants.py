@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from billing.domain.policy import BillingPolicy
 from billing.domain.seal import is_intact
-from billing.store import installation, seals
+from billing.store import archives, installation, seals
 from billing.store.attempts import facts_of
 from billing.store.session import Book, Transaction
 from billing.store.tables import BuyerData, Subscription
@@ -42,6 +42,9 @@ class _Fact:
     statement: str
     breaking: str
 
+
+# Attempts whose events are all in the book still (`store/archives.py`).
+_IN_THE_BOOK = f"JOIN cycles c ON c.id = a.cycle_id AND {archives.NOT_YET}"
 
 _FACTS = (
     _Fact(
@@ -105,10 +108,12 @@ _FACTS = (
     _Fact(
         "I7 all is written",
         "Every settled attempt and every ended cycle has the event line that tells of it.",
-        "SELECT a.id FROM attempts a WHERE a.status IN ('approved', 'declined', 'withdrawn')"
-        " AND NOT EXISTS (SELECT FROM events e WHERE e.attempt_id = a.id"
+        f"SELECT a.id FROM attempts a {_IN_THE_BOOK}"  # noqa: S608
+        " WHERE a.status IN ('approved', 'declined', 'withdrawn') AND NOT EXISTS"
+        " (SELECT FROM events e WHERE e.attempt_id = a.id"
         " AND e.kind = 'attempt.' || a.status)"
-        " UNION ALL SELECT c.id FROM cycles c WHERE c.status <> 'open' AND NOT EXISTS"
+        f" UNION ALL SELECT c.id FROM cycles c WHERE c.status <> 'open' AND {archives.NOT_YET}"
+        " AND NOT EXISTS"
         " (SELECT FROM events e WHERE e.cycle_id = c.id AND e.kind = 'cycle.' || c.status)",
     ),
     _Fact(
@@ -128,7 +133,8 @@ _FACTS = (
     _Fact(
         "I7 the events rebuild the attempts",
         "The newest event line of every attempt tells the status it has.",
-        "SELECT a.id FROM attempts a LEFT JOIN (SELECT DISTINCT ON (attempt_id) attempt_id,"
+        f"SELECT a.id FROM attempts a {_IN_THE_BOOK}"  # noqa: S608
+        " LEFT JOIN (SELECT DISTINCT ON (attempt_id) attempt_id,"
         " CASE WHEN kind IN ('cycle.opened', 'attempt.planned', 'attempt.not_sent') THEN 'due'"
         " ELSE substr(kind, 9) END AS status FROM events WHERE kind IN ('cycle.opened',"
         " 'attempt.planned', 'attempt.not_sent', 'attempt.sending', 'attempt.unknown',"
@@ -139,11 +145,12 @@ _FACTS = (
     _Fact(
         "I7 the events rebuild the cycles",
         "The newest event line of every cycle tells the status it has.",
-        "SELECT c.id FROM cycles c LEFT JOIN (SELECT DISTINCT ON (cycle_id) cycle_id,"
+        "SELECT c.id FROM cycles c LEFT JOIN (SELECT DISTINCT ON (cycle_id) cycle_id,"  # noqa: S608
         " CASE WHEN kind = 'cycle.opened' THEN 'open' ELSE substr(kind, 7) END AS status"
         " FROM events WHERE kind IN ('cycle.opened', 'cycle.paid', 'cycle.missed',"
         " 'cycle.skipped', 'cycle.refunded') ORDER BY cycle_id, id DESC) told"
-        " ON told.cycle_id = c.id WHERE coalesce(told.status, 'open') <> c.status",
+        " ON told.cycle_id = c.id WHERE coalesce(told.status, 'open') <> c.status"
+        f" AND {archives.NOT_YET}",
     ),
     _Fact(
         "I7 the events rebuild the subscriptions",
@@ -160,6 +167,11 @@ _FACTS = (
         "I7 nothing was edited",
         "The events are those that were sealed, none more, none less, none other.",
         seals.BROKEN,
+    ),
+    _Fact(
+        "I7 archives are whole",
+        "Archives follow each other, seal upon seal; what stays of their events was not edited.",
+        archives.BROKEN,
     ),
 )
 

@@ -9,11 +9,11 @@ from datetime import date, datetime, timedelta
 
 from billing.domain.calendar import CycleDates, cycle_dates, cycle_number_of, end_of, start_of
 from billing.domain.cycle import CycleStatus
+from billing.domain.money import Sum
 from billing.domain.policy import BillingPolicy
 from billing.domain.refund import month_after
 from billing.store import figures
 from billing.store.figures import Collected, CollectedInHour
-from billing.store.overview import Sum
 from billing.store.session import Book
 
 

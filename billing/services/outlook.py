@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from billing.domain.calendar import cycle_dates, cycle_number_of, day_of, end_of
+from billing.domain.money import Sum
 from billing.domain.plan import first_attempt_at
 from billing.domain.policy import BillingPolicy
 from billing.store import figures
 from billing.store.figures import Group
-from billing.store.overview import Sum
 from billing.store.session import Book
 
 

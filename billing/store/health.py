@@ -242,6 +242,13 @@ def slow_down(session: Session, now: datetime, seconds: float) -> None:
     health.pause_until = max(health.pause_until or now, now + wait)
 
 
+def wait_out(session: Session, now: datetime, longest: timedelta) -> None:
+    """Let nothing start for so long, at most a quarter of an hour: requests that may have left
+    without our knowing are at the gateway, and show there, by then."""
+    health = _locked(session)
+    health.pause_until = max(health.pause_until or now, now + min(longest, LONGEST_PAUSE))
+
+
 def note_verdicts(session: Session, now: datetime, verdicts: Sequence[Verdict]) -> str | None:
     """Keep what answers say about us; why all charging must stop, or None."""
     if not verdicts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -21,3 +21,10 @@ def seen(session: Session) -> dict[str, datetime]:
     """When each was last seen."""
     rows = session.execute(select(Heartbeat.name, Heartbeat.at).order_by(Heartbeat.name))
     return {name: at for name, at in rows}
+
+
+def forget_hosts(session: Session, before: datetime) -> int:
+    """Forget hosts that were last seen before a moment: every new container brings a new name.
+    Ticks have no host, and stay. Returns how many went."""
+    old = delete(Heartbeat).where(Heartbeat.name.contains("@"), Heartbeat.at < before)
+    return len(session.execute(old.returning(Heartbeat.name)).all())

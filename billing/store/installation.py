@@ -106,6 +106,25 @@ def fence(session: Session, here: Identity) -> str | None:
     return None
 
 
+def failed_over(session: Session, here: Identity) -> bool:
+    """Whether all that changed is that a standby was promoted; the fence is then moved there, by
+    one worker of all. Only for a merchant who says that his standbys have every commit."""
+    if not _promoted(single(session, Installation), here):
+        return False
+    query = select(Installation).with_for_update().execution_options(populate_existing=True)
+    row = session.execute(query).scalar_one()
+    if not _promoted(row, here):
+        return False
+    row.timeline = here.timeline
+    session.flush()
+    return True
+
+
+def _promoted(row: Installation, here: Identity) -> bool:
+    same = (row.system_identifier, row.imp_key_fingerprint) == (here.database, here.store)
+    return same and None not in (row.timeline, here.timeline) and row.timeline != here.timeline
+
+
 def accept(session: Session) -> None:
     """Forget the fence: a person says that all is well; the next charge sets it anew."""
     session.execute(

@@ -16,23 +16,13 @@ from sqlalchemy.orm import Session
 
 from billing.domain.attempt import AttemptStatus
 from billing.domain.cycle import CycleStatus
+from billing.domain.money import Sum
 from billing.domain.subscription import SubscriptionStatus
 from billing.store import differences, refunds
 from billing.store.tables import Attempt, Cycle, Event, Notice, Subscription
 
 # What is listed; the counts beside the lists are whole.
 MOST_ROWS = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Sum:
-    """So many charges, and the won they come to."""
-
-    count: int = 0
-    won: int = 0
-
-    def __add__(self, other: Sum) -> Sum:
-        return Sum(self.count + other.count, self.won + other.won)
 
 
 @dataclass(frozen=True, slots=True)

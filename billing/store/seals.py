@@ -19,24 +19,28 @@ FINAL_AFTER = timedelta(minutes=1)
 BATCH = 20_000
 _ONE_SEALER = 727_801_207
 
-_ROW = (
+# One event as the text that is sealed, and archived: the JSON has no line ends.
+ROW = (
     "concat_ws('|', e.id, to_char(e.at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US'), e.kind,"
     " coalesce(e.subscription_id, 0), coalesce(e.cycle_id, 0), coalesce(e.attempt_id, 0), e.alarm,"
     " e.data::text)"
 )
-_RUN = f"coalesce(string_agg({_ROW}, E'\\n' ORDER BY e.id), '')"
+_RUN = f"coalesce(string_agg({ROW}, E'\\n' ORDER BY e.id), '')"
 DIGEST = text(
     f"SELECT count(*), sha256(:previous || convert_to({_RUN}, 'UTF8'))"  # noqa: S608 - ours
     " FROM events e WHERE e.id > :after AND e.id <= :up_to"
 )
-# The numbers of seals that do not fit what they cover, or the seal before them.
+# The numbers of seals that do not fit what they cover, or the seal before them. What was archived
+# is checked against its file (`services/archive_events.py`); here, its place in the chain.
 BROKEN = (
     "SELECT s.number FROM event_seals s LEFT JOIN event_seals p ON p.number = s.number - 1"  # noqa: S608
     " CROSS JOIN LATERAL (SELECT count(*) AS events,"
     f" sha256(coalesce(p.digest, ''::bytea) || convert_to({_RUN}, 'UTF8')) AS digest"
     " FROM events e WHERE e.id > s.after_id AND e.id <= s.up_to_id) now_is"
-    " WHERE now_is.digest <> s.digest OR now_is.events <> s.events"
-    " OR s.after_id <> coalesce(p.up_to_id, 0)"
+    " WHERE s.number > coalesce((SELECT max(last_seal) FROM event_archives), 0)"
+    " AND (now_is.digest <> s.digest OR now_is.events <> s.events)"
+    " UNION SELECT s.number FROM event_seals s LEFT JOIN event_seals p ON p.number = s.number - 1"
+    " WHERE s.after_id <> coalesce(p.up_to_id, 0)"
 )
 
 

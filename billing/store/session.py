@@ -81,6 +81,19 @@ class Book:
             yield Transaction(session, self._moment(session))
             events.write(session)
 
+    @contextmanager
+    def snapshot(self) -> Iterator[Transaction]:
+        """For reading only: every statement sees the book as it was at the first, so that sums over
+        the same rows agree."""
+        with Session(self._engine) as session, session.begin():
+            session.connection(
+                execution_options={
+                    "isolation_level": "REPEATABLE READ",
+                    "postgresql_readonly": True,
+                }
+            )
+            yield Transaction(session, self._moment(session))
+
     def run(self, step: Callable[[Transaction], T]) -> T:
         """Run `step` in a transaction of its own, again when it lost to a concurrent one.
 

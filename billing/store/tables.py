@@ -400,6 +400,48 @@ class EventSeal(Base):
     sealed_at: Mapped[datetime]
 
 
+class EventArchive(Base):
+    """A file that holds the events of some seals; from then on they may leave the book."""
+
+    __tablename__ = "event_archives"
+    __table_args__ = (
+        CheckConstraint("number >= 1", name="number"),
+        CheckConstraint("first_seal <= last_seal AND after_id < up_to_id", name="range"),
+        CheckConstraint(
+            "octet_length(file_digest) = 32 AND octet_length(kept_digest) = 32", name="digests"
+        ),
+        UniqueConstraint("first_seal"),
+        UniqueConstraint("last_seal"),
+        UniqueConstraint("up_to_id"),
+    )
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    first_seal: Mapped[int]
+    last_seal: Mapped[int]
+    # Covers the events with after_id < id <= up_to_id, all of them older than `older_than`.
+    after_id: Mapped[int]
+    up_to_id: Mapped[int]
+    events: Mapped[int]
+    older_than: Mapped[datetime]
+    # SHA-256 of the file, and of the lines that stay in the book.
+    file: Mapped[str] = mapped_column(String(80))
+    file_digest: Mapped[bytes]
+    kept_digest: Mapped[bytes]
+    archived_at: Mapped[datetime]
+    # When the last of its events left the book.
+    removed_at: Mapped[datetime | None]
+
+
+class SchemaRules(Base):
+    """The one row that says which code this schema serves beside the code that made it."""
+
+    __tablename__ = "schema_rules"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, default=1, autoincrement=False)
+    oldest_code: Mapped[str] = mapped_column(String(16))
+
+
 class Notice(Base):
     """The outbox: news for the merchant's own system, kept until delivered."""
 

@@ -32,7 +32,7 @@ def create_app(house: House, connect: Connect | None = None) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        with sharing(calls, quick_redis(broker_url)):
+        with sharing(calls, quick_redis(house.broker)):
             async with edge.open():
                 yield
 

@@ -65,7 +65,7 @@ class BookCollector(Collector):
 
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
-        self._shared = Shared(quick_redis(edge.house.broker_url))
+        self._shared = Shared(quick_redis(edge.house.broker))
         self._lock = threading.Lock()
         self._after = self._newest = newest_line(edge.book)
         self._lines: Counter[tuple[str, str]] = Counter()

@@ -1,32 +1,12 @@
-"""What people read, in Korean and English, side by side in `texts.toml`."""
+"""In which language a browser is answered."""
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
-from typing import Any, Literal
-
 from fastapi import Request
 
-Language = Literal["en", "ko"]
+from billing.presenting.texts import Texts
+
 COOKIE = "maewol_language"
-
-
-@dataclass(frozen=True, slots=True)
-class Texts:
-    """The texts of one language: `t("today.title")`, `t("today.left", hours=3)`."""
-
-    language: Language
-
-    def __call__(self, key: str, **values: Any) -> str:
-        """Raises `KeyError` for a text that is not there: a template's mistake, found by tests."""
-        return _table()[key][self.language].format(**values)
-
-    def has(self, key: str) -> bool:
-        """Whether there is such a text, for words that come from data."""
-        return key in _table()
 
 
 def texts_for(request: Request) -> Texts:
@@ -36,13 +16,3 @@ def texts_for(request: Request) -> Texts:
         return Texts("ko" if asked == "ko" else "en")
     first = request.headers.get("accept-language", "").strip().lower()
     return Texts("ko" if first.startswith("ko") else "en")
-
-
-@cache
-def _table() -> dict[str, dict[str, str]]:
-    text = files("billing.web").joinpath("texts.toml").read_text(encoding="utf-8")
-    return {
-        f"{section}.{key}": both
-        for section, entries in tomllib.loads(text).items()
-        for key, both in entries.items()
-    }

@@ -21,6 +21,7 @@ from celery import Celery
 
 from billing.broker import celery_settings
 from billing.domain.errors import BrokerUnavailable
+from billing.redis_address import RedisAddress
 from tests.chaos.cast import Ending, Member, members
 from tests.chaos.history import Expected, History, Violation
 from tests.chaos.judge import judge
@@ -129,7 +130,7 @@ def _idle(world: World) -> str:
 def probing(world: World) -> Iterator[None]:
     """Sends empty inquiries: a worker is seen to work by what it does, even with nothing to do."""
     app = Celery("chaos")
-    app.conf.update(celery_settings(world.servers.broker_url))
+    app.conf.update(celery_settings(RedisAddress(world.servers.broker_url)))
     ended = threading.Event()
 
     def probe() -> None:

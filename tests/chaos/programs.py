@@ -76,6 +76,18 @@ class Programs:
             self._programs[program.name] = program
             self._spawn(program)
 
+    def retire(self, names: Sequence[str]) -> None:
+        """Ask programs to end and wait for it; they are not started again."""
+        with self._lock:
+            for name in names:
+                del self._programs[name]
+            ending = {name: self._running.pop(name) for name in names if name in self._running}
+        for child in ending.values():
+            _send(child, signal.SIGTERM)
+        for name, child in ending.items():
+            self.exits.append((name, child.wait(2 * self.grace), time.time()))
+            self._survivors.forget(child.pid)
+
     def names(self, role: str | None = None) -> list[str]:
         """Every program, or those of a role."""
         return [one.name for one in self._programs.values() if role in (None, one.role)]

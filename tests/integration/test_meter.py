@@ -13,6 +13,7 @@ from billing.broker import RedisTokenStore
 from billing.embedded import Servers
 from billing.meter import SECONDS, CallCounter, Calls, Shared, sharing
 from billing.ports import AccessToken
+from billing.redis_address import RedisAddress
 
 AWAY = "redis://127.0.0.1:9/0"
 NOW = datetime(2026, 11, 27, 6, 0, tzinfo=UTC)
@@ -29,14 +30,14 @@ def url(servers: Servers) -> Iterator[str]:
 
 
 def of(url: str) -> dict[tuple[str, str], Calls]:
-    with quick_redis(url) as redis:
+    with quick_redis(RedisAddress(url)) as redis:
         return Shared(redis).calls()
 
 
 def test_what_processes_count_adds_up(url: str) -> None:
     for _ in range(2):
         counter = CallCounter()
-        with sharing(counter, quick_redis(url), every=60):
+        with sharing(counter, quick_redis(RedisAddress(url)), every=60):
             counter.note("charge", "2xx", 0.3)
             counter.note("charge", "2xx", 999)
             counter.note("lookup", "not_connected", 0.0)
@@ -50,7 +51,7 @@ def test_what_processes_count_adds_up(url: str) -> None:
 
 def test_it_is_shared_while_work_goes_on(url: str) -> None:
     counter = CallCounter()
-    with sharing(counter, quick_redis(url), every=0.01):
+    with sharing(counter, quick_redis(RedisAddress(url)), every=0.01):
         counter.note("token", "2xx", 0.1)
         for _ in range(3000):
             if of(url):
@@ -60,9 +61,9 @@ def test_it_is_shared_while_work_goes_on(url: str) -> None:
 
 def test_what_cannot_be_passed_on_is_kept(url: str) -> None:
     counter = CallCounter()
-    with sharing(counter, quick_redis(AWAY), every=60):
+    with sharing(counter, quick_redis(RedisAddress(AWAY)), every=60):
         counter.note("charge", "5xx", 1.0)
-    with sharing(counter, quick_redis(url), every=60):
+    with sharing(counter, quick_redis(RedisAddress(url)), every=60):
         counter.note("charge", "5xx", 1.0)
     assert of(url)["charge", "5xx"].classes[SECONDS.index(1.0)] == 2
 
@@ -79,7 +80,7 @@ def test_what_we_did_not_write_is_no_figure(url: str) -> None:
 
 
 async def _share_a_token(url: str) -> None:
-    store = RedisTokenStore(url, lambda: NOW)
+    store = RedisTokenStore(RedisAddress(url), lambda: NOW)
     await store.put(AccessToken("a-token", NOW + timedelta(minutes=30)))
     assert await store.get() == AccessToken("a-token", NOW + timedelta(minutes=30))
     await store.aclose()
@@ -87,7 +88,7 @@ async def _share_a_token(url: str) -> None:
 
 @pytest.mark.anyio
 async def test_the_token_tells_when_it_was_fetched_and_queues_how_long_they_are(url: str) -> None:
-    redis = quick_redis(url)
+    redis = quick_redis(RedisAddress(url))
     shared = Shared(redis)
     assert shared.token_fetched_at() is None
     await _share_a_token(url)

@@ -9,37 +9,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.console_blocks import BLOCK, steps
+
 PAGE = (Path(__file__).parents[2] / "docs" / "sandbox.md").read_text("utf-8")
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-@dataclass
-class Step:
-    """A command of the page and the lines it shows below it; `…` stands for anything."""
-
-    command: str
-    shown: list[str]
-
-
-def steps(page: str) -> Iterator[Step]:
-    step: Step | None = None
-    for kind, text in BLOCK.findall(page):
-        for line in text.splitlines() if kind == "console" else ():
-            if line.startswith("$ "):
-                if step is not None:
-                    yield step
-                step = Step(line[2:], [])
-            elif step is not None and line.startswith("> "):
-                step.command += "\n" + line[2:]
-            elif step is not None:
-                step.shown.append(line)
-    if step is not None:
-        yield step
 
 
 def is_as_shown(shown: list[str], told: str) -> bool:

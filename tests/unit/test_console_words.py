@@ -11,13 +11,14 @@ from flower.utils.search import TaskSearchEngine
 
 from billing.cli import up
 from billing.domain.errors import InvalidSetting
+from billing.domain.refund import month_before
+from billing.presenting.cells import safe
+from billing.presenting.formats import Formats
+from billing.presenting.texts import Texts
 from billing.settings import Settings
 from billing.web.console import masks
-from billing.web.console.asked import month_asked, month_before
-from billing.web.console.export import safe
-from billing.web.console.formats import Formats
+from billing.web.console.asked import month_asked
 from billing.web.console.subscription import flower_link
-from billing.web.texts import Texts
 
 SEOUL = ZoneInfo("Asia/Seoul")
 AT = datetime(2026, 11, 20, 1, 5, 9, tzinfo=UTC)

@@ -19,6 +19,12 @@ PAIRS = [
     ("docs/runbook.md", "docs/runbook.ko.md"),
     ("docs/console.md", "docs/console.ko.md"),
     ("docs/watching.md", "docs/watching.ko.md"),
+    ("docs/quickstart.md", "docs/quickstart.ko.md"),
+    ("docs/concepts.md", "docs/concepts.ko.md"),
+    ("docs/configuration.md", "docs/configuration.ko.md"),
+    ("docs/upgrading.md", "docs/upgrading.ko.md"),
+    ("docs/security.md", "docs/security.ko.md"),
+    ("docs/faq.md", "docs/faq.ko.md"),
 ]
 _LINK = re.compile(r"\]\(([^)#]+)[^)]*\)")
 _CODE = re.compile(r"`([^`\n]+)`")

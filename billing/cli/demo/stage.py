@@ -30,6 +30,7 @@ from billing.cli.demo.till import Till
 from billing.cli.supervisor import Program, Supervisor
 from billing.domain.errors import BillingError
 from billing.embedded import running
+from billing.redis_address import RedisAddress
 from billing.settings import PREFIX
 from billing.store import schema
 from billing.store.session import Book, create_book_engine
@@ -114,7 +115,7 @@ def set_up(cast: list[Member], tell: Callable[[str], None]) -> Iterator[Stage]:
         exits.callback(engine.dispose)
         schema.upgrade(engine)
         celery = Celery("maewol-demo")
-        celery.conf.update(celery_settings(servers.broker_url))
+        celery.conf.update(celery_settings(RedisAddress(servers.broker_url)))
         exits.callback(celery.close)
         stage = Stage(
             folder=folder,

@@ -12,7 +12,8 @@ from fastapi import Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 
-from billing.web.texts import COOKIE, Language, texts_for
+from billing.presenting.texts import Language
+from billing.web.texts import COOKIE, texts_for
 
 _FOLDER = files("billing.web.checkout")
 _TYPES = {"checkout.css": "text/css", "checkout.js": "text/javascript"}

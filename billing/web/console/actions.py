@@ -15,6 +15,8 @@ from starlette.responses import Response
 from billing.domain.attempt import AttemptStatus
 from billing.domain.errors import BillingError, GatewayError, GatewayUnavailable, NotFound
 from billing.domain.refund import RefundStatus
+from billing.presenting.formats import Formats
+from billing.presenting.texts import Texts
 from billing.services import change_status, hold, inquire, refund, resend
 from billing.services.answer import Result
 from billing.services.change_status import Changed
@@ -23,10 +25,9 @@ from billing.services.try_again import NotTried, try_again
 from billing.store import dossier
 from billing.web.console import look
 from billing.web.console.door import Room
-from billing.web.console.formats import Formats
 from billing.web.console.subscription import PATIENCE, Number, found_one
 from billing.web.edge import Edge, TheEdge
-from billing.web.texts import Texts, texts_for
+from billing.web.texts import texts_for
 
 router = APIRouter(route_class=Room, include_in_schema=False)
 

@@ -19,8 +19,3 @@ def month_asked(text: str | None, today: date) -> date:
     except ValueError:
         return today.replace(day=1)
     return asked if 2000 <= asked.year <= 2100 else today.replace(day=1)
-
-
-def month_before(month: date) -> date:
-    """The first day of the month before."""
-    return date(month.year - (month.month == 1), (month.month - 2) % 12 + 1, 1)

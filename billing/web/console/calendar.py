@@ -8,10 +8,10 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from billing.domain.calendar import day_of
-from billing.domain.refund import month_after
+from billing.domain.refund import month_after, month_before
 from billing.services.month import DayOfMonth, month
 from billing.web.console import look
-from billing.web.console.asked import month_asked, month_before
+from billing.web.console.asked import month_asked
 from billing.web.console.door import Room
 from billing.web.edge import Edge, TheEdge
 

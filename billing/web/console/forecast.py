@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from billing.domain.money import Sum
 from billing.services.outlook import DayAhead, outlook
-from billing.store.overview import Sum
 from billing.web.console import look
 from billing.web.console.door import Room
 from billing.web.edge import TheEdge

@@ -14,8 +14,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 import billing
+from billing.presenting.formats import Formats
 from billing.store import health
-from billing.web.console.formats import Formats
 from billing.web.edge import Edge, edge_of
 from billing.web.texts import texts_for
 

@@ -11,12 +11,12 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from billing.domain.calendar import start_of
-from billing.domain.refund import month_after
+from billing.domain.refund import month_after, month_before
 from billing.services.month import paid_by_day
 from billing.store import figures
 from billing.store.figures import Collected
 from billing.web.console import look
-from billing.web.console.asked import month_asked, month_before
+from billing.web.console.asked import month_asked
 from billing.web.console.calendar import today_of
 from billing.web.console.door import Room
 from billing.web.edge import Edge, TheEdge

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from billing.domain.errors import InvalidSetting
+from billing.presenting.texts import Texts
 from billing.sandbox import HandPayment, mood, pay
 from billing.services.answer import Result
 from billing.services.dispatch import dispatch
 from billing.services.open_cycles import open_cycles
-from billing.web.texts import Texts
 from tests.builders import execute, query
 from tests.integration.web.conftest import Edge
 from tests.integration.web.console_kit import (

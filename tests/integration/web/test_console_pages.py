@@ -11,11 +11,11 @@ import pytest
 from sqlalchemy import create_engine
 
 from billing.domain.calendar import SEOUL
+from billing.domain.money import Sum
 from billing.services import forecast
 from billing.services.month import month
 from billing.services.open_cycles import open_cycles
 from billing.services.outlook import outlook
-from billing.store.overview import Sum
 from tests.builders import a_row, enrolled, execute, query
 from tests.integration.web.conftest import Edge
 from tests.integration.web.console_kit import (
@@ -303,3 +303,28 @@ def test_a_month_holds_every_cycle_once(edge: Edge) -> None:
     # The 29th, 30th and 31st share February's last day.
     last = month(edge.book, policy, date(2027, 2, 1)).bands[-1]
     assert (last.dates.due_on, last.total.count) == (date(2027, 2, 28), 4)
+
+
+def test_the_month_is_taken_away(edge: Edge) -> None:
+    """As a page for paper, in the language asked for, and as two files for spreadsheets."""
+    subscribe(edge, "customer-1", SLASHED)
+    edge.clock.move_to(datetime(2026, 11, 20, 10, 0, tzinfo=SEOUL))
+    a_world(edge).run(times=4)
+    with an_operator(edge) as operator:
+        links = Page(operator.get("/money?month=2026-11&lang=ko")).links
+        paper = operator.get("/money/report.html?month=2026-11&lang=ko")
+        assert '<html lang="ko">' in paper.text
+        assert "2026-11 정기결제 보고서" in paper.text
+        assert "19,800원" in paper.text
+        assert paper.headers["content-disposition"].startswith("attachment; filename=")
+        assert "default-src 'none'" in paper.headers["content-security-policy"]
+        assert "<script" not in paper.text
+        for path, lines in (("/money/days.csv", 30), ("/money/charges.csv", 2)):
+            answer = operator.get(f"{path}?month=2026-11")
+            assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+            assert len(answer.text.splitlines()) == lines + 1
+            assert f"{path}?month=2026-11" in links
+        assert "/money/report.html?month=2026-11&lang=ko" in links
+    with edge.browse(peer="203.0.113.9", host="shop.example") as stranger:
+        for path in ("/money/report.html", "/money/days.csv", "/money/charges.csv"):
+            assert stranger.get(path).status_code == 403

@@ -1,0 +1,35 @@
+"""The commands of a document, as its `console` blocks show them to a reader."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass
+class Step:
+    """A command of the page and the lines it shows below it; `…` stands for anything."""
+
+    command: str
+    shown: list[str]
+
+
+def steps(page: str) -> Iterator[Step]:
+    """Every command of the page in order. It begins with `$ ` and goes on with `> `, or where a
+    line ends with a backslash."""
+    step: Step | None = None
+    for kind, text in BLOCK.findall(page):
+        for line in text.splitlines() if kind == "console" else ():
+            if line.startswith("$ "):
+                if step is not None:
+                    yield step
+                step = Step(line[2:], [])
+            elif step is not None and (line.startswith("> ") or step.command.endswith("\\")):
+                step.command += "\n" + line.removeprefix("> ")
+            elif step is not None:
+                step.shown.append(line)
+    if step is not None:
+        yield step

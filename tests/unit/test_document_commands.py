@@ -1,0 +1,217 @@
+"""Every command in README.md and docs/ is one that exists: programs, subcommands and options.
+
+What can be run is run elsewhere: docs/quickstart.md by `tests/integration/test_quickstart.py`,
+docs/sandbox.md by `tests/integration/test_sandbox_page.py`.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from billing.cli.commands import app
+from tests.console_blocks import steps
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([*ROOT.glob("README*.md"), *ROOT.glob("docs/*.md")])
+
+# Run whole, in order, with their exit codes checked.
+RUN = {"quickstart.md", "quickstart.ko.md", "sandbox.md"}
+# Only read, and why.
+READ = {
+    "README.md": "the demo, the suite and the daemons have tests of their own (test_demo, test_up)",
+    "README.ko.md": "as README.md",
+    "api.md": "asks a server of the reader's; the routes are those of test_api",
+    "api.ko.md": "as api.md",
+    "chaos.md": "takes minutes; it is what `make chaos` runs",
+    "checkout.md": "asks a server of the reader's",
+    "checkout.ko.md": "as checkout.md",
+    "deploying.md": "needs Docker, systemd or Kubernetes; test_deployment starts the same commands",
+    "deploying.ko.md": "as deploying.md",
+    "mutants.md": "takes minutes",
+    "notices.md": "needs a notice with that number; test_notices_cli runs them",
+    "notices.ko.md": "as notices.md",
+    "operating.md": "needs payments to give back; test_reconcile_cli runs them",
+    "operating.ko.md": "as operating.md",
+    "protocol.md": "takes minutes",
+    "simulation.md": "takes minutes",
+}
+# Programs that are not ours, and why they are not looked into.
+FOREIGN = {
+    "docker": "no container engine in the tests",
+    "kubectl": "no cluster in the tests",
+    "systemctl": "no systemd in the tests",
+    "curl": "run where the page is run",
+    **dict.fromkeys(
+        ("cat", "cd", "echo", "export", "grep", "mkdir", "openssl", "printf", "python3", "sleep"),
+        "a tool of every system",
+    ),
+}
+_SHELL = frozenset({"until", "do", "done", "while", "then", "fi", "!", "time"})
+_ASSIGNED = re.compile(r"[A-Za-z_]+=.*", re.DOTALL)
+_INLINE = re.compile(r"`(maewol [^`\n]+)`")
+
+
+def with_blocks() -> list[Path]:
+    return [path for path in DOCUMENTS if next(steps(path.read_text("utf-8")), None) is not None]
+
+
+def calls(command: str) -> Iterator[list[str]]:
+    """The single calls of a shell command, each as its words; without redirections, assignments and
+    the shell's own words."""
+    head, _, _ = command.partition("<<")
+    lexer = shlex.shlex(head, posix=True, punctuation_chars="();<>|&")
+    lexer.whitespace_split = True
+    words: list[str] = []
+    target = False
+    for word in [*lexer, ";"]:
+        if set(word) <= set("();|&"):
+            if words:
+                yield words
+            words = []
+        elif set(word) <= set("<>"):
+            target = True
+        elif target:
+            target = False
+        elif words or not (word in _SHELL or _ASSIGNED.fullmatch(word)):
+            words.append(word)
+
+
+@cache
+def tree() -> Any:
+    return typer.main.get_command(app)
+
+
+def problem_of(words: list[str], *, whole: bool) -> str | None:
+    """What is wrong with a call of `maewol`; None when nothing is. One that is not `whole` leaves
+    out what the reader knows, or stands for several."""
+    command, rest = tree(), words[1:]
+    while rest and hasattr(command, "commands") and not rest[0].startswith("-"):
+        if rest[0] not in command.commands:
+            return f"no command {rest[0]}"
+        command, rest = command.commands[rest[0]], rest[1:]
+    options = {name: one for one in command.params for name in (*one.opts, *one.secondary_opts)}
+    given, places = set(), 0
+    while rest:
+        name, rest = rest[0], rest[1:]
+        name, _, value = name.partition("=")
+        if name in ("--help", "…", "..."):
+            continue
+        if not name.startswith("--"):
+            places += 1
+        elif name not in options:
+            return f"no option {name}"
+        else:
+            given.add(options[name].name)
+            if not options[name].is_flag and not value:
+                rest = rest[1:]
+    arguments = [one for one in command.params if one.param_type_name == "argument"]
+    if places > len(arguments):
+        return "too many words"
+    if whole and places < sum(one.required for one in arguments):
+        return "an argument is missing"
+    missing = [
+        one.opts[0]
+        for one in command.params
+        if one.required and one.param_type_name == "option" and one.name not in given
+    ]
+    return f"without {missing}" if whole and missing else None
+
+
+def problem(words: list[str]) -> str | None:
+    """What is wrong with one call; None when nothing is."""
+    match words[0]:
+        case "maewol":
+            return problem_of(words, whole=True)
+        case "make":
+            targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M)
+            asked = [word for word in words[1:] if "=" not in word]
+            return None if set(asked) <= set(targets) else f"no target in {asked}"
+        case "celery":
+            return celery_problem(words[1:])
+        case "sh" | "python":
+            path = words[1] if words[1] != "-m" else words[2].replace(".", "/")
+            found = any((ROOT / name).exists() for name in (path, f"{path}.py"))
+            return None if found else f"no file {path}"
+        case name:
+            return None if name in FOREIGN else "a program that this test does not know"
+
+
+def celery_problem(words: list[str]) -> str | None:
+    from celery.bin.celery import celery
+    from flower.command import flower  # noqa: F401 - its import defines the options
+    from tornado.options import options as of_flower
+
+    if words[0] != "-A" or words[1] not in ("scheduler", "worker"):
+        return "not one of our applications"
+    if words[2] == "flower":
+        names = [word.partition("=")[0].removeprefix("--") for word in words[3:]]
+        known = {name.replace("_", "-") for name in of_flower}
+        return None if set(names) <= known else f"no option in {names}"
+    command = celery.commands.get(words[2])
+    if command is None:
+        return f"no command {words[2]}"
+    known = {name for one in command.params for name in one.opts}
+    asked = {word.partition("=")[0] for word in words[3:] if word.startswith("-")}
+    return None if asked <= known else f"no option in {asked - known}"
+
+
+@pytest.mark.parametrize("document", with_blocks(), ids=lambda path: path.name)
+def test_every_command_exists(document: Path) -> None:
+    wrong = [
+        (words, found)
+        for step in steps(document.read_text(encoding="utf-8"))
+        for words in calls(step.command)
+        if (found := problem(words)) is not None
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_that_is_spoken_of_exists(document: Path) -> None:
+    wrong = []
+    for text in _INLINE.findall(document.read_text(encoding="utf-8")):
+        # `[--option]` may be left out, `a\|b` and `a|b` are two.
+        words = re.sub(r"\\?\|\w+|[\[\]]", " ", text)
+        try:
+            split = shlex.split(words)
+        except ValueError:
+            split = words.split()
+        if (found := problem_of(split, whole=False)) is not None:
+            wrong.append((text, found))
+    assert wrong == []
+
+
+def test_every_page_with_commands_is_run_or_has_a_reason_not_to_be() -> None:
+    assert {path.name for path in with_blocks()} == RUN | set(READ)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "maewol recon",
+        "maewol reconcile --from 2026-11-01",
+        "maewol reconcile --form 2026-11-01 --to 2026-11-30",
+        "maewol why",
+        "maewol status now",
+        "make tests",
+        "celery -A workers worker",
+        "celery -A worker work",
+        "celery -A worker worker --queue-of charges",
+        "celery -A worker flower --adress=127.0.0.1",
+        "python tools/nothing.py",
+        "true && maewol recon",
+        "X=$(date) maewol recon",
+        "until maewol recon > file.txt; do sleep 2; done",
+        "podman ps",
+    ],
+)
+def test_a_mistake_is_found(command: str) -> None:
+    assert [found for words in calls(command) if (found := problem(words)) is not None]

@@ -3,7 +3,7 @@
     python benchmarks/month_report.py [--sizes 100000,1000000] [--folder DIR]
 
 Makes a book of each size on a private PostgreSQL (about 2 GB on disk for a million subscribers);
-two thirds of it have paid in the month. `peak` is the most memory that this process has held so far.
+two thirds of it have paid in the month. `peak` is the most memory that this process held so far.
 """
 
 from __future__ import annotations

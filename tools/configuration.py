@@ -28,10 +28,10 @@ _HEAD = {
 [한국어](configuration.ko.md)
 
 Every setting, from `billing/settings.py`; this page is written by `tools/configuration.py`. Settings
-are read from the environment, then from the file `.env` of the folder in which a process is started.
+are read from the environment, then from the file `.env` of the folder in which a process starts.
 Every name carries the prefix `MAEWOL_`. A **secret** `X` may also come from a file: `MAEWOL_X_FILE`
-names its path. An empty value counts as not set. A wrong one stops the process at start with its name,
-its value (secrets masked) and the remedy; `maewol doctor` shows what is in effect.
+names its path. An empty value counts as not set. A wrong one stops the process at start with its
+name, its value (secrets masked) and the remedy; `maewol doctor` shows what is in effect.
 """,
     "ko": """# 설정
 

@@ -53,8 +53,8 @@ def _windows() -> str:
         top - 20,
         "Window and band",
         "For anchor days 3, 15, 24, 28 and 31, in November and in February: the billing window is"
-        " the due day and five days to either side within the month; the band is at most six days of it;"
-        " the first attempt leaves three days for retries.",
+        " the due day and five days to either side within the month; the band is at most six days"
+        " of it; the first attempt leaves three days for retries.",
         parts,
     )
 
@@ -128,8 +128,8 @@ def _one_month() -> str:
         330,
         "One month of one subscription",
         "The cycle is due on the 20th. Attempt 1 on the 20th and attempt 2 on the 21st are"
-        " declined; attempt 3 on the 22nd is approved, and the cycle is paid. Each attempt has a merchant_uid"
-        " of its own.",
+        " declined; attempt 3 on the 22nd is approved, and the cycle is paid. Each attempt has a"
+        " merchant_uid of its own.",
         parts,
     )
 

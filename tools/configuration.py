@@ -27,7 +27,7 @@ _HEAD = {
 
 [한국어](configuration.ko.md)
 
-Every setting, from `billing/settings.py`; this page is written by `tools/configuration.py`. Settings
+Every setting, from `billing/settings.py`; this page comes from `tools/configuration.py`. Settings
 are read from the environment, then from the file `.env` of the folder in which a process starts.
 Every name carries the prefix `MAEWOL_`. A **secret** `X` may also come from a file: `MAEWOL_X_FILE`
 names its path. An empty value counts as not set. A wrong one stops the process at start with its

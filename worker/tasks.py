@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections import Counter
 from typing import Any
 
-from billing import clock
 from billing.broker import CHARGE_TASK, CHARGES_QUEUE, CONCURRENCY, INQUIRE_TASK, checked_ids
 from billing.domain.errors import BrokerUnavailable
 from billing.services.answer import Result
 from billing.services.charge import charge
 from billing.services.inquire import inquire
-from billing.store import heartbeats
 from worker.app import app, this_process
 
 _house = this_process.house
-_NAME = f"{CHARGE_TASK}@{socket.gethostname()}"
-_SEEN_EVERY_SECONDS = 5.0
-_seen_at = -_SEEN_EVERY_SECONDS
 # With fewer messages waiting than two processes work on, more are asked for. A dispatch for each
 # task would cost as much as the task.
 _RUNNING_DRY = 2 * CONCURRENCY
@@ -44,10 +38,6 @@ def inquire_(attempt_ids: Any) -> dict[str, int]:
 
 
 def _finish(tally: Counter[Result]) -> dict[str, int]:
-    global _seen_at
-    if clock.monotonic() - _seen_at >= _SEEN_EVERY_SECONDS:
-        _house.book.run(lambda tx: heartbeats.beat(tx.session, _NAME, tx.now))
-        _seen_at = clock.monotonic()
     if tally:
         # There is room again; waiting for the next scheduled tick would leave us idle. Without a
         # broker the schedule finds what is due all the same.

@@ -103,7 +103,8 @@ def read(text: str) -> Proof | None:
     day, previous = _DAY.search(body), _PREVIOUS.search(body)
     if day is None or previous is None:
         return None
-    return Proof(date.fromisoformat(day[1]), previous[1], body, end[1], end[2])
+    on = _date(day[1])
+    return None if on is None else Proof(on, previous[1], body, end[1], end[2])
 
 
 def file_name(day: date) -> str:
@@ -114,7 +115,14 @@ def file_name(day: date) -> str:
 def day_of_name(name: str) -> date | None:
     """The day of a file's name, None when it is not a proof's."""
     match = _NAME.fullmatch(name)
-    return date.fromisoformat(match[1]) if match else None
+    return _date(match[1]) if match else None
+
+
+def _date(text: str) -> date | None:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None
 
 
 def problems(chain: Iterable[tuple[str, str]], key: bytes) -> Iterator[tuple[str, str]]:

@@ -11,6 +11,8 @@ from datetime import datetime
 # forms are typed in Korea and mean the same to some.
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 _BOM = "\ufeff"
+_JOINERS = "\u200c\u200d"
+_BLANK = " \u00a0\u3000" + _JOINERS
 
 
 def lines(header: Sequence[str], pages: Iterable[Iterable[Sequence[object]]]) -> Iterator[str]:
@@ -35,6 +37,7 @@ def safe(cell: object) -> str | int:
     if isinstance(cell, int) and not isinstance(cell, bool):
         return cell
     text = cell.isoformat(timespec="seconds") if isinstance(cell, datetime) else str(cell)
-    # Control characters are nobody's data; a tab or a line end may begin a formula, too.
-    text = "".join(char if char.isprintable() else " " for char in text)
-    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text
+    # Control characters are nobody's data; a tab or a line end may begin a formula, too. Joiners
+    # are somebody's: an emoji or a Persian name is made of them.
+    text = "".join(char if char.isprintable() or char in _JOINERS else " " for char in text)
+    return f"'{text}" if text.lstrip(_BLANK).startswith(_FORMULA) else text

@@ -70,13 +70,16 @@ def _canvas(kind: Any, f: Formats, width: int, height: int, dark: bool) -> Any:
         no_data_text=f.t("common.nothing"),
         value_formatter=lambda value: f.number(round(value)),
     )
-    canvas.add_xml_filter(_without_scripts)
+    canvas.add_xml_filter(_only_drawn)
     return canvas
 
 
-def _without_scripts(root: Any) -> Any:
-    """Pygal leaves its settings for a script that we do not use."""
+def _only_drawn(root: Any) -> Any:
+    """Without what Pygal leaves for a script that we do not use: settings, and names of series that
+    would come twice on a page with two pictures."""
     for parent in list(root.iter()):
+        if parent.get("id", "").startswith("activate-serie") or parent.get("id") == "":
+            del parent.attrib["id"]
         for child in list(parent):
             if str(child.tag).endswith("script"):
                 parent.remove(child)

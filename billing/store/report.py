@@ -76,8 +76,8 @@ _CHARGES = text(
     """
     SELECT c.id, c.paid_at, s.customer_uid, c.paid_merchant_uid, c.paid_imp_uid, c.amount,
         c.number, c.status, c.reason,
-        (SELECT count(*) FROM attempts a WHERE a.cycle_id = c.id AND a.sent_at IS NOT NULL)
-            AS attempts
+        (SELECT count(*) FROM attempts a
+            WHERE a.cycle_id = c.id AND a.status IN ('approved', 'declined')) AS attempts
     FROM cycles c JOIN subscriptions s ON s.id = c.subscription_id
     WHERE c.paid_at >= :after AND c.paid_at < :ends AND (c.paid_at, c.id) > (:after, :id)
     ORDER BY c.paid_at, c.id

@@ -20,9 +20,10 @@ from typing import Any
 import psycopg
 import pytest
 from rich.cells import cell_len
+from rich.console import Console
 
 from billing import logs
-from billing.cli import main
+from billing.cli import main, output
 from billing.embedded import Servers
 from billing.store.session import Book
 from billing.store.trouble import why
@@ -58,7 +59,8 @@ def call(
     assert servers.broker_url is not None
     monkeypatch.setenv("MAEWOL_DATABASE_URL", database_url)
     monkeypatch.setenv("MAEWOL_BROKER_URL", servers.broker_url)
-    monkeypatch.setenv("COLUMNS", "150")
+    # Made when its module is first imported, at the width of then.
+    monkeypatch.setattr(output, "out", Console(width=150))
     monkeypatch.setattr(logs, "configure", lambda *_: None)
 
     def run(*words: str) -> Done:

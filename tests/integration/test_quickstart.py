@@ -32,7 +32,8 @@ def commands(name: str) -> list[Step]:
 def script(found: list[Step], port: int) -> str:
     """All of it as one program that ends at the first command that fails, and says which that was.
     What stays is ended as by Ctrl-C."""
-    lines = ["set -eu -o pipefail", "trap 'kill $(jobs -p); wait' EXIT"]
+    end = 'code=$?; set +e; for job in $(jobs -p); do kill "$job"; done; wait; exit "$code"'
+    lines = ["set -eu -o pipefail", f"trap '{end}' EXIT"]
     for number, step in enumerate(found):
         command = step.command.replace("8888", str(port))
         if command in NOT_HERE:

@@ -30,7 +30,8 @@ READ = {
     "README.ko.md": "as README.md",
     "api.md": "asks a server of the reader's; the routes are those of test_api",
     "api.ko.md": "as api.md",
-    "chaos.md": "takes minutes; it is what `make chaos` runs",
+    "backup.md": "tests/lasting/test_backup.py runs its blocks, in its own order",
+    "backup.ko.md": "as backup.md",
     "checkout.md": "asks a server of the reader's",
     "checkout.ko.md": "as checkout.md",
     "deploying.md": "needs Docker, systemd or Kubernetes; test_deployment starts the same commands",
@@ -40,7 +41,6 @@ READ = {
     "notices.ko.md": "as notices.md",
     "operating.md": "needs payments to give back; test_reconcile_cli runs them",
     "operating.ko.md": "as operating.md",
-    "protocol.md": "takes minutes",
     "simulation.md": "takes minutes",
 }
 # Programs that are not ours, and why they are not looked into.
@@ -49,12 +49,27 @@ FOREIGN = {
     "kubectl": "no cluster in the tests",
     "systemctl": "no systemd in the tests",
     "curl": "run where the page is run",
+    "pg_dump": "run by tests/lasting/test_backup.py",
+    "pg_restore": "run by tests/lasting/test_backup.py",
+    "again": "a function that sandbox.md makes of curl",
     **dict.fromkeys(
-        ("cat", "cd", "echo", "export", "grep", "mkdir", "openssl", "printf", "python3", "sleep"),
+        (
+            "cat",
+            "cd",
+            "date",
+            "echo",
+            "export",
+            "grep",
+            "mkdir",
+            "openssl",
+            "printf",
+            "python3",
+            "sleep",
+        ),
         "a tool of every system",
     ),
 }
-_SHELL = frozenset({"until", "do", "done", "while", "then", "fi", "!", "time"})
+_SHELL = frozenset({"until", "do", "done", "while", "then", "fi", "!", "time", "{", "}"})
 _ASSIGNED = re.compile(r"[A-Za-z_]+=.*", re.DOTALL)
 _INLINE = re.compile(r"`(maewol [^`\n]+)`")
 

@@ -162,7 +162,8 @@ def _figures(tx: Transaction, policy: BillingPolicy, first_day: date) -> MonthFi
     within = rows.ids(tx.session, first_day)
     gained, anew = rows.gained(tx.session, begins, ends)
     to_come = figures.to_come(tx.session, ends, zone) if ends > tx.now else []
-    coming = (Sum(one.count, one.won) for one in to_come if one.month == first_day)
+    # Whoever has a month before this one still to come has this one, too.
+    coming = (Sum(one.count, one.won) for one in to_come)
     return MonthFigures(
         first_day=first_day,
         days=_days(tx, policy, first_day),

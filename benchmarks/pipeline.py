@@ -41,6 +41,7 @@ from dateutil.relativedelta import relativedelta
 from billing.broker import celery_settings
 from billing.cli.up import wait_for_worker
 from billing.embedded import running
+from billing.redis_address import RedisAddress
 
 HERE = Path(__file__).resolve().parent
 WIDTH = {0: 100, 50: 200, 300: 1000}
@@ -217,7 +218,7 @@ def _maewol(delay: int, charges: int, processes: int) -> Seen:
 
 def _wait_for_workers(broker: str, processes: int) -> None:
     with Celery("bench") as celery:
-        celery.conf.update(celery_settings(broker))
+        celery.conf.update(celery_settings(RedisAddress(broker)))
         if not wait_for_worker(celery, threading.Event(), charging=processes):
             raise SystemExit("the charging workers do not answer")
 

@@ -184,7 +184,7 @@ def _maewol(delay: int, charges: int, processes: int) -> Seen:
             "MAEWOL_PORTONE_IMP_KEY": "key",
             "MAEWOL_PORTONE_IMP_SECRET": "secret",
             "MAEWOL_CHARGES_PER_SECOND": "0",
-            "MAEWOL_CHARGE_CRON": "* * * * *",
+            "MAEWOL_CHARGE_CRON": "* * * * * *",
             "MAEWOL_SCAN_CRON": "* * * * * */5",
         }
         _command("maewol", "db", "upgrade", env=env)

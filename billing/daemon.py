@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import os
 import sys
 import threading
@@ -102,7 +103,16 @@ def start(name: str) -> Daemon:
         lambda **_: logs.configure(daemon.settings.log_format, daemon.settings.log_level),
         weak=False,
     )
+    signals.worker_ready.connect(_keep_what_is_loaded, weak=False)
     return daemon
+
+
+def _keep_what_is_loaded(**_: object) -> None:
+    """What a worker has loaded by now stays for ever. Searching it for garbage again and again took
+    a tenth of its time, in pauses that every charge under way had to wait for."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _check_schema(house: House) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 from base64 import b32encode
@@ -62,7 +61,7 @@ def customer_tag(key: bytes, customer_uid: str) -> str:
     that a restored or re-imported book makes the same `merchant_uid`s and the gateway's "already
     paid" protects (reliability.md §0.4).
     """
-    digest = hmac.new(key, b"merchant_uid\0" + customer_uid.encode(), hashlib.sha256).digest()
+    digest = hmac.digest(key, b"merchant_uid\0" + customer_uid.encode(), "sha256")
     return b32encode(digest).decode()[:_TAG_CHARACTERS].lower()
 
 

@@ -40,7 +40,7 @@ _log = structlog.get_logger(__name__)
 # Between tries to write a record while the database is away.
 _RECORD_AGAIN_SECONDS = 0.5
 # How long the first answer of a group waits for the others of its batch.
-_GATHERING_SECONDS = 0.1
+_GATHERING_SECONDS = 0.25
 # A lease with no room to wait still lets charges start that need not.
 _NO_WAIT = timedelta(seconds=1)
 

@@ -22,6 +22,7 @@ def dispatch(book: Book, queue: WorkQueue, policy: BillingPolicy) -> int:
 
 def _hand_out(tx: Transaction, policy: BillingPolicy) -> list[int]:
     by_index(tx.session)
+    attempts.one_dispatcher(tx.session)
     again_after, most = policy.dispatch_again_after, policy.max_outstanding
     free = most - attempts.outstanding(tx.session, tx.now, again_after, most)
     room = health.room(tx.session, tx.now, free, policy.ceiling)

@@ -19,7 +19,7 @@ from billing.services.open_cycles import open_cycles
 from billing.services.record import record
 from billing.store import attempts
 from billing.store.session import Book
-from tests.builders import a_row, enrolled, query
+from tests.builders import a_row, enrolled, execute, query
 from tests.conftest import MovedClock
 
 COUNT = 600
@@ -210,3 +210,30 @@ def test_what_was_in_flight_is_recorded_and_nothing_follows(
     # Where the answer came first, a retry was planned, and the change withdrew it.
     live = "SELECT count(*) FROM attempts WHERE status IN ('due', 'sending', 'unknown')"
     assert query(book, live) == [(0,)]
+
+
+class Workers(Queue):
+    """Claims whatever is sent at the moment it arrives."""
+
+    def __init__(self, book: Book, policy: BillingPolicy) -> None:
+        super().__init__()
+        self._book, self._policy = book, policy
+
+    def charge(self, attempt_ids: Sequence[int]) -> None:
+        won = self._book.run(
+            lambda tx: attempts.claim(tx.session, attempt_ids, tx.now, tx.now + self._policy.lease)
+        )
+        self.sent.extend(claim.attempt_id for claim in won)
+
+
+def test_a_dispatcher_does_not_stand_in_the_way_of_claims(
+    many: Book, policy: BillingPolicy
+) -> None:
+    """A second dispatcher that reads while the first one commits locks rows that it then does not
+    hand out; a claim passes over locked rows, and these would wait until they count as lost."""
+    open_cycles(many, policy)
+    workers = Workers(many, policy)
+    for rounds in range(1, 21):
+        together(*[lambda: dispatch(many, workers, policy)] * 4)
+        assert len(workers.sent) == rounds * COUNT
+        execute(many, "UPDATE attempts SET status = 'due', dispatched_at = NULL")

@@ -1,6 +1,6 @@
 # Needs git, make and Python 3.11 or newer with venv. Every target sets up what it needs, once.
 # Kept to what GNU make 3.81 (macOS) knows.
-.PHONY: help setup demo test simulate simulate-points planted mutate chaos chaos-points fuzz bench check drills format audit lock clean
+.PHONY: help setup demo test simulate simulate-points planted mutate chaos chaos-points fuzz bench bench-floor check drills format audit lock clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -50,6 +50,9 @@ fuzz: setup ## hostile bytes, guided by coverage, SECONDS=n for each target (Pyt
 
 bench: setup ## charges per second through everything, beside a bare loop and a plain script
 	@$(BIN)/python benchmarks/pipeline.py $(ARGS)
+
+bench-floor: setup ## the same, small: fails where Maewol falls far behind the same requests
+	@$(BIN)/python benchmarks/pipeline.py --charges 2000 --delays-ms 50 --processes 2 --only look,maewol --floor 0.2
 
 check: setup ## format, lint, types, import rules, dependency audit
 	$(BIN)/ruff format --check .

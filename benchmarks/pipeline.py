@@ -49,6 +49,7 @@ WIDTH = {0: 100, 50: 200, 300: 1000}
 SCRIPT_PROCESSES = 2
 SCRIPT_THREADS = {50: 32, 300: 128}
 PATIENCE_SECONDS = 300
+LOOK = "bare loop, with look-up"
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,10 @@ def main() -> None:
     options.add_argument("--processes", default="1,2", help="charging processes of maewol")
     options.add_argument("--only", default="", help="bare, look, script or maewol")
     options.add_argument("--script-threads", type=int, default=0, help="of each of its processes")
+    options.add_argument("--floor", type=float, help="exit 1 below this part of the same requests")
     options.add_argument("--json", action="store_true")
     chosen = options.parse_args()
-    found = []
+    found: list[dict[str, Any]] = []
     print(f"{chosen.charges} charges; per second: steady (whole)", file=sys.stderr)
     for delay in (int(text) for text in chosen.delays_ms.split(",")):
         for name, rate in _of(delay, chosen):
@@ -91,6 +93,19 @@ def main() -> None:
             )
     if chosen.json:
         print(json.dumps(found, indent=1))
+    if chosen.floor is not None:
+        _stand_above(chosen.floor, found)
+
+
+def _stand_above(floor: float, found: Sequence[Mapping[str, Any]]) -> None:
+    """The bounded check: ratios within one run, so that a slow machine changes nothing."""
+    same = {row["delay_ms"]: row["steady"] for row in found if row["what"] == LOOK}
+    for row in found:
+        if row["what"].startswith("maewol"):
+            ratio = row["steady"] / same[row["delay_ms"]]
+            print(f"{row['what']}: {ratio:.2f} of the same requests", file=sys.stderr)
+            if ratio < floor or row["doubles"]:
+                raise SystemExit(f"below {floor} of the same requests, or charged twice")
 
 
 def _of(delay: int, chosen: argparse.Namespace) -> Iterator[tuple[str, Seen]]:
@@ -103,7 +118,7 @@ def _of(delay: int, chosen: argparse.Namespace) -> Iterator[tuple[str, Seen]]:
     if "bare" in wanted:
         yield "bare loop", _bare(delay, chosen.charges, look=False)
     if "look" in wanted:
-        yield "bare loop, with look-up", _bare(delay, chosen.charges, look=True)
+        yield LOOK, _bare(delay, chosen.charges, look=True)
     if "script" in wanted:
         threads = chosen.script_threads or SCRIPT_THREADS.get(delay, 32)
         yield f"plain script, 2 x {threads} threads", _script(delay, chosen.charges, threads)

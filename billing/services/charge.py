@@ -41,6 +41,9 @@ _log = structlog.get_logger(__name__)
 _RECORD_AGAIN_SECONDS = 0.5
 # How long the first answer of a group waits for the others of its batch.
 _GATHERING_SECONDS = 0.25
+# How old the gateway's `now` may be when it is compared, and how often it is asked for a fresh one.
+_MOMENT_GOOD_FOR_SECONDS = 10
+_COMPARED_AT_MOST = 3
 # A lease with no room to wait still lets charges start that need not.
 _NO_WAIT = timedelta(seconds=1)
 
@@ -75,11 +78,15 @@ async def charge(
     """
     # Asked first: what is committed in between can only make the book's own number higher.
     seen = {} if watermark is None else await watermark.seen()
-    batch = await _claim(book, policy, attempt_ids, seen, trusting=False)
+    batch = await _claim(book, policy, attempt_ids, seen)
+    if batch is None and await _watch_the_clock(book, gateway):
+        batch = await _claim(book, policy, attempt_ids, seen)
     if batch is None:
-        await _watch_the_clock(book, gateway)
-        batch = await _claim(book, policy, attempt_ids, seen, trusting=True)
-        assert batch is not None  # noqa: S101 - only a stale clock stops it
+        # With a clock that nobody can vouch for nothing is sent; the hints come again.
+        _log.error(
+            "nothing claimed: the gateway does not tell its clock", attempts=len(attempt_ids)
+        )
+        return Counter()
     if watermark is not None and batch.newest is not None:
         await watermark.raise_to(*batch.newest)
     if batch.claims:
@@ -110,17 +117,15 @@ async def _claim(
     policy: BillingPolicy,
     attempt_ids: Sequence[int],
     seen: Mapping[str, int],
-    *,
-    trusting: bool,
 ) -> _Batch | None:
-    """None, and nothing claimed, when the gateway's clock was last compared with ours too long ago;
-    not when `trusting` what is known of it."""
+    """None, and nothing claimed, when the gateway's clock was last compared with ours too long
+    ago."""
     started = asyncio.get_running_loop().time()
     # What must fit behind the wait for a place under the ceiling.
     longest = policy.lease - policy.deadline - RECORD_BUDGET
 
     def step(tx: Transaction) -> _Batch | None:
-        if not trusting and health.skew_is_stale(tx.session, tx.now):
+        if health.skew_is_stale(tx.session, tx.now):
             return None
         by_index(tx.session)
         newest = _fenced(tx, policy, seen)
@@ -301,17 +306,30 @@ async def _record_group(
             await asyncio.sleep(_RECORD_AGAIN_SECONDS)
 
 
-async def _watch_the_clock(book: Book, gateway: PaymentGateway) -> None:
-    """Compare billing time with the gateway's `now`, every few minutes (faults.md, clock skew)."""
-    try:
-        theirs = await gateway.moment()
-    except GatewayError:
-        return
+async def _watch_the_clock(book: Book, gateway: PaymentGateway) -> bool:
+    """Compare billing time with the gateway's `now`, every few minutes (faults.md, clock skew);
+    False when that could not be done."""
+    for _ in range(_COMPARED_AT_MOST):
+        with contextlib.suppress(GatewayError):
+            if await _compared(book, gateway):
+                return True
+    return False
 
-    def note(tx: Transaction) -> None:
+
+async def _compared(book: Book, gateway: PaymentGateway) -> bool:
+    """False when the answer was long on its way, or slept over by a stopped process: as much as it
+    is old the clocks may differ without our seeing it."""
+    loop = asyncio.get_running_loop()
+    asked_at = loop.time()
+    theirs = await gateway.moment()
+
+    def note(tx: Transaction) -> bool:
+        if loop.time() - asked_at > _MOMENT_GOOD_FOR_SECONDS:
+            return False
         skew = theirs - tx.now
         if health.note_skew(tx.session, tx.now, skew):
             data = {"seconds": round(skew.total_seconds(), 1)}
             events.add(tx.session, at=tx.now, kind="clock.skewed", data=data, alarm=True)
+        return True
 
-    await asyncio.to_thread(book.run, note)
+    return await asyncio.to_thread(book.run, note)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import event, text, update
 
 from benchmarks.big_book import NOW, fill
 from billing.domain.policy import BillingPolicy
@@ -156,3 +156,50 @@ def test_the_watch_can_see_a_table_read_whole(watched: Watched, policy: BillingP
     found = watched.reading(careless, policy)
     assert found.whole == {"subscriptions"}
     assert found.rows["subscriptions"] == COUNT
+
+
+STEPS: tuple[Step, ...] = (
+    open_cycles._open_batch,
+    dispatch._hand_out,
+    lambda tx, _: attempts.take_to_ask(tx.session, tx.now, tx.now, inquire.BATCH),
+    inquire._give_up_on_expired,
+    close_cycles._warn_closing_soon,
+    close_cycles._close_batch,
+    close_cycles._skip_paused,
+)
+# How often a statement runs until it is prepared, and has a plan that is kept.
+OFTEN = 8
+
+
+class _RolledBack(Exception):
+    """Leaves a transaction as if it had never been."""
+
+
+def counted(watched: Watched, step: Step, policy: BillingPolicy) -> Counter[str]:
+    """How many rows of each table a step reads, its writing included; nothing of it is kept."""
+    read = text(
+        "SELECT relname, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)"
+        " FROM pg_stat_xact_user_tables WHERE relname = ANY(:tables)"
+    )
+    rows: Counter[str] = Counter()
+    try:
+        with watched.book.transaction() as tx:
+            step(tx, policy)
+            tx.session.flush()
+            rows.update(dict(tx.session.execute(read, {"tables": list(TABLES)}).all()))
+            raise _RolledBack
+    except _RolledBack:
+        return rows
+
+
+def test_no_plan_that_is_kept_reads_more(
+    watched: Watched, make_policy: Callable[..., BillingPolicy]
+) -> None:
+    """What a worker really does after a while, by PostgreSQL's own counters: EXPLAIN above knows
+    the parameters, a plan that is kept for any parameters cannot use an index of one status."""
+    whole = {table: query(watched.book, f"SELECT count(*) FROM {table}")[0][0] for table in TABLES}
+    for step in STEPS:
+        for _ in range(OFTEN):
+            read = counted(watched, step, make_policy(canary_charges=5))
+        for table, rows in read.items():
+            assert rows < whole[table] / 5, f"{step} reads {rows} of {whole[table]} {table}"

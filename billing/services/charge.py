@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -61,6 +61,8 @@ class _Batch:
     lease_ends: float
     # The database and its newest event.
     newest: tuple[str, int] | None
+    # Why none of them may be sent.
+    problem: NotSent | None = None
 
 
 async def charge(
@@ -78,15 +80,12 @@ async def charge(
     """
     # Asked first: what is committed in between can only make the book's own number higher.
     seen = {} if watermark is None else await watermark.seen()
-    batch = await _claim(book, policy, attempt_ids, seen)
-    if batch is None and await _watch_the_clock(book, gateway):
-        batch = await _claim(book, policy, attempt_ids, seen)
+    batch = await _claim(book, policy, attempt_ids, seen, trusting=False)
     if batch is None:
-        # With a clock that nobody can vouch for nothing is sent; the hints come again.
-        _log.error(
-            "nothing claimed: the gateway does not tell its clock", attempts=len(attempt_ids)
-        )
-        return Counter()
+        problem = await _watch_the_clock(book, gateway)
+        batch = await _claim(book, policy, attempt_ids, seen, trusting=True)
+        assert batch is not None  # noqa: S101 - only a stale clock stops it
+        batch = replace(batch, problem=problem)
     if watermark is not None and batch.newest is not None:
         await watermark.raise_to(*batch.newest)
     if batch.claims:
@@ -117,15 +116,17 @@ async def _claim(
     policy: BillingPolicy,
     attempt_ids: Sequence[int],
     seen: Mapping[str, int],
+    *,
+    trusting: bool,
 ) -> _Batch | None:
-    """None, and nothing claimed, when the gateway's clock was last compared with ours too long
-    ago."""
+    """None, and nothing claimed, when the gateway's clock was last compared with ours too long ago;
+    not when `trusting` what is known of it."""
     started = asyncio.get_running_loop().time()
     # What must fit behind the wait for a place under the ceiling.
     longest = policy.lease - policy.deadline - RECORD_BUDGET
 
     def step(tx: Transaction) -> _Batch | None:
-        if health.skew_is_stale(tx.session, tx.now):
+        if not trusting and health.skew_is_stale(tx.session, tx.now):
             return None
         by_index(tx.session)
         newest = _fenced(tx, policy, seen)
@@ -223,6 +224,8 @@ async def _before_sending(
     """Everything that may still stop a claimed attempt; None when it may be sent."""
     if not is_intact(batch.key, claim.facts, claim.seal):
         return FactsChanged()
+    if batch.problem is not None:
+        return batch.problem
     await _wait_for_place(batch, place)
     if (late := _too_late(policy, batch, claim)) is not None:
         return late
@@ -306,14 +309,20 @@ async def _record_group(
             await asyncio.sleep(_RECORD_AGAIN_SECONDS)
 
 
-async def _watch_the_clock(book: Book, gateway: PaymentGateway) -> bool:
-    """Compare billing time with the gateway's `now`, every few minutes (faults.md, clock skew);
-    False when that could not be done."""
+async def _watch_the_clock(book: Book, gateway: PaymentGateway) -> NotSent | None:
+    """Compare billing time with the gateway's `now`, every few minutes (faults.md, clock skew).
+    When that cannot be done, nothing is sent by a clock that nobody vouches for: returns why."""
+    problem = NotSent("clocks not compared: the gateway's answers come late")
     for _ in range(_COMPARED_AT_MOST):
-        with contextlib.suppress(GatewayError):
+        try:
             if await _compared(book, gateway):
-                return True
-    return False
+                return None
+        except GatewayError as error:
+            refused = isinstance(error, GatewayRefused)
+            problem = NotSent(f"clocks not compared: {error}", credentials=refused)
+            if refused:
+                break
+    return problem
 
 
 async def _compared(book: Book, gateway: PaymentGateway) -> bool:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from billing import clock as clocks
 from billing.domain.calendar import SEOUL
+from billing.domain.errors import GatewayUnavailable
 from billing.domain.policy import BillingPolicy
 from billing.portone.client import PortOneClient
 from billing.portone.token import MemoryTokenStore
@@ -268,6 +269,39 @@ def test_a_clock_that_disagrees_with_the_gateway_stops_charging(
     assert run_charges(book, policy, gateway, ids) == {}
     assert gateway.ledger()["requests"] == []
     assert query(book, "SELECT kind FROM events WHERE alarm") == [("clock.skewed",)]
+
+
+@pytest.mark.parametrize("how", ["lost", "late"])
+def test_by_a_clock_that_nobody_vouches_for_nothing_is_sent(
+    book: Book,
+    policy: BillingPolicy,
+    clock: MovedClock,
+    gateway: ForeignGateway,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+) -> None:
+    """The gateway charges, but its answer about the clock is lost, or too old."""
+    ids = opened(book, policy, clock)
+    asked = 0
+
+    async def moment(client: PortOneClient) -> datetime:
+        nonlocal asked
+        asked += 1
+        if how == "lost":
+            raise GatewayUnavailable("getToken: TimeoutError")
+        await asyncio.sleep(0.1)
+        return clock.now
+
+    monkeypatch.setattr("billing.services.charge._MOMENT_GOOD_FOR_SECONDS", 0.05)
+    with monkeypatch.context() as patch:
+        patch.setattr(PortOneClient, "moment", moment)
+        assert run_charges(book, policy, gateway, ids) == {Result.NOT_SENT: 1}
+    assert asked == 3
+    assert gateway.ledger()["requests"] == []
+    assert query(book, "SELECT skew_checked_at FROM gateway_health") == [(None,)]
+    monkeypatch.undo()
+    clock.move(seconds=10)
+    assert run_charges(book, policy, gateway, ids) == {Result.APPROVED: 1}
 
 
 def test_a_gateway_that_is_down_costs_no_attempt(

@@ -7,9 +7,16 @@ unpaid; whose day is the 20th is due now. Seals are not real: nothing of this is
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import psycopg
+from sqlalchemy import Engine
+from sqlalchemy.engine import make_url
+
+from billing.store import schema
+from billing.store.session import Book, Transaction, create_book_engine
 
 NOW = datetime(2026, 11, 20, 1, 0, tzinfo=UTC)
 
@@ -83,6 +90,35 @@ FROM attempts a JOIN cycles c ON c.id = a.cycle_id,
         (CASE WHEN c.status = 'paid' THEN 'cycle.paid' END, 1)) k(kind, x)
 WHERE kind IS NOT NULL
 """
+
+
+class _RolledBack(Exception):
+    """Leaves a transaction as if it had never been."""
+
+
+@contextmanager
+def undone(book: Book) -> Iterator[Transaction]:
+    """A transaction of which nothing is kept."""
+    try:
+        with book.transaction() as tx:
+            yield tx
+            raise _RolledBack
+    except _RolledBack:
+        return
+
+
+def made(server: str, size: int) -> Engine:
+    """A new database on this server, with a book of so many subscribers."""
+    url = make_url(server).set(database=f"book_{size}").render_as_string(hide_password=False)
+    admin = create_book_engine(server)
+    # CREATE DATABASE runs in no transaction.
+    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE book_{size}")
+    admin.dispose()
+    engine = create_book_engine(url)
+    schema.upgrade(engine)
+    fill(url, size)
+    return engine
 
 
 def fill(database_url: str, count: int) -> None:

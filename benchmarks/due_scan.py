@@ -19,17 +19,16 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-from big_book import NOW, fill
+from big_book import NOW, made, undone
 from sqlalchemy import text
-from sqlalchemy.engine import make_url
 
 from billing.bootstrap import billing_policy
 from billing.domain.policy import BillingPolicy
 from billing.embedded import running
 from billing.services import close_cycles, dispatch, inquire, invariants, open_cycles
 from billing.settings import Settings
-from billing.store import attempts, schema, views
-from billing.store.session import Book, Transaction, create_book_engine
+from billing.store import attempts, views
+from billing.store.session import Book, Transaction
 
 ROUNDS = 3
 Step = Callable[[Transaction, BillingPolicy], object]
@@ -69,10 +68,6 @@ STEPS: dict[str, tuple[Step, str]] = {
 }
 
 
-class _RolledBack(Exception):
-    """Leaves a transaction as if it had never been."""
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--sizes", default="100000,1000000", help="subscribers, by comma")
@@ -89,18 +84,8 @@ def main() -> None:
 
 def _measured(server: str, size: int, policy: BillingPolicy) -> dict[str, tuple[int, float]]:
     """Milliseconds and ready rows of each step on a book of so many subscribers."""
-    url = make_url(server).set(database=f"book_{size}").render_as_string(hide_password=False)
-    engine = create_book_engine(server)
-    with engine.connect() as connection:
-        # By hand: CREATE DATABASE runs in no transaction.
-        connection.execution_options(isolation_level="AUTOCOMMIT").execute(
-            text(f"CREATE DATABASE book_{size}")
-        )
-    engine.dispose()
-    engine = create_book_engine(url)
-    schema.upgrade(engine)
     started = time.perf_counter()
-    fill(url, size)
+    engine = made(server, size)
     print(f"{size:,} subscribers made in {time.perf_counter() - started:.0f} s", flush=True)
     book = Book(engine, lambda _: NOW)
     figures = {}
@@ -121,15 +106,12 @@ def _status(tx: Transaction, policy: BillingPolicy) -> object:
 
 
 def _timed(book: Book, step: Step, policy: BillingPolicy) -> float:
-    try:
-        with book.transaction() as tx:
-            started = time.perf_counter()
-            step(tx, policy)
-            tx.session.flush()
-            spent = time.perf_counter() - started
-            raise _RolledBack
-    except _RolledBack:
-        return spent * 1000
+    with undone(book) as tx:
+        started = time.perf_counter()
+        step(tx, policy)
+        tx.session.flush()
+        spent = time.perf_counter() - started
+    return spent * 1000
 
 
 def _print(sizes: list[int], found: list[dict[str, tuple[int, float]]]) -> None:

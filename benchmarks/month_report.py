@@ -17,8 +17,7 @@ from datetime import date
 from pathlib import Path
 from typing import TypeVar
 
-from big_book import NOW, fill
-from sqlalchemy.engine import make_url
+from big_book import NOW, made
 
 from billing.bootstrap import billing_policy
 from billing.domain.calendar import SEOUL
@@ -27,8 +26,7 @@ from billing.presenting import month_files, month_page
 from billing.presenting.texts import Texts
 from billing.services.report import charges, report
 from billing.settings import Settings
-from billing.store import schema
-from billing.store.session import Book, create_book_engine
+from billing.store.session import Book
 
 MONTH = date(2026, 11, 1)
 T = TypeVar("T")
@@ -51,23 +49,15 @@ def main() -> None:
 
 
 def _measure(server: str, size: int) -> None:
-    url = make_url(server).set(database=f"book_{size}")
-    admin = create_book_engine(server)
-    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql(f'CREATE DATABASE "book_{size}"')
-    admin.dispose()
-    address = url.render_as_string(hide_password=False)
-    engine = create_book_engine(address)
-    schema.upgrade(engine)
-    fill(address, size)
+    engine = made(server, size)
     book, policy = Book(engine, lambda _: NOW), billing_policy(Settings.load())
-    figures, made = _timed(lambda: report(book, policy, MONTH))
-    page, _ = _timed(lambda: month_page.page(made, Texts("ko"), SEOUL))
+    figures, found = _timed(lambda: report(book, policy, MONTH))
+    page, _ = _timed(lambda: month_page.page(found, Texts("ko"), SEOUL))
     lines, rows = _timed(lambda: sum(map(len, charges(book, policy, MONTH))))
     written, _ = _timed(
         lambda: sum(map(len, month_files.charges(charges(book, policy, MONTH), SEOUL)))
     )
-    assert rows == made.figures.collected.count
+    assert rows == found.figures.collected.count
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(
         f"{size:>11,} {figures:>7.2f} s {page:>6.2f} s {written:>7.1f} s {rows / lines:>9,.0f}"

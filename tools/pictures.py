@@ -7,7 +7,7 @@ python tools/pictures.py --check    exit 1 where one that is kept is not what wo
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -184,10 +184,10 @@ def _svg(width: float, height: float, title: str, told: str, parts: list[str]) -
     )
 
 
-def main(arguments: list[str], files: Callable[[], dict[str, str]] = pictures) -> int:
+def main(arguments: list[str]) -> int:
     """Write or compare; returns the exit code."""
     stale = 0
-    for name, text in files().items():
+    for name, text in pictures().items():
         path = FOLDER / name
         if "--check" not in arguments:
             path.write_text(text, encoding="utf-8")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from billing.domain import proof
 from billing.domain.calendar import day_of, start_of
@@ -111,7 +112,7 @@ def report(
     """The month that begins on `first_day`, as the book holds it now, beside the daily proofs in a
     folder. Raises `OSError` for one that cannot be read."""
     zone = policy.plan.zone
-    begins, ends = start_of(first_day, zone), start_of(month_after(first_day), zone)
+    begins, ends = _span(first_day, zone)
     with book.snapshot() as tx:
         found = _figures(tx, policy, first_day)
         texts = rows.refusals(tx.session, begins, ends, MOST_TEXTS)
@@ -144,8 +145,8 @@ def days(book: Book, policy: BillingPolicy, first_day: date) -> list[Day]:
 def charges(book: Book, policy: BillingPolicy, first_day: date) -> Iterator[Sequence[Any]]:
     """Every payment of the month in the order in which they were made, a page at a time: a month
     of a million needs the memory of five thousand."""
-    zone = policy.plan.zone
-    place, ends = Place(start_of(first_day, zone), 0), start_of(month_after(first_day), zone)
+    begins, ends = _span(first_day, policy.plan.zone)
+    place = Place(begins, 0)
     while True:
         with book.transaction() as tx:
             page = rows.charges(tx.session, place, ends, PAGE)
@@ -156,9 +157,14 @@ def charges(book: Book, policy: BillingPolicy, first_day: date) -> Iterator[Sequ
         place = Place(page[-1].paid_at, page[-1].id)
 
 
+def _span(first_day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """The first moment of a month, and of the next."""
+    return start_of(first_day, zone), start_of(month_after(first_day), zone)
+
+
 def _figures(tx: Transaction, policy: BillingPolicy, first_day: date) -> MonthFigures:
-    zone, after = policy.plan.zone, month_after(first_day)
-    begins, ends = start_of(first_day, zone), start_of(after, zone)
+    zone = policy.plan.zone
+    begins, ends = _span(first_day, zone)
     within = rows.ids(tx.session, first_day)
     gained, anew = rows.gained(tx.session, begins, ends)
     to_come = figures.to_come(tx.session, ends, zone) if ends > tx.now else []
@@ -177,7 +183,7 @@ def _figures(tx: Transaction, policy: BillingPolicy, first_day: date) -> MonthFi
 
 def _days(tx: Transaction, policy: BillingPolicy, first_day: date) -> list[Day]:
     zone = policy.plan.zone
-    begins, ends = start_of(first_day, zone), start_of(month_after(first_day), zone)
+    begins, ends = _span(first_day, zone)
     paid = paid_by_day(figures.by_hour(tx.session, begins, ends, zone))
     given = {one.on: one for one in rows.given_back(tx.session, begins, ends, zone)}
     days = []

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text, update
 
-from benchmarks.big_book import NOW, fill
+from benchmarks.big_book import NOW, fill, undone
 from billing.domain.policy import BillingPolicy
 from billing.services import close_cycles, dispatch, inquire, open_cycles
 from billing.store import attempts, gauges
@@ -171,25 +171,16 @@ STEPS: tuple[Step, ...] = (
 OFTEN = 8
 
 
-class _RolledBack(Exception):
-    """Leaves a transaction as if it had never been."""
-
-
 def counted(watched: Watched, step: Step, policy: BillingPolicy) -> Counter[str]:
     """How many rows of each table a step reads, its writing included; nothing of it is kept."""
     read = text(
         "SELECT relname, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)"
         " FROM pg_stat_xact_user_tables WHERE relname = ANY(:tables)"
     )
-    rows: Counter[str] = Counter()
-    try:
-        with watched.book.transaction() as tx:
-            step(tx, policy)
-            tx.session.flush()
-            rows.update(dict(tx.session.execute(read, {"tables": list(TABLES)}).all()))
-            raise _RolledBack
-    except _RolledBack:
-        return rows
+    with undone(watched.book) as tx:
+        step(tx, policy)
+        tx.session.flush()
+        return Counter(dict(tx.session.execute(read, {"tables": list(TABLES)}).all()))
 
 
 def test_no_plan_that_is_kept_reads_more(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from starlette.responses import Response, StreamingResponse
@@ -17,8 +17,14 @@ def csv_response(
     row: Callable[[Any], Sequence[object]],
 ) -> Response:
     """A file of every row of these pages; read and sent a page at a time."""
-    return StreamingResponse(
-        cells.lines(header, (map(row, page) for page in pages)),
-        media_type="text/csv; charset=utf-8",
-        headers={"Content-Disposition": f'attachment; filename="maewol-{name}.csv"'},
-    )
+    return csv_file(f"maewol-{name}.csv", cells.lines(header, (map(row, page) for page in pages)))
+
+
+def csv_file(name: str, lines: Iterator[str]) -> Response:
+    """The same, of lines that are made already."""
+    return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=kept_as(name))
+
+
+def kept_as(name: str) -> dict[str, str]:
+    """The header by which a browser keeps what it gets, under this name."""
+    return {"Content-Disposition": f'attachment; filename="{name}"'}

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from billing.presenting import month_files, month_page
 from billing.services.report import charges, days, report
 from billing.web.console import money
 from billing.web.console.door import Room
+from billing.web.console.export import csv_file, kept_as
 from billing.web.edge import TheEdge
 from billing.web.texts import texts_for
 
@@ -30,7 +30,7 @@ def on_paper(request: Request, edge: TheEdge) -> Response:
         media_type="text/html; charset=utf-8",
         headers={
             "Content-Security-Policy": _POLICY,
-            "Content-Disposition": _kept_as(month_files.name(first_day, ".html")),
+            **kept_as(month_files.name(first_day, ".html")),
         },
     )
 
@@ -39,23 +39,11 @@ def on_paper(request: Request, edge: TheEdge) -> Response:
 def by_day(request: Request, edge: TheEdge) -> Response:
     first_day = money.span_asked(request, edge).first_day
     found = days(edge.book, edge.policy, first_day)
-    return _csv(month_files.days(found), month_files.name(first_day, "-days.csv"))
+    return csv_file(month_files.name(first_day, "-days.csv"), month_files.days(found))
 
 
 @router.get("/money/charges.csv")
 def each_charge(request: Request, edge: TheEdge) -> Response:
     first_day = money.span_asked(request, edge).first_day
     lines = month_files.charges(charges(edge.book, edge.policy, first_day), edge.settings.zone)
-    return _csv(lines, month_files.name(first_day, "-charges.csv"))
-
-
-def _csv(lines: Iterator[str], name: str) -> Response:
-    return StreamingResponse(
-        lines,
-        media_type="text/csv; charset=utf-8",
-        headers={"Content-Disposition": _kept_as(name)},
-    )
-
-
-def _kept_as(name: str) -> str:
-    return f'attachment; filename="{name}"'
+    return csv_file(month_files.name(first_day, "-charges.csv"), lines)

@@ -10,10 +10,12 @@ from billing.broker import CHARGE_TASK, CHARGES_QUEUE, CONCURRENCY, INQUIRE_TASK
 from billing.domain.errors import BrokerUnavailable
 from billing.services.answer import Result
 from billing.services.charge import charge
+from billing.services.desk import Desk
 from billing.services.inquire import inquire
 from worker.app import app, this_process
 
 _house = this_process.house
+_desk = Desk(_house.book, _house.policy)
 # With fewer messages waiting than two processes work on, more are asked for. A dispatch for each
 # task would cost as much as the task.
 _RUNNING_DRY = 2 * CONCURRENCY
@@ -24,7 +26,12 @@ def charge_(attempt_ids: Any) -> dict[str, int]:
     ids = checked_ids(attempt_ids)
     tally = this_process.run(
         lambda gateway: charge(
-            _house.book, gateway, _house.policy, ids, watermark=this_process.watermark
+            _house.book,
+            gateway,
+            _house.policy,
+            ids,
+            watermark=this_process.watermark,
+            desk=_desk,
         )
     )
     return _finish(tally)

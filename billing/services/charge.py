@@ -3,20 +3,18 @@
 claim     due → sending, in one transaction; from its commit on money may move
 look up   is this month already paid, by anybody? (no transaction is open from here)
 send      one request, one outcome
-record    as answers come in, several in one transaction
+record    as answers come in, several in one transaction (`desk`)
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from billing import trail
 from billing.domain.errors import GatewayError, GatewayRefused
@@ -27,8 +25,8 @@ from billing.domain.seal import is_intact
 from billing.ports import PaymentGateway, Watermark
 from billing.services import asking
 from billing.services.answer import Answer, FactsChanged, GivenBack, Result
+from billing.services.desk import Desk
 from billing.services.hold import stop
-from billing.services.record import record
 from billing.store import attempts, events, health, installation
 from billing.store.attempts import Claim
 from billing.store.health import Permit
@@ -37,10 +35,6 @@ from billing.store.session import Book, Transaction, by_index
 
 _log = structlog.get_logger(__name__)
 
-# Between tries to write a record while the database is away.
-_RECORD_AGAIN_SECONDS = 0.5
-# How long the first answer of a group waits for the others of its batch.
-_GATHERING_SECONDS = 0.25
 # How old the gateway's `now` may be when it is compared, and how often it is asked for a fresh one.
 _MOMENT_GOOD_FOR_SECONDS = 10
 _COMPARED_AT_MOST = 3
@@ -71,12 +65,13 @@ async def charge(
     policy: BillingPolicy,
     attempt_ids: Sequence[int],
     watermark: Watermark | None = None,
+    desk: Desk | None = None,
 ) -> Counter[Result]:
     """Charge those of these attempts that may be charged now; returns how many ended how.
 
     Attempts that are not due, or are another worker's, are left alone, so a message that comes
     twice, late or by mistake does nothing. With a `watermark`, a database that has forgotten
-    events is noticed too.
+    events is noticed too. Tasks of one process share a `desk`.
     """
     # Asked first: what is committed in between can only make the book's own number higher.
     seen = {} if watermark is None else await watermark.seen()
@@ -90,20 +85,31 @@ async def charge(
         await watermark.raise_to(*batch.newest)
     if batch.claims:
         _log.info("claimed", attempts=[claim.attempt_id for claim in batch.claims])
-    answers: asyncio.Queue[Answer | None] = asyncio.Queue()
-    recorder = asyncio.create_task(_record_as_they_come(book, policy, batch, answers))
+    desk = desk or Desk(book, policy)
+    desk.expect(len(batch.claims))
+    written: list[asyncio.Future[Result]] = []
     try:
         ended = await asyncio.gather(
             *(
-                _charge_one(gateway, policy, batch, place, claim, answers)
+                _charge_one(
+                    gateway,
+                    policy,
+                    batch,
+                    place,
+                    claim,
+                    lambda answer: written.append(desk.hand_in(answer, batch.lease_ends)),
+                )
                 for place, claim in enumerate(batch.claims)
             ),
             return_exceptions=True,
         )
     finally:
-        # Also when we are told to stop: every answer is in by now, and is written down first.
-        answers.put_nowait(None)
-        tally = await asyncio.shield(recorder)
+        # Also when we are told to stop: what answers there will be are in, and written down first.
+        desk.expect(len(written) - len(batch.claims))
+        tally = Counter(await asyncio.shield(asyncio.gather(*written)))
+    if tally:
+        counts = {str(result): count for result, count in tally.items()}
+        _log.info("recorded", counts=counts)
     for failure in ended:
         if isinstance(failure, BaseException):
             raise failure
@@ -198,7 +204,7 @@ async def _charge_one(
     batch: _Batch,
     place: int,
     claim: Claim,
-    answers: asyncio.Queue[Answer | None],
+    hand_in: Callable[[Answer], None],
 ) -> None:
     """One claim to its answer. Whatever breaks in here is this one's own; neighbours go on."""
     sent = False
@@ -211,11 +217,11 @@ async def _charge_one(
         # After the request may have left, everything that is not an answer is "unknown".
         why = f"{type(error).__name__} in the worker"
         learnt = Unknown(why) if sent else NotSent(why, our_fault=True)
-        answers.put_nowait(Answer(claim.attempt_id, claim.fence, learnt))
+        hand_in(Answer(claim.attempt_id, claim.fence, learnt))
         if not isinstance(error, Exception):
             raise
         return
-    answers.put_nowait(Answer(claim.attempt_id, claim.fence, learnt))
+    hand_in(Answer(claim.attempt_id, claim.fence, learnt))
 
 
 async def _before_sending(
@@ -256,57 +262,6 @@ def _too_late(policy: BillingPolicy, batch: _Batch, claim: Claim) -> GivenBack |
     if batch.claimed_at + timedelta(seconds=now - batch.started) > claim.last_start_at:
         return GivenBack("the band's last start has passed")
     return None
-
-
-async def _record_as_they_come(
-    book: Book, policy: BillingPolicy, batch: _Batch, answers: asyncio.Queue[Answer | None]
-) -> Counter[Result]:
-    """Write answers down soon after they come; those that wait together share a transaction."""
-    tally: Counter[Result] = Counter()
-    left = len(batch.claims)
-    while left > 0:
-        group = await _gathered(answers, left)
-        known = [answer for answer in group if answer is not None]
-        if known:
-            results = Counter(await _record_group(book, policy, batch.lease_ends, known))
-            _log.info("recorded", counts={str(result): count for result, count in results.items()})
-            tally += results
-        # None: no more will come.
-        left = 0 if None in group else left - len(known)
-    return tally
-
-
-async def _gathered(answers: asyncio.Queue[Answer | None], at_most: int) -> Sequence[Answer | None]:
-    """The next answer, and those that come soon after it: a transaction costs more than a row."""
-    group = [await answers.get()]
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_GATHERING_SECONDS):
-            while len(group) < at_most and group[-1] is not None:
-                group.append(await answers.get())
-    return group
-
-
-@trail.spanned("record")
-async def _record_group(
-    book: Book, policy: BillingPolicy, lease_ends: float, group: Sequence[Answer]
-) -> Sequence[Result]:
-    """Record a group, or each of it alone when the group fails, again while the lease lasts.
-
-    What cannot be written by then stays `sending`; its lease runs out and it is asked about.
-    """
-    loop = asyncio.get_running_loop()
-    while True:
-        try:
-            return await asyncio.to_thread(book.run, lambda tx: record(tx, policy, group))
-        except Exception as error:
-            if len(group) > 1:
-                parts = [await _record_group(book, policy, lease_ends, [one]) for one in group]
-                return [result for part in parts for result in part]
-            if not isinstance(error, SQLAlchemyError) or loop.time() >= lease_ends:
-                # Never the error's own text: it may hold a row of somebody's data.
-                _log.error("unrecorded", attempt=group[0].attempt_id, error=type(error).__name__)
-                return [Result.UNRECORDED]
-            await asyncio.sleep(_RECORD_AGAIN_SECONDS)
 
 
 async def _watch_the_clock(book: Book, gateway: PaymentGateway) -> NotSent | None:

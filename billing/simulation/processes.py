@@ -22,6 +22,7 @@ from billing.ports import AccessToken
 from billing.services.answer import Result
 from billing.services.charge import charge
 from billing.services.close_cycles import close_cycles
+from billing.services.desk import Desk
 from billing.services.dispatch import dispatch
 from billing.services.inquire import find_unknown, inquire
 from billing.services.open_cycles import open_cycles
@@ -69,6 +70,7 @@ class Process:
         self.set_aside: list[asyncio.Handle] = []
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.book = SimulatedBook(world.engine, world.database_time, self)
+        self.desk = Desk(self.book, world.policy)
         self.queue = SimulatedQueue(self)
         self._client: PortOneClient | None = None
         self._context = Context()
@@ -235,7 +237,14 @@ def _jobs(message: Message) -> Callable[[Process], Coroutine[Any, Any, None]]:
         world, ids = process.world, message.attempt_ids
         if message.kind == "charge":
             seen = SimulatedWatermark(process)
-            tally = await charge(process.book, process.client, world.policy, ids, watermark=seen)
+            tally = await charge(
+                process.book,
+                process.client,
+                world.policy,
+                ids,
+                watermark=seen,
+                desk=process.desk,
+            )
         else:
             tally = await inquire(process.book, process.client, world.policy, ids)
         world.note(message.kind, tally)

@@ -10,11 +10,13 @@ from typing import Any
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    BindParameter,
     ColumnElement,
     Row,
     Select,
     and_,
     any_,
+    bindparam,
     cast,
     func,
     or_,
@@ -73,7 +75,7 @@ def outstanding(session: Session, now: datetime, again_after: timedelta, at_most
     return session.execute(select(func.count()).select_from(handed_out.subquery())).scalar_one()
 
 
-def _chargeable(now: datetime) -> ColumnElement[bool]:
+def _chargeable(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
     """Every condition under which a due attempt may be sent: the one place that says so."""
     return and_(
         Attempt.status == AttemptStatus.DUE,
@@ -148,35 +150,16 @@ def claim(
     skipped, never waited for. `places` says how many of so many may go; it is asked when these are
     locked and known, so that what all workers share is locked last. The rest goes back.
     """
-    free = (
-        _with_cycle(select(Attempt.id))
-        .where(_chargeable(now), Attempt.id == _any(attempt_ids))
-        .order_by(Attempt.closes_at, Attempt.id)
-        .with_for_update(of=Attempt, skip_locked=True)
-    )
-    found = list(session.execute(free).scalars())
+    found = session.execute(_FREE, {"now": now, "ids": list(attempt_ids)}).all()
     count = places(len(found)) if found else 0
-    if rest := found[count:]:
+    if rest := [row.id for row in found[count:]]:
         take_back(session, rest)
     won = found[:count]
     if not won:
         return ()
-    session.execute(
-        update(Attempt)
-        .where(Attempt.id == _any(won), Attempt.status == AttemptStatus.DUE)
-        .values(
-            status=AttemptStatus.SENDING,
-            fence=Attempt.fence + 1,
-            sent_at=now,
-            lease_until=lease_until,
-            refusal=None,
-            nothing_found=0,
-            provable_at=None,
-            ask_at=None,
-        )
-        .execution_options(synchronize_session=False)
-    )
-    return _claims(session, won)
+    taken = {"ids": [row.id for row in won], "moment": now, "until": lease_until}
+    session.execute(_TAKE, taken)
+    return _claims(session, won, fence=1)
 
 
 def _any(ids: Sequence[int]) -> ColumnElement[Any]:
@@ -184,7 +167,7 @@ def _any(ids: Sequence[int]) -> ColumnElement[Any]:
     return any_(cast(list(ids), ARRAY(BigInteger)))
 
 
-# Columns, not mapped rows: a claim is read, never written, and this is done for every charge.
+# Columns, not mapped rows, and statements that are built once: this is done for every charge.
 _CLAIMED = (
     select(
         Attempt.id,
@@ -207,16 +190,39 @@ _CLAIMED = (
     .join(Cycle, Cycle.id == Attempt.cycle_id)
     .join(Subscription, Subscription.id == Cycle.subscription_id)
     .outerjoin(BuyerData, BuyerData.subscription_id == Subscription.id)
+    .where(Attempt.id == any_(bindparam("ids", type_=ARRAY(BigInteger))))
     .order_by(Attempt.closes_at, Attempt.id)
+)
+_FREE = _CLAIMED.where(_chargeable(bindparam("now"))).with_for_update(of=Attempt, skip_locked=True)
+_ASKABLE = _CLAIMED.where(Attempt.status == AttemptStatus.UNKNOWN)
+_TAKE = (
+    update(Attempt)
+    .where(
+        Attempt.id == any_(bindparam("ids", type_=ARRAY(BigInteger))),
+        Attempt.status == AttemptStatus.DUE,
+    )
+    .values(
+        status=AttemptStatus.SENDING,
+        fence=Attempt.fence + 1,
+        sent_at=bindparam("moment"),
+        lease_until=bindparam("until"),
+        refusal=None,
+        nothing_found=0,
+        provable_at=None,
+        ask_at=None,
+    )
+    .execution_options(synchronize_session=False)
 )
 
 
-def _claims(session: Session, attempt_ids: Sequence[int]) -> Sequence[Claim]:
-    rows = session.execute(_CLAIMED.where(Attempt.id == _any(attempt_ids))).all()
+def _claims(
+    session: Session, rows: Sequence[Row[*tuple[Any, ...]]], *, fence: int = 0
+) -> Sequence[Claim]:
+    """`fence`: by how much the rows' fencing numbers have risen since they were read."""
     # A first attempt has no brothers: most of them are that.
     retried = [row.cycle_id for row in rows if row.number > 1]
     siblings = merchant_uids_of(session, retried) if retried else {}
-    return [_as_claim(row, siblings.get(row.cycle_id, ())) for row in rows]
+    return [_as_claim(row, row.fence + fence, siblings.get(row.cycle_id, ())) for row in rows]
 
 
 def merchant_uids_of(session: Session, cycle_ids: Sequence[int]) -> dict[int, list[str]]:
@@ -245,7 +251,7 @@ def facts_of(subscription: Subscription, buyer: BuyerData | None) -> Facts:
     )
 
 
-def _as_claim(row: Row[*tuple[Any, ...]], siblings: Sequence[str]) -> Claim:
+def _as_claim(row: Row[*tuple[Any, ...]], fence: int, siblings: Sequence[str]) -> Claim:
     facts = Facts(
         customer_uid=row.customer_uid,
         amount=Won(row.amount),
@@ -257,13 +263,13 @@ def _as_claim(row: Row[*tuple[Any, ...]], siblings: Sequence[str]) -> Claim:
     )
     return Claim(
         attempt_id=row.id,
-        fence=row.fence,
+        fence=fence,
         cycle_id=row.cycle_id,
         subscription_id=row.subscription_id,
         number=row.number,
         month=row.month,
         last_start_at=row.last_start_at,
-        resent=row.fence > 1,
+        resent=fence > 1,
         earlier=tuple(uid for uid in siblings if uid != row.merchant_uid),
         request=ChargeRequest(
             customer_uid=facts.customer_uid,
@@ -309,11 +315,7 @@ def take_to_ask(session: Session, now: datetime, again_at: datetime, limit: int)
 
 def open_questions(session: Session, attempt_ids: Sequence[int]) -> Sequence[Claim]:
     """The unknown ones among these attempts, with all that is needed to ask about them."""
-    unknown = select(Attempt.id).where(
-        Attempt.id.in_(attempt_ids), Attempt.status == AttemptStatus.UNKNOWN
-    )
-    ids = list(session.execute(unknown).scalars())
-    return _claims(session, ids) if ids else ()
+    return _claims(session, session.execute(_ASKABLE, {"ids": list(attempt_ids)}).all())
 
 
 def lock_with_cycle(

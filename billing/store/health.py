@@ -35,7 +35,8 @@ SKEW_GOOD_FOR = timedelta(minutes=5)
 _FRESH = timedelta(seconds=1)
 # A 429 that names no time.
 SHORTEST_PAUSE = timedelta(seconds=1)
-LONGEST_PAUSE = timedelta(minutes=15)
+# A request may be under way for ten minutes, and hide from look-ups for ten more (settings.py).
+LONGEST_PAUSE = timedelta(minutes=20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,8 +244,8 @@ def slow_down(session: Session, now: datetime, seconds: float) -> None:
 
 
 def wait_out(session: Session, now: datetime, longest: timedelta) -> None:
-    """Let nothing start for so long, at most a quarter of an hour: requests that may have left
-    without our knowing are at the gateway, and show there, by then."""
+    """Let nothing start for so long: requests that may have left without our knowing are at the
+    gateway, and show there, by then."""
     health = _locked(session)
     health.pause_until = max(health.pause_until or now, now + min(longest, LONGEST_PAUSE))
 

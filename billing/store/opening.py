@@ -11,17 +11,17 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from billing.store.tables import Attempt, Cycle, Subscription
+from billing.store.tables import Subscription
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """One month's rows, none of them known to the session: the subscription points at its next
-    month already."""
+    """One month: its subscription, unknown to the session, which points at its next month already,
+    and the values of the new rows."""
 
     subscription: Subscription
-    cycle: Cycle
-    attempt: Attempt
+    cycle: Mapping[str, Any]
+    attempt: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,6 @@ _CYCLE = (
     "status",
     "opened_at",
 )
-_ATTEMPT = ("number", "merchant_uid", "status", "closes_at", "planned_at")
 # In the order of the rows, so that numbers rise with the order in which attempts are due.
 _OPEN = text(
     f"""
@@ -60,9 +59,9 @@ _OPEN = text(
 _TRY = text(
     """
     INSERT INTO attempts (cycle_id, number, merchant_uid, status, closes_at, planned_at, ready_at)
-    SELECT cycle_id, number, merchant_uid, status, closes_at, planned_at, planned_at
-    FROM ROWS FROM (jsonb_to_recordset(:rows) AS (cycle_id bigint, number bigint,
-        merchant_uid text, status text, closes_at timestamptz, planned_at timestamptz))
+    SELECT cycle_id, number, merchant_uid, status, closes_at, planned_at, ready_at
+    FROM ROWS FROM (jsonb_to_recordset(:rows) AS (cycle_id bigint, number bigint, merchant_uid text,
+        status text, closes_at timestamptz, planned_at timestamptz, ready_at timestamptz))
         WITH ORDINALITY AS row
     ORDER BY ordinality
     RETURNING cycle_id, id
@@ -83,13 +82,9 @@ _MOVE_ON = text(
 def write(session: Session, openings: Sequence[Opening]) -> Mapping[int, Opened]:
     """Write all of it, by one statement for each table; returns the new rows' ids by that of the
     subscription."""
-    cycles = [{name: getattr(one.cycle, name) for name in _CYCLE} for one in openings]
+    cycles = [one.cycle for one in openings]
     cycle_ids = {of: made for of, made in session.execute(_OPEN, {"rows": _json(cycles)})}
-    attempts = [
-        {"cycle_id": cycle_ids[one.subscription.id]}
-        | {name: getattr(one.attempt, name) for name in _ATTEMPT}
-        for one in openings
-    ]
+    attempts = [{"cycle_id": cycle_ids[one.subscription.id], **one.attempt} for one in openings]
     attempt_ids = {of: made for of, made in session.execute(_TRY, {"rows": _json(attempts)})}
     subscriptions = [one.subscription for one in openings]
     session.execute(

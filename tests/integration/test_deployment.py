@@ -274,6 +274,8 @@ def test_all_services_start_get_well_and_a_charge_goes_through(
     _is_told_when_the_broker_is_gone(host)
     secret = (host.secrets / "redis_password").read_text(encoding="ascii")
     assert not [name for name in waiting if secret in host.log(name)]
+    shown = Path(f"/proc/{host.process('valkey').pid}/cmdline")
+    assert not shown.exists() or secret.encode() not in shown.read_bytes()
 
 
 def _is_told_when_it_stands_still(host: Host) -> None:

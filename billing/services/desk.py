@@ -1,0 +1,115 @@
+"""Where the charges of a process hand in their answers, to be written down together.
+
+A transaction costs far more than a row in it, so the first answer waits a moment for others, of its
+own task or of another. Nothing is lost by it: what is not written yet is a claim with a lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from billing import trail
+from billing.domain.policy import BillingPolicy
+from billing.services.answer import Answer, Result
+from billing.services.record import record
+from billing.store.session import Book
+
+_log = structlog.get_logger(__name__)
+
+# How long the first answer of a group waits for others.
+_GATHERING_SECONDS = 0.25
+# Answers of one transaction: more of them hold more rows for longer, and are hardly cheaper.
+_AT_MOST = 200
+# Between tries to write a record while the database is away.
+_AGAIN_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _HandedIn:
+    answer: Answer
+    # On the event loop's clock.
+    lease_ends: float
+    written: asyncio.Future[Result]
+
+
+class Desk:
+    """One for a process and its event loop."""
+
+    def __init__(self, book: Book, policy: BillingPolicy) -> None:
+        self._book = book
+        self._policy = policy
+        self._awaited = 0
+        self._group: list[_HandedIn] = []
+        self._closing: asyncio.TimerHandle | None = None
+        # Kept, since a loop holds its tasks weakly.
+        self._writing: set[asyncio.Task[None]] = set()
+
+    def expect(self, answers: int) -> None:
+        """So many answers will be handed in, or so many fewer: while some are missing, others wait
+        for them."""
+        self._awaited += answers
+
+    def hand_in(self, answer: Answer, lease_ends: float) -> asyncio.Future[Result]:
+        """Take one of the expected answers; the future tells what became of it, once it is written
+        down. It is, whoever stops waiting for it."""
+        loop = asyncio.get_running_loop()
+        written: asyncio.Future[Result] = loop.create_future()
+        self._group.append(_HandedIn(answer, lease_ends, written))
+        self._awaited -= 1
+        if not self._awaited or len(self._group) >= _AT_MOST:
+            self._close()
+        elif self._closing is None:
+            self._closing = loop.call_later(_GATHERING_SECONDS, self._close)
+        return written
+
+    def _close(self) -> None:
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
+        group, self._group = self._group, []
+        writing = asyncio.create_task(self._write(group))
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
+
+    async def _write(self, group: Sequence[_HandedIn]) -> None:
+        try:
+            with trail.span("record"):
+                results = await self._recorded(group)
+        except BaseException as error:
+            for one in group:
+                if not one.written.done():
+                    one.written.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        for one, result in zip(group, results, strict=True):
+            if not one.written.done():
+                one.written.set_result(result)
+
+    async def _recorded(self, group: Sequence[_HandedIn]) -> Sequence[Result]:
+        """Record a group, or each of it alone when the group fails, again while its lease lasts.
+
+        What cannot be written by then stays `sending`; its lease runs out and it is asked about.
+        """
+        answers = [one.answer for one in group]
+        while True:
+            try:
+                return await asyncio.to_thread(
+                    self._book.run, lambda tx: record(tx, self._policy, answers)
+                )
+            except Exception as error:
+                if len(group) > 1:
+                    parts = [await self._recorded([one]) for one in group]
+                    return [result for part in parts for result in part]
+                late = asyncio.get_running_loop().time() >= group[0].lease_ends
+                if late or not isinstance(error, SQLAlchemyError):
+                    # Never the error's own text: it may hold a row of somebody's data.
+                    name = type(error).__name__
+                    _log.error("unrecorded", attempt=answers[0].attempt_id, error=name)
+                    return [Result.UNRECORDED]
+                await asyncio.sleep(_AGAIN_SECONDS)

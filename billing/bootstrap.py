@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from celery import Celery
+from pydantic import SecretStr
 from redis import Redis
 from sqlalchemy import Engine
 
@@ -24,7 +25,7 @@ from billing.domain.policy import BillingPolicy
 from billing.embedded import running
 from billing.ports import CallMeter, TokenStore
 from billing.redis_address import RedisAddress
-from billing.settings import Settings
+from billing.settings import PREFIX, Settings
 from billing.store.session import Book, create_book_engine
 
 if TYPE_CHECKING:
@@ -116,6 +117,22 @@ def quick_redis(broker: RedisAddress) -> Redis:
     return broker.quick_client()
 
 
+def credentials(settings: Settings) -> tuple[str, str]:
+    """Key and secret of the store's REST API. Raises `InvalidSetting` where one is not set."""
+    return (
+        _credential("PORTONE_IMP_KEY", settings.portone_imp_key),
+        _credential("PORTONE_IMP_SECRET", settings.portone_imp_secret),
+    )
+
+
+def _credential(name: str, value: SecretStr | None) -> str:
+    if value is None:
+        raise InvalidSetting(
+            name, None, "not set", f"Set {PREFIX}{name} to the store's REST API credential"
+        )
+    return value.get_secret_value()
+
+
 @contextlib.asynccontextmanager
 async def gateway(
     settings: Settings,
@@ -124,21 +141,15 @@ async def gateway(
     meter: CallMeter | None = None,
 ) -> AsyncIterator[PortOneClient]:
     """A client of the gateway, for one event loop. Raises `InvalidSetting` without credentials."""
-    key, secret = settings.portone_imp_key, settings.portone_imp_secret
-    for name, value in (("PORTONE_IMP_KEY", key), ("PORTONE_IMP_SECRET", secret)):
-        if value is None:
-            raise InvalidSetting(
-                name, None, "not set", f"Set MAEWOL_{name} to the store's REST API credential"
-            )
-    assert key is not None and secret is not None  # noqa: S101, PT018 - checked just above
+    key, secret = credentials(settings)
     # Here, since most commands never speak to the gateway and need not wait for its libraries.
     from billing.portone.client import PortOneClient
 
     shared = tokens or RedisTokenStore(redis_address(settings, _given(broker_url)), clock.host_time)
     client = PortOneClient(
         settings.portone_api_url,
-        key.get_secret_value(),
-        secret.get_secret_value(),
+        key,
+        secret,
         tokens=shared,
         now=clock.host_time,
         monotonic=clock.monotonic,

@@ -18,7 +18,7 @@ from celery import Celery, signals
 from sqlalchemy.exc import SQLAlchemyError
 
 from billing import carrying, clock, flower, liveness, logs, telemetry
-from billing.bootstrap import House, gateway, house, notifier, quick_redis
+from billing.bootstrap import House, credentials, gateway, house, notifier, quick_redis
 from billing.broker import RedisWatermark
 from billing.domain.errors import BillingError, InvalidSetting, SchemaMismatch
 from billing.meter import CallCounter, sharing
@@ -97,14 +97,29 @@ def start(name: str) -> Daemon:
         if flower.is_flower(sys.argv):
             flower.prepare(daemon.settings, sys.argv, os.environ)
     except BillingError as error:
-        print(f"maewol: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        raise _ended(error) from None
     signals.setup_logging.connect(
         lambda **_: logs.configure(daemon.settings.log_format, daemon.settings.log_level),
         weak=False,
     )
     signals.worker_ready.connect(_keep_what_is_loaded, weak=False)
     return daemon
+
+
+def for_charging(daemon: Daemon) -> None:
+    """End a process with one clear line that was started to charge and has no credentials. Flower,
+    which loads the same tasks, charges nobody."""
+    if flower.is_flower(sys.argv):
+        return
+    try:
+        credentials(daemon.settings)
+    except InvalidSetting as error:
+        raise _ended(error) from None
+
+
+def _ended(error: BillingError) -> SystemExit:
+    print(f"maewol: {error}", file=sys.stderr)
+    return SystemExit(2)
 
 
 def _keep_what_is_loaded(**_: object) -> None:

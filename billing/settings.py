@@ -5,6 +5,7 @@ Every name carries the prefix `MAEWOL_`. A secret `X` may also come from a file,
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import ssl
@@ -132,7 +133,7 @@ class Settings(BaseSettings):
     flower_password: SecretStr | None = None
 
     log_format: Literal["json", "console"] = "json"
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     liveness_file: Path | None = None
     # Where errors are reported to; needs the extra `sentry`.
     sentry_dsn: SecretStr | None = None
@@ -157,6 +158,12 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, SecretFiles(settings_cls), dotenv_settings
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _any_case(cls, value: object) -> object:
+        known = isinstance(value, str) and value.upper() in logging.getLevelNamesMapping()
+        return str(value).upper() if known else value
 
     @field_validator("merchant_uid_prefix")
     @classmethod
@@ -506,7 +513,6 @@ def _first_problem(error: ValidationError) -> InvalidSetting:
     """The first wrong setting of a validation, with its value masked where it is secret."""
     first = error.errors(include_url=False)[0]
     name = "_".join(str(part) for part in first["loc"]).upper()
-    raw = os.environ.get(PREFIX + name, "(from .env or a default)")
-    value = "********" if name in _SECRETS else raw
+    value = "********" if name in _SECRETS else first["input"]
     problem = re.sub(r"^Input should be", "should be", first["msg"])
     return InvalidSetting(name, value, problem, f"Correct {PREFIX}{name}")

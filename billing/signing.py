@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from billing.domain.errors import InvalidSetting
 
 MAKE_ONE = 'Make one: echo "whsec_$(openssl rand -base64 32)"'
-# How a secret begins (Standard Webhooks), and how many bytes may follow.
+# How a secret of Standard Webhooks begins, and how many bytes may follow.
 _MARK = "whsec_"
 _LENGTHS = range(24, 65)
 # The new one and the old one, while they are changed.
@@ -47,19 +47,28 @@ def check_receiver(url: str) -> str:
 def signing_keys(secret: str) -> list[bytes]:
     """The keys in `NOTICE_SECRET`, the one in use first. Raises `InvalidSetting`.
 
-    Only the form of Standard Webhooks, `whsec_` and base64, is taken: any other text would be read
-    as one key here and as another by the receiver's library.
+    `whsec_` and base64 (Standard Webhooks) stands for the bytes behind it; any other text of at
+    least 24 bytes is the key as it stands.
     """
     texts = secret.split()
-    if not 1 <= len(texts) <= _MOST_KEYS or not all(text.startswith(_MARK) for text in texts):
-        raise _wrong(f"not {_MARK}…, or two of those with a space between")
+    if not 1 <= len(texts) <= _MOST_KEYS:
+        raise _wrong("not one secret, or two with a space between while it is changed")
+    return [_key(text) for text in texts]
+
+
+def _key(text: str) -> bytes:
+    if not text.startswith(_MARK):
+        key = text.encode()
+        if len(key) < _LENGTHS.start:
+            raise _wrong(f"a secret of less than {_LENGTHS.start} bytes (a space ends a secret)")
+        return key
     try:
-        keys = [base64.b64decode(text.removeprefix(_MARK), validate=True) for text in texts]
+        key = base64.b64decode(text.removeprefix(_MARK), validate=True)
     except ValueError:
         raise _wrong(f"not base64 behind {_MARK}") from None
-    if not all(len(key) in _LENGTHS for key in keys):
-        raise _wrong(f"not {_LENGTHS.start} to {_LENGTHS.stop - 1} bytes long")
-    return keys
+    if len(key) not in _LENGTHS:
+        raise _wrong(f"not {_LENGTHS.start} to {_LENGTHS.stop - 1} bytes behind {_MARK}")
+    return key
 
 
 def _wrong(problem: str) -> InvalidSetting:

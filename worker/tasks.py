@@ -6,6 +6,7 @@ import contextlib
 from collections import Counter
 from typing import Any
 
+from billing import daemon
 from billing.broker import CHARGE_TASK, CHARGES_QUEUE, CONCURRENCY, INQUIRE_TASK, checked_ids
 from billing.domain.errors import BrokerUnavailable
 from billing.services.answer import Result
@@ -13,6 +14,9 @@ from billing.services.charge import charge
 from billing.services.desk import Desk
 from billing.services.inquire import inquire
 from worker.app import app, this_process
+
+# Required to charge: without them each task would fail, one by one.
+daemon.for_charging(this_process)
 
 _house = this_process.house
 _desk = Desk(_house.book, _house.policy)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from billing.cli import noticing, pruning, reconciling, reporting, simulating
+from billing.cli.listing import listed
 from billing.cli.output import err, say, show
 from billing.domain.calendar import CalendarPolicy
 from billing.domain.calendar import cycles as cycles_of
@@ -30,6 +31,8 @@ from billing.settings import Settings, effective
 
 if TYPE_CHECKING:
     from billing.bootstrap import House
+    from billing.services.change_status import Changed
+    from billing.services.invariants import Checked
 
 app = typer.Typer(
     name="maewol",
@@ -51,7 +54,7 @@ app.command()(simulating.simulate)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Notify = Annotated[bool, typer.Option("--notify", help="Send a notice of each to your own system.")]
-Limit = Annotated[int, typer.Option(min=1, max=100_000)]
+Limit = Annotated[int | None, typer.Option(min=1, help="The first so many; all without it.")]
 
 
 @contextlib.contextmanager
@@ -129,7 +132,7 @@ def import_(
     if report.rejected_beyond:
         document["rejected_beyond"] = report.rejected_beyond
     show(document, as_json=as_json)
-    if report.bad and not skip_bad:
+    if report.header_refused or (report.bad and not skip_bad):
         raise typer.Exit(1)
 
 
@@ -171,21 +174,22 @@ def add(
 
 @subscription.command("list")
 def list_(
-    status: SubscriptionStatus | None = None, limit: Limit = 100, as_json: Json = False
+    status: SubscriptionStatus | None = None, limit: Limit = None, as_json: Json = False
 ) -> None:
     """Subscriptions, newest first."""
     from billing.store import views
 
-    with _open_house() as opened, opened.book.transaction() as tx:
-        found = views.subscriptions(tx.session, opened.settings.zone, status=status, limit=limit)
-    show(
-        found,
-        as_json=as_json,
-        leave_out=(
-            *("initial_paid_at", "enrolled_at", "next_cycle", "reference"),
-            *("previous", "next", "forgotten_at"),
-        ),
-    )
+    with contextlib.ExitStack() as kept:
+        with _open_house() as opened, opened.book.transaction() as tx:
+            rows = views.all_subscriptions(tx.session, opened.settings.zone, status=status)
+            found = kept.enter_context(listed(rows, limit))
+        found.show(
+            as_json=as_json,
+            leave_out=(
+                *("initial_paid_at", "enrolled_at", "next_cycle", "reference"),
+                *("previous", "next", "forgotten_at"),
+            ),
+        )
 
 
 @subscription.command("show")
@@ -204,10 +208,20 @@ def _change(name: str, customer_uid: str, as_json: bool) -> None:
         "cancel": change_status.cancel,
     }
     with _open_house() as opened:
+        if name == "pause":
+            # A month without a payment ends the billing key: that is said before it is done.
+            before = change_status.before_pause(opened.book, opened.policy, customer_uid)
+            if before.status in (SubscriptionStatus.ACTIVE, SubscriptionStatus.PAUSED):
+                _warn(before)
         changed = use_cases[name](opened.book, opened.policy, customer_uid)
-        for warning in filter(None, (changed.warning_en, changed.warning_ko)):
-            err.print(warning, markup=False)
+        if name != "pause":
+            _warn(changed)
         show(_one(opened, customer_uid), as_json=as_json)
+
+
+def _warn(changed: Changed) -> None:
+    for warning in filter(None, (changed.warning_en, changed.warning_ko)):
+        err.print(warning, markup=False)
 
 
 @subscription.command()
@@ -226,7 +240,7 @@ def resume(customer_uid: str, as_json: Json = False) -> None:
 def cancel(
     customer_uid: str,
     refund: Annotated[bool, typer.Option("--refund", help="Give this month back.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask at a terminal.")] = False,
     as_json: Json = False,
 ) -> None:
     """End the subscription for good."""
@@ -246,7 +260,8 @@ def forget_(
     from billing.cli import registering
 
     with _open_house() as opened:
-        show(registering.erase(opened, customer_uid, yes=yes), as_json=as_json)
+        erased = registering.erase(opened, customer_uid, yes=yes, as_json=as_json)
+    show(erased, as_json=as_json)
 
 
 def _one(opened: House, customer_uid: str) -> dict[str, Any]:
@@ -263,21 +278,19 @@ def _one(opened: House, customer_uid: str) -> dict[str, Any]:
 def cycles(
     status: CycleStatus | None = None,
     customer_uid: str | None = None,
-    limit: Limit = 100,
+    limit: Limit = None,
     as_json: Json = False,
 ) -> None:
     """Cycles with their attempts, newest first."""
     from billing.store import views
 
-    with _open_house() as opened, opened.book.transaction() as tx:
-        found = views.cycles(
-            tx.session,
-            opened.settings.zone,
-            status=status,
-            customer_uid=customer_uid,
-            limit=limit,
-        )
-    show(found, as_json=as_json, leave_out=("opens_on", "merchant_uid", "imp_uid"))
+    with contextlib.ExitStack() as kept:
+        with _open_house() as opened, opened.book.transaction() as tx:
+            rows = views.all_cycles(
+                tx.session, opened.settings.zone, status=status, customer_uid=customer_uid
+            )
+            found = kept.enter_context(listed(rows, limit))
+        found.show(as_json=as_json, leave_out=("opens_on", "merchant_uid", "imp_uid"))
 
 
 @app.command()
@@ -303,10 +316,23 @@ def invariants_(as_json: Json = False) -> None:
     from billing.services import invariants
 
     with _open_house() as opened:
-        broken = invariants.broken(opened.book, opened.policy)
-    show([asdict(one) for one in broken], as_json=as_json)
-    if broken:
+        facts = invariants.every(opened.book, opened.policy)
+    if as_json:
+        show([asdict(one) for one in facts], as_json=True)
+    else:
+        show([_told(one) for one in facts], as_json=False)
+    if any(one.rows for one in facts):
         raise typer.Exit(1)
+
+
+def _told(fact: Checked) -> dict[str, Any]:
+    """A fact for people: a line where it holds, and where it does not, which rows break it."""
+    rows = ", ".join(str(row) for row in fact.rows)
+    return {
+        "fact": fact.name,
+        "": "broken 깨짐" if rows else "ok 정상",
+        "statement": f"{fact.statement}\nrows: {rows}" if rows else fact.statement,
+    }
 
 
 @app.command()
@@ -327,20 +353,20 @@ def why(
 def due(
     at: Annotated[str | None, typer.Option(help="A moment with offset; default now.")] = None,
     days: Annotated[int, typer.Option(min=1, max=366)] = 1,
-    limit: Limit = 1000,
+    limit: Limit = None,
     as_json: Json = False,
 ) -> None:
     """What would be charged when, and how much."""
     from billing.services import forecast
 
-    with _open_house() as opened:
-        since = forecast.moment_of(at)
-        found = forecast.due(opened.book, opened.policy, since, days, limit)
-    show(found, as_json=as_json)
-    if not as_json:
-        won = sum(one["amount"] for one in found)
-        more = f"; the first {limit} only, see --limit" if len(found) == limit else ""
-        say(f"{len(found):,} charges, {won:,} won{more}")
+    with contextlib.ExitStack() as kept:
+        with _open_house() as opened:
+            since = forecast.moment_of(at)
+            rows = forecast.due(opened.book, opened.policy, since, days)
+            found = kept.enter_context(listed(rows, limit))
+        found.show(as_json=as_json)
+        if not as_json:
+            say(f"{found.count:,} charges, {found.total('amount'):,} won")
 
 
 @app.command()

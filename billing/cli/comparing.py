@@ -6,12 +6,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from billing.bootstrap import House
 from billing.cli.output import err, show
 from billing.cli.refunding import ask
-from billing.domain.errors import InvalidInput
 from billing.domain.reconciliation import Difference
 from billing.domain.remedies import remedy
 from billing.services.reconcile import Report, Span, reconcile
@@ -19,18 +16,14 @@ from billing.store.views import moment
 
 
 def run(house: House, first: date, last: date, *, apply: bool, proofs: Path | None) -> Report:
-    """Compare the days from `first` to `last`. Raises `BillingError`; ends for a wrong span."""
+    """Compare the days from `first` to `last`. Raises `BillingError`."""
     span = Span(first, last)
-    try:
-        return ask(
-            house,
-            lambda client: reconcile(
-                house.book, client, house.policy, span, apply=apply, proofs=proofs
-            ),
-        )
-    except InvalidInput as error:
-        err.print(f"maewol: {error}", markup=False)
-        raise typer.Exit(2) from None
+    return ask(
+        house,
+        lambda client: reconcile(
+            house.book, client, house.policy, span, apply=apply, proofs=proofs
+        ),
+    )
 
 
 def show_report(house: House, report: Report, *, as_json: bool) -> None:

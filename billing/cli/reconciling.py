@@ -41,7 +41,7 @@ def refund_(
     merchant_uid: str,
     imp_uid: Annotated[str | None, typer.Option(help="Which, of several.")] = None,
     reason: Annotated[str, typer.Option()] = "",
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask at a terminal.")] = False,
     as_json: Json = False,
 ) -> None:
     """Give one payment back: whole, within its month. Next month's payment will be refused."""
@@ -49,7 +49,8 @@ def refund_(
     from billing.cli.commands import _open_house
 
     with _open_house() as opened:
-        found = refunding.give_back(opened, merchant_uid, imp_uid=imp_uid, reason=reason, yes=yes)
+        asks = refunding.is_asked(yes=yes, as_json=as_json)
+        found = refunding.give_back(opened, merchant_uid, imp_uid=imp_uid, reason=reason, asks=asks)
     _show_refund(found, as_json)
 
 
@@ -59,7 +60,8 @@ def cancel_with_refund(customer_uid: str, yes: bool, as_json: bool) -> None:
     from billing.cli.commands import _open_house
 
     with _open_house() as opened:
-        found = refunding.cancel_and_give_back(opened, customer_uid, yes=yes)
+        asks = refunding.is_asked(yes=yes, as_json=as_json)
+        found = refunding.cancel_and_give_back(opened, customer_uid, asks=asks)
     _show_refund(found, as_json)
 
 

@@ -1,4 +1,8 @@
-"""Giving a payment back by hand: say what follows, ask, request, wait for the gateway's word."""
+"""Giving a payment back by hand: say what follows, request, wait for the gateway's word.
+
+The call itself is the wish: it names one payment, or a subscription whose payment of this month is
+meant. Only a person at a terminal is asked once more.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ import typer
 
 from billing.bootstrap import House, gateway
 from billing.cli.output import err
+from billing.domain.errors import NotFound
 from billing.domain.refund import RefundStatus
 from billing.portone.client import PortOneClient
 from billing.services import change_status, refund
@@ -30,10 +35,11 @@ def give_back(
     *,
     imp_uid: str | None = None,
     reason: str = "",
-    yes: bool = False,
+    asks: bool = False,
     first: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
-    """Give one payment back and tell how it stands. `first` is done once it is sure to be wanted.
+    """Give one payment back and tell how it stands. `asks`: a person confirms it. `first` is done
+    once it is sure to be wanted.
 
     Raises `BillingError`, and `typer.Exit` when it was not confirmed."""
     known = _known(house, merchant_uid, imp_uid)
@@ -49,24 +55,32 @@ def give_back(
         lambda client: refund.propose(house.book, client, house.policy, merchant_uid, imp_uid),
     )
     if proposal.cancelled_at is None:
-        _confirm(house, proposal, yes=yes)
+        _say_what_follows(house, proposal)
+        if asks and not typer.confirm("Give it back? 환불할까요?", err=True):
+            raise typer.Exit(1)
     first()
     refund_id = refund.request(house.book, proposal, reason)
     _see_through(house, refund_id)
     return _document(house, refund_id, already=proposal.cancelled_at is not None)
 
 
+def is_asked(*, yes: bool, as_json: bool) -> bool:
+    """Whether a person is there who can be asked: a program that reads JSON, or stands where the
+    terminal would, cannot answer."""
+    return not yes and not as_json and sys.stdin.isatty()
+
+
 def cancel_and_give_back(
-    house: House, customer_uid: str, *, reason: str = "", yes: bool = False
+    house: House, customer_uid: str, *, reason: str = "", asks: bool = False
 ) -> dict[str, Any]:
     """End a subscription and give this month's payment back, or neither. Raises `BillingError`."""
-    merchant_uid, imp_uid = refund.payment_of_month(house.book, house.policy, customer_uid)
+    merchant_uid, imp_uid = _payment_of_month(house, customer_uid)
     return give_back(
         house,
         merchant_uid,
         imp_uid=imp_uid,
         reason=reason,
-        yes=yes,
+        asks=asks,
         first=lambda: change_status.cancel(house.book, house.policy, customer_uid),
     )
 
@@ -81,19 +95,25 @@ def ask(house: House, use_case: Callable[[PortOneClient], Awaitable[T]]) -> T:
     return anyio.run(whole)
 
 
-def _confirm(house: House, proposal: Proposal, *, yes: bool) -> None:
+def _payment_of_month(house: House, customer_uid: str) -> tuple[str, str | None]:
+    """Which payment of this calendar month is meant. Raises `NotFound`, `GatewayError`."""
+    found = refund.payment_of_month(house.book, house.policy, customer_uid)
+    if found.merchant_uid is not None:
+        return found.merchant_uid, found.imp_uid
+    # An initial payment of which the book has the gateway's id alone.
+    imp_uid = found.imp_uid or ""
+    payment = ask(house, lambda client: client.payment(imp_uid))
+    if payment is None:
+        raise NotFound(f"the gateway does not show the initial payment {imp_uid!r}")
+    return payment.merchant_uid, payment.imp_uid
+
+
+def _say_what_follows(house: House, proposal: Proposal) -> None:
     zone = house.policy.plan.zone
     until = f"{proposal.refund_by.astimezone(zone):%Y-%m-%d %H:%M}"
     for line in (proposal.warning_en, proposal.warning_ko):
         err.print(line, markup=False)
     err.print(f"Possible until {until} (Seoul). {until}(서울)까지 가능합니다.", markup=False)
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        err.print("Nothing was sent: add --yes. 아무것도 전송하지 않았습니다. --yes를 붙이십시오.")
-        raise typer.Exit(2)
-    if not typer.confirm("Give it back? 환불할까요?", err=True):
-        raise typer.Exit(1)
 
 
 def _known(house: House, merchant_uid: str, imp_uid: str | None) -> Refund | None:

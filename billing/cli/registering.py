@@ -48,14 +48,19 @@ def add_by_payment(
     return found.subscription
 
 
-def erase(house: House, customer_uid: str, *, yes: bool) -> dict[str, Any]:
-    """Erase buyer data after a question. Raises as `forget`, and `typer.Exit` without a yes."""
+def erase(house: House, customer_uid: str, *, yes: bool, as_json: bool) -> dict[str, Any]:
+    """Erase buyer data after a question. Raises as `forget`; without a yes `InvalidInput` where
+    nobody can be asked, else `typer.Exit`."""
     if not yes:
         err.print("Buyer data and reference are erased for good; the payments stay in the book.")
         err.print("구매자 정보와 참조 값을 영구히 삭제합니다. 결제 기록은 남습니다.")
-        if not sys.stdin.isatty():
-            err.print("Nothing was erased: add --yes. 삭제하지 않았습니다. --yes를 붙이십시오.")
-            raise typer.Exit(2)
+        if as_json or not sys.stdin.isatty():
+            raise InvalidInput(
+                "--yes",
+                False,
+                "nothing was erased, which cannot be undone. 삭제하지 않았습니다",
+                "To erase, add --yes. 삭제하려면 --yes를 붙이십시오",
+            )
         if not typer.confirm("Erase? 삭제할까요?", err=True):
             raise typer.Exit(1)
     return forget(house.book, house.policy, customer_uid)

@@ -14,9 +14,9 @@ from pathlib import Path
 from celery import Celery
 
 from billing import clock
-from billing.bootstrap import House, house
+from billing.bootstrap import House, credentials, house
 from billing.cli.supervisor import OnLine, Program, Supervisor, stop_signals
-from billing.domain.errors import InvalidInput, InvalidSetting
+from billing.domain.errors import InvalidInput
 from billing.flower import USER
 from billing.settings import PREFIX, Settings
 from billing.store import schema
@@ -138,11 +138,7 @@ def _celery(app: str, *arguments: str) -> list[str]:
 def _check(settings: Settings, workers: int) -> None:
     if workers < 1:
         raise InvalidInput("--workers", workers, "nobody would charge", "Use 1 or more")
-    for name in ("PORTONE_IMP_KEY", "PORTONE_IMP_SECRET"):
-        if getattr(settings, name.lower()) is None:
-            raise InvalidSetting(
-                name, None, "not set", f"Set {PREFIX}{name} to the store's REST API credential"
-            )
+    credentials(settings)
 
 
 def _port(option: str, asked: int | None, usual: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from billing.domain.policy import BillingPolicy
-from billing.services.invariants import Broken, broken
+from billing.services.invariants import Checked, broken
 from billing.store import events
 from billing.store.session import Book, Transaction
 
@@ -23,7 +23,7 @@ def check(book: Book, policy: BillingPolicy) -> int:
     return len(found)
 
 
-def _tell(book: Book, one: Broken) -> None:
+def _tell(book: Book, one: Checked) -> None:
     told = {"name": one.name, "rows": one.rows[:MOST_IDS]}
 
     def step(tx: Transaction) -> None:

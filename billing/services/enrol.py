@@ -8,7 +8,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from billing.domain.calendar import SEOUL, day_of
+from billing.domain.calendar import SEOUL, day_of, start_of
 from billing.domain.enrolment import COLUMNS, new_subscription
 from billing.domain.errors import Conflict, InvalidInput
 from billing.domain.payment import Payment
@@ -76,10 +76,9 @@ async def verify_at_gateway(
 async def _problem(gateway: PaymentGateway, new: NewSubscription, now: datetime) -> str | None:
     if await gateway.billing_key(new.facts.customer_uid) is None:
         return "no such billing key at the gateway"
-    for payment in await _initial_payments(gateway, new):
-        problem = _misfit(new, payment)
-        if problem is not None:
-            return problem
+    problem = await _problem_of_initial(gateway, new)
+    if problem is not None:
+        return problem
     held = await gateway.scheduled_payments(new.facts.customer_uid, now, now + _SCHEDULE_SPAN)
     for scheduled in held:
         if scheduled.status == "scheduled":
@@ -88,14 +87,26 @@ async def _problem(gateway: PaymentGateway, new: NewSubscription, now: datetime)
     return None
 
 
-async def _initial_payments(gateway: PaymentGateway, new: NewSubscription) -> list[Payment | None]:
-    found: list[Payment | None] = []
+async def _problem_of_initial(gateway: PaymentGateway, new: NewSubscription) -> str | None:
+    """What is wrong with the initial payment, found by its ids or, without one, by its day."""
     if new.initial_imp_uid is not None:
-        found.append(await gateway.payment(new.initial_imp_uid))
-    elif new.initial_merchant_uid is not None:
+        return _misfit(new, await gateway.payment(new.initial_imp_uid))
+    if new.initial_merchant_uid is not None:
         rows = await gateway.payments_of_order(new.initial_merchant_uid)
-        found.append(next((row for row in rows if row.status == "paid"), None))
-    return found
+        return _misfit(new, next((row for row in rows if row.status == "paid"), None))
+    anchor_on = day_of(new.facts.initial_paid_at, SEOUL)
+    days = (anchor_on - timedelta(days=1), anchor_on, anchor_on + timedelta(days=1))
+    rows = await gateway.payments_of_key(new.facts.customer_uid, start_of(days[0], SEOUL))
+    near = [row for row in rows if row.paid_at and day_of(row.paid_at, SEOUL) in days]
+    if not near:
+        return (
+            f"the billing key has no payment around {anchor_on} at the gateway; if it was made"
+            " otherwise, give its initial_imp_uid"
+        )
+    # The one that fits best speaks for all: another day is nearer than another amount.
+    near.sort(key=lambda row: (row.status != "paid", row.amount != new.facts.amount))
+    problems = [_misfit(new, row) for row in near]
+    return None if None in problems else problems[0]
 
 
 def _misfit(new: NewSubscription, payment: Payment | None) -> str | None:

@@ -45,6 +45,8 @@ class ImportReport:
     unchanged: int = 0
     rejected: list[Rejection] = field(default_factory=list)
     rejected_beyond: int = 0
+    # Nothing below the header was read, so that no line was good or bad.
+    header_refused: bool = False
 
     def reject(self, line: int, name: str, value: str, problem: str) -> None:
         if len(self.rejected) < MOST_REJECTIONS:
@@ -78,12 +80,13 @@ def import_subscriptions(
     Without `skip_bad` one bad line means that nothing is written. The same line again is
     `unchanged`; other facts for a known customer are rejected (the gateway compares them with last
     month's). Memory does not grow with the file. With `notify` each that is added is told to the
-    merchant's own system.
+    merchant's own system. With `dry_run` nothing is written, and the report is that of a real run.
     """
     report = ImportReport()
     found = records(file)
     names = _columns(next(found, None), report)
     if not names:
+        report.header_refused = True
         return report
     counted = _counted(found, report, progress)
     with tempfile.TemporaryFile() as spool:
@@ -97,7 +100,7 @@ def import_subscriptions(
                 if dry_run or (report.bad and not skip_bad):
                     raise _NothingWritten
         except _NothingWritten:
-            if not dry_run:
+            if report.bad and not skip_bad:
                 report.added = 0
     report.rejected.sort(key=lambda one: one.line)
     return report

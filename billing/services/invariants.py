@@ -6,7 +6,6 @@ business of reconciliation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +27,8 @@ _HASTE = text("SET LOCAL statement_timeout = 500")
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
-    """One fact that does not hold, and the ids of rows that break it."""
+class Checked:
+    """One fact that must hold, and the ids of rows that break it: none where it holds."""
 
     name: str
     statement: str
@@ -180,17 +179,22 @@ _FACTS = (
 class Glance:
     """What could be seen in a short time, and how many facts could not be looked at in it."""
 
-    broken: list[Broken]
+    broken: list[Checked]
     unchecked: int
 
 
-def broken(book: Book, policy: BillingPolicy) -> list[Broken]:
-    """Every fact that does not hold; empty when all is well. Reads the whole book."""
+def every(book: Book, policy: BillingPolicy) -> list[Checked]:
+    """Every fact with the rows that break it. Reads the whole book."""
     with book.transaction() as tx:
         return [
-            *(found for fact in _FACTS if (found := _examined(tx, policy, fact))),
-            *_broken_seals(tx, None),
+            *(_examined(tx, policy, fact) for fact in _FACTS),
+            _examined_seals(tx, None),
         ]
+
+
+def broken(book: Book, policy: BillingPolicy) -> list[Checked]:
+    """Every fact that does not hold; empty when all is well. Reads the whole book."""
+    return [one for one in every(book, policy) if one.rows]
 
 
 def glance(book: Book, policy: BillingPolicy) -> Glance:
@@ -199,21 +203,20 @@ def glance(book: Book, policy: BillingPolicy) -> Glance:
     subscription is checked before its charge anyway.)"""
     unchecked = 0
     with book.transaction() as tx:
-        found = list(_broken_seals(tx, _SEALS_AT_A_GLANCE))
+        found = [_examined_seals(tx, _SEALS_AT_A_GLANCE)]
         for fact in _FACTS:
             try:
                 with tx.session.begin_nested():
                     tx.session.execute(_HASTE)
-                    if (one := _examined(tx, policy, fact)) is not None:
-                        found.append(one)
+                    found.append(_examined(tx, policy, fact))
             except DBAPIError as error:
                 if not isinstance(error.orig, psycopg.errors.QueryCanceled):
                     raise
                 unchecked += 1
-    return Glance(found, unchecked)
+    return Glance([one for one in found if one.rows], unchecked)
 
 
-def _examined(tx: Transaction, policy: BillingPolicy, fact: _Fact) -> Broken | None:
+def _examined(tx: Transaction, policy: BillingPolicy, fact: _Fact) -> Checked:
     values: dict[str, Any] = {
         "now": tx.now,
         "most": policy.plan.max_attempts,
@@ -223,10 +226,10 @@ def _examined(tx: Transaction, policy: BillingPolicy, fact: _Fact) -> Broken | N
     used = {name: value for name, value in values.items() if f":{name}" in fact.breaking}
     limited = text(f"SELECT * FROM ({fact.breaking}) b LIMIT {MOST_ROWS}")  # noqa: S608 - ours
     rows = [int(row[0]) for row in tx.session.execute(limited, used)]
-    return Broken(fact.name, fact.statement, rows) if rows else None
+    return Checked(fact.name, fact.statement, rows)
 
 
-def _broken_seals(tx: Transaction, most: int | None) -> Iterator[Broken]:
+def _examined_seals(tx: Transaction, most: int | None) -> Checked:
     key = installation.stored_key(tx.session)
     # The seal covers what was erased on request; nobody can charge those any more.
     sealed = (
@@ -244,6 +247,5 @@ def _broken_seals(tx: Transaction, most: int | None) -> Iterator[Broken]:
         for subscription, buyer in rows
         if not is_intact(key, facts_of(subscription, buyer), subscription.seal)
     ]
-    if changed:
-        statement = "The facts of every subscription are those that were sealed at enrolment."
-        yield Broken("I3 never another amount", statement, changed[:MOST_ROWS])
+    statement = "The facts of every subscription are those that were sealed at enrolment."
+    return Checked("I3 never another amount", statement, changed[:MOST_ROWS])

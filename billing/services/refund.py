@@ -88,6 +88,14 @@ class Proposal:
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """What a payment is called; the book has at least one of the two."""
+
+    merchant_uid: str | None
+    imp_uid: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """Where a refund stands now."""
 
@@ -204,25 +212,39 @@ def _check_refundable(
         )
 
 
-def payment_of_month(book: Book, policy: BillingPolicy, customer_uid: str) -> tuple[str, str]:
-    """The `merchant_uid` and `imp_uid` of the payment of this calendar month, refunded or not.
-    Raises `NotFound` when there is none."""
+def payment_of_month(book: Book, policy: BillingPolicy, customer_uid: str) -> Named:
+    """The names of the payment of this calendar month, refunded or not: of its cycle, or the
+    initial payment in the month of the registration. Raises `NotFound` when there is none."""
+    return book.run(lambda tx: _of_month(tx, policy, customer_uid))
 
-    def step(tx: Transaction) -> tuple[str, str]:
-        found = tx.session.execute(
-            select(Cycle.paid_merchant_uid, Cycle.paid_imp_uid)
-            .join(Subscription, Subscription.id == Cycle.subscription_id)
-            .where(
-                Subscription.customer_uid == customer_uid,
-                Cycle.month == month_of(tx.now, policy.plan.zone),
-                Cycle.paid_imp_uid.is_not(None),
-            )
-        ).first()
-        if found is None or found[0] is None or found[1] is None:
-            raise NotFound("there is no payment of this calendar month that could be given back")
-        return found[0], found[1]
 
-    return book.run(step)
+def _of_month(tx: Transaction, policy: BillingPolicy, customer_uid: str) -> Named:
+    month = month_of(tx.now, policy.plan.zone)
+    found = tx.session.execute(
+        select(Cycle.paid_merchant_uid, Cycle.paid_imp_uid)
+        .join(Subscription, Subscription.id == Cycle.subscription_id)
+        .where(
+            Subscription.customer_uid == customer_uid,
+            Cycle.month == month,
+            Cycle.paid_imp_uid.is_not(None),
+        )
+    ).first()
+    if found is not None:
+        return Named(*found)
+    subscription = tx.session.execute(
+        select(Subscription).where(Subscription.customer_uid == customer_uid)
+    ).scalar_one_or_none()
+    if subscription is None:
+        raise NotFound(f"no subscription has the customer_uid {customer_uid!r}")
+    if month_of(subscription.initial_paid_at, policy.plan.zone) != month:
+        raise NotFound("there is no payment of this calendar month that could be given back")
+    named = Named(subscription.initial_merchant_uid, subscription.initial_imp_uid)
+    if named.merchant_uid is None and named.imp_uid is None:
+        raise NotFound(
+            "this month's payment is the initial one, of which the book has no id. Look its"
+            " merchant_uid up at the gateway: `maewol refund MERCHANT_UID`, then cancel"
+        )
+    return named
 
 
 # -- request ------------------------------------------------------------------------------------

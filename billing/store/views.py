@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -18,6 +18,9 @@ from billing.domain.notice import NoticeStatus
 from billing.domain.subscription import SubscriptionStatus
 from billing.store import differences, health, notices, refunds
 from billing.store.tables import Attempt, Cycle, Refund, Subscription
+
+Rows = Generator[dict[str, Any], None, None]
+_ROWS_OF_A_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,36 @@ def cycles(
         session, zone, status=status, customer_uid=customer_uid, number=number, limit=limit
     )
     return page.items
+
+
+def all_cycles(
+    session: Session,
+    zone: ZoneInfo,
+    *,
+    status: str | None = None,
+    customer_uid: str | None = None,
+) -> Rows:
+    """Every cycle, newest first, read page by page: memory does not grow with their number."""
+
+    def page(before: int | None) -> Page:
+        return cycle_page(
+            session,
+            zone,
+            status=status,
+            customer_uid=customer_uid,
+            before=before,
+            limit=_ROWS_OF_A_PAGE,
+        )
+
+    return _all(page)
+
+
+def _all(page: Callable[[int | None], Page]) -> Rows:
+    found = page(None)
+    yield from found.items
+    while found.last_id is not None:
+        found = page(found.last_id)
+        yield from found.items
 
 
 def cycle_page(
@@ -166,6 +199,15 @@ def subscriptions(
     before and after."""
     page = subscription_page(session, zone, status=status, customer_uid=customer_uid, limit=limit)
     return page.items
+
+
+def all_subscriptions(session: Session, zone: ZoneInfo, *, status: str | None = None) -> Rows:
+    """Every subscription, newest first, read page by page as `all_cycles`."""
+    return _all(
+        lambda before: subscription_page(
+            session, zone, status=status, before=before, limit=_ROWS_OF_A_PAGE
+        )
+    )
 
 
 def subscription_page(

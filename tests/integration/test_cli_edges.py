@@ -25,10 +25,16 @@ from rich.console import Console
 
 from billing import logs
 from billing.cli import main, output
+from billing.domain.calendar import SEOUL
+from billing.domain.errors import InvalidSetting
+from billing.domain.policy import BillingPolicy
 from billing.embedded import Servers
+from billing.services import change_status
+from billing.settings import Settings
 from billing.store.session import Book
 from billing.store.trouble import why
-from tests.builders import HEADER, a_foreign_gateway, execute, query
+from tests.builders import HEADER, a_foreign_gateway, a_row, enrolled, execute, query
+from tests.conftest import MovedClock
 
 pytestmark = pytest.mark.timeout(300)
 PAID = (datetime.now(UTC) - timedelta(days=40)).isoformat(timespec="seconds")
@@ -178,7 +184,118 @@ def test_due_adds_up(call: Call) -> None:
     assert {one["amount"] for one in found} == {9900, 5100}
     won = sum(one["amount"] for one in found)
     assert f"{len(found)} charges, {won:,} won\n" in call("due", "--days", "90").out
-    assert "the first 1 only" in call("due", "--days", "90", "--limit", "1").out
+    cut = call("due", "--days", "90", "--limit", "1")
+    assert cut.out.endswith("1 charges, 9,900 won\n")
+    assert "The first 1 only" in cut.err
+
+
+@pytest.mark.parametrize("words", [["subscription", "list"], ["cycles"], ["due"]], ids=" ".join)
+def test_a_list_is_whole_unless_it_is_cut_and_that_is_said(
+    call: Call, book: Book, policy: BillingPolicy, clock: MovedClock, words: list[str]
+) -> None:
+    """More than the pages and tables that lists are made of."""
+    clock.move_to(datetime.now(UTC))
+    paid_at = datetime.fromisoformat(PAID).astimezone(SEOUL).replace(day=1).isoformat()
+    assert enrolled(book, policy, *(a_row(number, paid_at) for number in range(2050))).added == 2050
+    if words == ["cycles"]:
+        new_cycle = (
+            "INSERT INTO cycles (subscription_id, number, month, due_on, opens_on, closes_on,"
+            " band_opens_at, last_start_at, closes_at, amount, status, opened_at)"
+            " SELECT id, 1, '2026-12-01', '2026-12-01', '2026-12-01', '2026-12-06', now(), now(),"
+            " now() + interval '1 day', amount, 'open', now() FROM subscriptions"
+        )
+        execute(book, new_cycle)
+    days = ["--days", "31"] if words == ["due"] else []
+    whole = call(*words, *days, "--json")
+    rows = whole.document()
+    assert len({one["customer_uid"] for one in rows}) == 2050
+    assert len({(one["customer_uid"], one.get("cycle")) for one in rows}) == len(rows)
+    assert whole.err == ""
+    cut = call(*words, *days, "--limit", "1001", "--json")
+    assert cut.document() == rows[:1001]
+    assert "The first 1,001 only" in cut.err
+    assert "처음 1,001건만" in cut.err
+    exact = call(*words, *days, "--limit", str(len(rows)), "--json")
+    assert (exact.out, exact.err) == (whole.out, "")
+    assert call(*words, *days, "--limit", str(10**30), "--json").out == whole.out
+
+
+def test_a_list_without_rows(call: Call, book: Book) -> None:
+    assert call("cycles", "--json").out == "[]\n"
+    assert call("cycles").out == "nothing\n"
+    assert call("due").out == "nothing\n0 charges, 0 won\n"
+
+
+def test_every_fact_is_shown_and_those_that_are_broken(call: Call, book: Book) -> None:
+    added(call, "a")
+    assert call("invariants").out.count("ok 정상") == len(call("invariants", "--json").document())
+    execute(book, "UPDATE subscriptions SET status = 'paused'")
+    broken = call("invariants", "--json")
+    assert broken.code == 1
+    facts = {one["name"]: one["rows"] for one in broken.document()}
+    assert len(facts) > 10
+    told = "I7 the events rebuild the subscriptions"
+    assert {name: rows for name, rows in facts.items() if rows} == {told: [1]}
+    shown = call("invariants")
+    assert (shown.code, shown.out.count("broken 깨짐"), "rows: 1" in shown.out) == (1, 1, True)
+
+
+def test_a_refused_header_is_a_failure_whatever_is_skipped(call: Call, tmp_path: Path) -> None:
+    file = tmp_path / "subscribers.csv"
+    file.write_text(f"{HEADER},colour\ncustomer-1,9900,plan,{PAID},,,red\n", encoding="utf-8")
+    for more in ([], ["--skip-bad"], ["--skip-bad", "--dry-run"], ["--dry-run"]):
+        done = call("subscription", "import", str(file), *more, "--json")
+        told = done.document()
+        assert (done.code, told["read"], told["added"]) == (1, 0, 0)
+        assert told["rejected"][0]["line"] == 1
+    file.write_text(f"{HEADER}\ncustomer-1,9900,plan,{PAID},,\nbroken\n", encoding="utf-8")
+    dry = call("subscription", "import", str(file), "--dry-run", "--json")
+    assert (dry.code, dry.document()["added"]) == (1, 0)
+    assert call("subscription", "import", str(file), "--skip-bad", "--json").code == 0
+
+
+def test_what_a_pause_costs_is_said_before_it_is_done(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added(call, "a")
+
+    def dies(*_: object) -> None:
+        raise RuntimeError("killed before the commit")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(change_status, "pause", dies)
+        broken.setattr(sys, "argv", ["maewol", "subscription", "pause", "a"])
+        with pytest.raises(RuntimeError):
+            main()
+    done = call("subscription", "pause", "a", "--json")
+    # That of the call that died, and that of this one: each once.
+    assert done.err.count("Resume before") == 2
+    assert done.err.count("전에 재개하십시오") == 2
+    assert done.document()["status"] == "paused"
+
+
+def test_forgetting_wants_a_yes_and_says_so_in_the_document(call: Call) -> None:
+    added(call, "a")
+    call("subscription", "cancel", "a", "--json")
+    done = call("subscription", "forget", "a", "--json")
+    told = done.document()
+    assert (done.code, told["field"]) == (2, "--yes")
+    assert "nothing was erased" in told["error"]
+    assert "--yes를 붙이십시오" in told["remedy"]
+    assert call("subscription", "forget", "a").code == 2
+    assert call("subscription", "show", "a", "--json").document()["forgotten_at"] is None
+    assert call("subscription", "forget", "a", "--yes", "--json").code == 0
+
+
+@pytest.mark.usefixtures("healthy")
+def test_a_wrong_span_is_one_document_too(call: Call) -> None:
+    for first, last, said in (
+        ("2099-01-01", "2099-01-02", "future"),
+        ("2026-11-02", "2026-11-01", "Swap"),
+    ):
+        done = call("reconcile", "--from", first, "--to", last, "--json")
+        assert done.code == 2
+        assert said in done.document()["error"]
 
 
 def doctor(call: Call, code: int) -> dict[str, dict[str, Any]]:
@@ -392,6 +509,41 @@ def test_ctrl_c_ends_an_import_quietly_and_writes_nothing(
     assert out == ""
     assert "Traceback" not in err
     assert query(book, "SELECT count(*) FROM subscriptions") == [(0,)]
+
+
+@pytest.mark.parametrize("name", ["MAEWOL_WINDOW_DAYS", "maewol_window_days"])
+def test_a_wrong_setting_is_shown_wherever_it_came_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(Settings.model_config, "env_file", ".env")
+    with pytest.raises(InvalidSetting, match="WINDOW_DAYS='9'"):
+        Settings.load(window_days="9")
+    (tmp_path / ".env").write_text("MAEWOL_WINDOW_DAYS=8\n", encoding="utf-8")
+    with pytest.raises(InvalidSetting, match="WINDOW_DAYS='8'"):
+        Settings.load()
+    monkeypatch.setenv(name, "7")
+    with pytest.raises(InvalidSetting, match="WINDOW_DAYS='7'"):
+        Settings.load()
+
+
+def test_a_wrong_secret_is_masked_wherever_it_came_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidSetting) as caught:
+        Settings.load(api_token=["hunter2"])
+    assert "API_TOKEN='********'" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("level", ["critical", "Debug", "INFO"])
+def test_a_log_level_in_any_case(monkeypatch: pytest.MonkeyPatch, level: str) -> None:
+    monkeypatch.setenv("MAEWOL_LOG_LEVEL", level)
+    assert Settings.load().log_level == level.upper()
+    monkeypatch.setenv("MAEWOL_LOG_LEVEL", "loud")
+    with pytest.raises(InvalidSetting, match="LOG_LEVEL='loud'"):
+        Settings.load()
 
 
 def test_settings_come_from_a_file_in_the_folder(tmp_path: Path) -> None:

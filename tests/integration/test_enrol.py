@@ -107,7 +107,7 @@ class KnownGateway:
         return [one for one in self.payments if one.merchant_uid == merchant_uid]
 
     async def payments_of_key(self, customer_uid: str, since: datetime) -> Sequence[Payment]:
-        raise AssertionError("not asked by a verification")
+        return [one for one in self.payments if one.customer_uid == customer_uid]
 
     async def payment(self, imp_uid: str) -> Payment | None:
         return next((one for one in self.payments if one.imp_uid == imp_uid), None)
@@ -175,6 +175,35 @@ def test_another_initial_payment_is_a_problem(changes: dict[str, Any], problem: 
     assert problem in str(verdict(KnownGateway(payments=[replace(PAYMENT, **changes)])))
 
 
+UNNAMED = replace(NEW, initial_imp_uid=None, initial_merchant_uid=None)
+# In Seoul's 19, 22 October.
+DAY_BEFORE, TWO_AFTER = (datetime(2026, 10, day, 3, tzinfo=UTC) for day in (19, 22))
+
+
+@pytest.mark.parametrize(
+    ("payments", "problem"),
+    [
+        ([], "no payment around 2026-10-20"),
+        ([replace(PAYMENT, paid_at=TWO_AFTER)], "no payment around 2026-10-20"),
+        ([replace(PAYMENT, status="failed", paid_at=None)], "no payment around 2026-10-20"),
+        ([replace(PAYMENT, amount=Won(9901))], "was 9,901 KRW"),
+        ([replace(PAYMENT, status="cancelled")], "is cancelled"),
+        ([replace(PAYMENT, paid_at=DAY_BEFORE)], "made on 2026-10-19"),
+        # That of another amount does not hide the right one, nor the nearer guess.
+        ([replace(PAYMENT, amount=Won(500)), PAYMENT], None),
+        (
+            [replace(PAYMENT, amount=Won(500)), replace(PAYMENT, paid_at=DAY_BEFORE)],
+            "made on 2026-10-19",
+        ),
+    ],
+)
+def test_an_initial_payment_without_a_name_is_found_by_its_day(
+    payments: list[Payment], problem: str | None
+) -> None:
+    found = verdict(KnownGateway(payments=payments), UNNAMED)
+    assert found is None if problem is None else problem in str(found)
+
+
 def test_a_payment_that_names_no_key_is_taken() -> None:
     assert verdict(KnownGateway(payments=[replace(PAYMENT, customer_uid=None)])) is None
 
@@ -210,7 +239,9 @@ def test_answers_keep_the_order_of_the_questions() -> None:
         for number in range(40)
     ]
     news = [replace(new, initial_merchant_uid=None) for new in news]
-    gateway = KnownGateway(keys={f"c-{number}" for number in range(0, 40, 2)})
+    keys = [f"c-{number}" for number in range(0, 40, 2)]
+    payments = [replace(PAYMENT, customer_uid=key) for key in keys]
+    gateway = KnownGateway(keys=set(keys), payments=payments)
     problems = asyncio.run(verify_at_gateway(gateway, news))
     assert [problem is None for problem in problems] == [True, False] * 20
 

@@ -18,7 +18,7 @@ from tests.conftest import MovedClock
 def test_months_to_come_are_all_there(book: Book, policy: BillingPolicy) -> None:
     enrolled(book, policy, a_row(1), a_row(2, "2026-10-31T14:30:00+09:00"))
     open_cycles(book, policy)
-    found = due(book, policy, None, 100, 1000)
+    found = list(due(book, policy, None, 100))
     assert [(one["customer_uid"], one["cycle"], one["at"]) for one in found] == [
         ("customer-1", 1, "2026-11-20T10:00:00+09:00"),
         ("customer-2", 1, "2026-11-27T10:00:00+09:00"),
@@ -41,31 +41,46 @@ def test_a_planned_attempt_counts_with_its_own_moment(
     later = clock.now + timedelta(hours=3)
     execute(book, "UPDATE attempts SET ready_at = :at WHERE cycle_id = 1", at=later)
     clock.move(hours=1)
-    found = [one["at"] for one in due(book, policy, None, 1, 10)]
+    found = [one["at"] for one in due(book, policy, None, 1)]
     assert found == ["2026-11-20T11:00:00+09:00", "2026-11-20T13:00:00+09:00"]
 
 
 def test_a_span_ends_before_its_last_moment(book: Book, policy: BillingPolicy) -> None:
     enrolled(book, policy, a_row(1))
     since = moment_of("2026-11-19T10:00:00+09:00")
-    assert due(book, policy, since, 1, 10) == []
+    assert list(due(book, policy, since, 1)) == []
     since = moment_of("2026-11-19T10:00:01+09:00")
-    assert [one["cycle"] for one in due(book, policy, since, 1, 10)] == [1]
+    assert [one["cycle"] for one in due(book, policy, since, 1)] == [1]
 
 
 @pytest.mark.parametrize("status", ["paused", "cancelled"])
 def test_who_is_not_charged_is_not_there(book: Book, policy: BillingPolicy, status: str) -> None:
     enrolled(book, policy, a_row(1))
     execute(book, "UPDATE subscriptions SET status = :status", status=status)
-    assert due(book, policy, None, 366, 1000) == []
+    assert list(due(book, policy, None, 366)) == []
 
 
-def test_the_limit_keeps_the_earliest(book: Book, policy: BillingPolicy) -> None:
-    enrolled(book, policy, a_row(1), a_row(2, "2026-10-23T14:30:00+09:00"))
-    assert [one["customer_uid"] for one in due(book, policy, None, 60, 2)] == [
-        "customer-1",
-        "customer-2",
-    ]
+def test_who_shares_a_moment_is_sorted_by_name_whatever_was_planned(
+    book: Book, policy: BillingPolicy
+) -> None:
+    """Planned attempts and months to come are one list; capitals go first, as bytes sort."""
+    enrolled(book, policy, a_row(2), a_row(4))
+    open_cycles(book, policy)
+    other_anchor = a_row(5, "2025-08-20T14:30:00+09:00")
+    enrolled(book, policy, a_row(1), a_row(3).replace("customer-3", "B"), other_anchor)
+    found = [one["customer_uid"] for one in due(book, policy, None, 1)]
+    assert found == ["B", "customer-1", "customer-2", "customer-4", "customer-5"]
+
+
+def test_months_overdue_are_due_at_once(
+    book: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    """Two months that nobody opened, as after a long outage: both are there, now."""
+    enrolled(book, policy, a_row(1))
+    since = clock.now + timedelta(days=35)
+    found = [(one["cycle"], one["at"]) for one in due(book, policy, since, 1)]
+    assert [number for number, _ in found] == [1, 2]
+    assert len({at for _, at in found}) == 1
 
 
 @pytest.mark.parametrize("value", ["2026-11-20", "2026-11-20T10:00:00", "soon", ""])

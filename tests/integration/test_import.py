@@ -61,6 +61,15 @@ def test_a_dry_run_writes_nothing(book: Book, policy: BillingPolicy) -> None:
     assert count(book) == 0
 
 
+def test_a_dry_run_reports_what_a_real_run_would_do(book: Book, policy: BillingPolicy) -> None:
+    rows = (a_row(1), "broken", a_row(2))
+    for skip_bad in (False, True):
+        told = enrolled(book, policy, *rows, dry_run=True, skip_bad=skip_bad)
+        done = enrolled(book, policy, *rows, skip_bad=skip_bad)
+        assert told == done
+        assert (told.added, count(book)) == ((2, 2) if skip_bad else (0, 0))
+
+
 BAD = [
     ("amount", GOOD.replace("1001", "９９００"), "plain digits"),
     ("amount", GOOD.replace("1001", "9_900"), "plain digits"),

@@ -7,7 +7,7 @@ import pytest
 from billing.domain.policy import BillingPolicy
 from billing.services import invariants
 from billing.services.close_cycles import close_cycles
-from billing.services.invariants import broken, glance
+from billing.services.invariants import broken, every, glance
 from billing.services.open_cycles import open_cycles
 from billing.store.session import Book
 from tests.builders import a_row, enrolled, execute, query
@@ -102,6 +102,14 @@ def test_a_planted_violation_is_named(
     found = {one.name: one for one in broken(book, policy)}
     assert name in found
     assert found[name].rows
+
+
+@pytest.mark.usefixtures("_a_month")
+def test_facts_that_hold_are_named_too(book: Book, policy: BillingPolicy) -> None:
+    facts = every(book, policy)
+    assert {name for name, _ in PLANTED} <= {one.name for one in facts}
+    assert [one.rows for one in facts] == [[]] * len(facts)
+    assert all(one.statement for one in facts)
 
 
 def test_a_glance_at_the_seals_comes_round_to_every_one(

@@ -23,7 +23,7 @@ from billing.portone.token import MemoryTokenStore
 from billing.services.charge import charge
 from billing.services.open_cycles import open_cycles
 from billing.store.session import Book
-from tests.builders import enrolled, query
+from tests.builders import enrolled, execute, query
 from tests.conftest import MovedClock
 
 # Every command is a process that loads Celery and SQLAlchemy: seconds each on a busy machine.
@@ -162,16 +162,17 @@ def test_compare_give_back_and_prove(
     assert len(clean["proofs_written"]) == 3
     assert shell.document("proof", "verify", "proofs") == []
 
-    refused = shell.run("refund", names["c0"], code=2)
-    for said in ("Next month's payment will be refused", "다음 달 결제는", "--yes", "Seoul"):
-        assert said in refused.stderr
-    given = shell.document("refund", names["c0"], "--yes", "--reason", "asked for")
+    # Nobody sits at a terminal: what follows is said, and the call counts.
+    told = shell.run("refund", names["c0"], "--reason", "asked for", "--json", code=0)
+    for said in ("Next month's payment will be refused", "다음 달 결제는", "Seoul"):
+        assert said in told.stderr
+    given = json.loads(told.stdout)
     assert (given["status"], given["already"], given["amount"]) == ("done", False, 9900)
     assert given["subscription_reason"] == "chain_at_risk"
     again = shell.document("refund", names["c0"])
     assert (again["status"], again["already"]) == ("done", True)
 
-    ended = shell.document("subscription", "cancel", "c1", "--refund", "--yes")
+    ended = shell.document("subscription", "cancel", "c1", "--refund")
     assert (ended["status"], ended["subscription"]) == ("done", "cancelled")
 
     ask(f"{gateway}/sandbox/pay", {"customer_uid": "c2", "merchant_uid": "by-hand"})
@@ -192,3 +193,14 @@ def test_compare_give_back_and_prove(
 
     wrong = shell.run("reconcile", "--from", str(date(2099, 1, 1)), "--to", "2099-01-02", code=2)
     assert "future" in wrong.stderr
+
+    # In the month of the registration the payment of the month is the initial one.
+    person = {"customer_uid": "new", "amount": 9900, "name": "plan"}
+    person["paid_at"] = (clock.now - timedelta(seconds=1)).isoformat()
+    (new,) = ask(f"{gateway}/sandbox/customers", [person])["customers"]
+    shell.document("subscription", "add", "--imp-uid", new["imp_uid"])
+    execute(book, "ALTER TABLE subscriptions DISABLE TRIGGER USER")
+    execute(book, "UPDATE subscriptions SET initial_merchant_uid = NULL WHERE customer_uid = 'new'")
+    gone = shell.document("subscription", "cancel", "new", "--refund")
+    assert (gone["status"], gone["subscription"]) == ("done", "cancelled")
+    assert gone["imp_uid"] == new["imp_uid"]

@@ -14,6 +14,7 @@ from billing.domain.refund import RefundStatus
 from billing.portone.client import PortOneClient
 from billing.services.invariants import broken
 from billing.services.refund import (
+    Named,
     Standing,
     payment_of_month,
     propose,
@@ -22,9 +23,9 @@ from billing.services.refund import (
     work_on_open,
 )
 from billing.store.session import Book
-from tests.builders import execute, query
+from tests.builders import a_row, enrolled, execute, query
 from tests.conftest import MovedClock
-from tests.town import Crash, Town, uid
+from tests.town import Crash, Town, seoul, uid
 
 CANCEL = "/payments/cancel"
 
@@ -383,10 +384,37 @@ def test_a_stranger_is_not_refunded(town: Town) -> None:
 
 def test_the_payment_of_this_month(town: Town) -> None:
     found = payment_of_month(town.book, town.policy, uid(1))
-    assert found == (merchant_uid(town), town.paid_imp_uid())
+    assert found == Named(merchant_uid(town), town.paid_imp_uid())
     town.at("2026-12-01 00:00")
     with pytest.raises(NotFound):
         payment_of_month(town.book, town.policy, uid(1))
+
+
+def test_the_payment_of_the_month_of_the_registration(
+    book: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    """No cycle has it: it is the initial payment, until that month is over in Seoul."""
+    town = Town(book, policy, clock).at("2026-11-02 10:00")
+    town.subscribe(paid="2026-11-01 00:00")
+    (initial,) = town.sandbox.ledger.payments
+    named = payment_of_month(book, policy, uid(1))
+    assert named == Named(initial.merchant_uid, None)
+    assert step(town, requested(town, named.merchant_uid)).status is RefundStatus.DONE
+    assert given_back(town) == 1
+    town.at("2026-12-01 00:00")
+    with pytest.raises(NotFound, match="this calendar month"):
+        payment_of_month(book, policy, uid(1))
+    with pytest.raises(NotFound, match="customer_uid"):
+        payment_of_month(book, policy, "nobody")
+
+
+def test_an_initial_payment_without_a_name_says_what_to_do(
+    book: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    clock.move_to(seoul("2026-11-02 10:00"))
+    enrolled(book, policy, a_row(1, "2026-11-01T10:00:00+09:00"))
+    with pytest.raises(NotFound, match="maewol refund MERCHANT_UID"):
+        payment_of_month(book, policy, uid(1))
 
 
 def test_the_database_refuses_a_second_refund_and_a_changed_end(town: Town) -> None:

@@ -35,6 +35,8 @@ def daemon(servers: Servers, database_url: str, code: str, **env: str) -> tuple[
             "PATH": os.environ["PATH"],
             "MAEWOL_DATABASE_URL": database_url,
             "MAEWOL_BROKER_URL": servers.broker_url or "",
+            "MAEWOL_PORTONE_IMP_KEY": "key",
+            "MAEWOL_PORTONE_IMP_SECRET": "secret",
             **env,
         },
         capture_output=True,

@@ -70,9 +70,19 @@ def test_two_secrets_while_they_are_changed() -> None:
 
 @pytest.mark.parametrize(
     "secret",
+    ["a-secret-of-24-bytes-xxx", base64.b64encode(b"k" * 32).decode(), "비밀키여덟글자xyz"],
+)
+def test_any_other_text_is_the_key_itself(secret: str) -> None:
+    assert Settings.load(notice_secret=secret).notice_keys == [secret.encode()]
+    both = Settings.load(notice_secret=f"{GOOD} {secret}").notice_keys
+    assert both == [b"k" * 32, secret.encode()]
+
+
+@pytest.mark.parametrize(
+    "secret",
     [
+        "a-secret-of-23-bytes-xx",
         "a password of twenty-four bytes or more",
-        base64.b64encode(b"k" * 32).decode(),
         "whsec_====",
         "whsec_not+base64!",
         f"whsec_{base64.b64encode(b'k' * 23).decode()}",

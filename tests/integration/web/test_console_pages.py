@@ -271,7 +271,7 @@ def test_the_outlook_is_the_sum_of_the_forecast(edge: Edge) -> None:
     days = {day.on: day.charges for day in outlook(edge.book, policy, 120) if day.charges.count}
     singles: dict[date, Sum] = {}
     until = datetime(2026, 11, 20, tzinfo=SEOUL) + timedelta(days=120)
-    for one in forecast.due(edge.book, policy, None, 120, 100_000):
+    for one in forecast.due(edge.book, policy, None, 120):
         at = datetime.fromisoformat(one["at"])
         if at < until:
             on = at.date()

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import random
 import ssl
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any, Final
 
 from sqlalchemy import Engine, text
 
+from billing import clock
 from billing.bootstrap import billing_policy
 from billing.services import invariants
 from billing.settings import Settings
@@ -101,7 +101,7 @@ def simulate(
 
     `cast` replaces the people that the seed draws, `nemesis` what strikes.
     """
-    began = time.perf_counter()
+    began = clock.monotonic()
     stage.empty(engine)
     run = _Run(scenario, engine, settings or Settings.load(), cast, nemesis)
     # What nobody looked at is found when it is collected: at the end, not at moments of chance.
@@ -112,7 +112,7 @@ def simulate(
         run.end()
         gc.enable()
         gc.collect()
-    return run.report(time.perf_counter() - began)
+    return run.report(clock.monotonic() - began)
 
 
 class _Run:

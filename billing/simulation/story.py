@@ -3,12 +3,12 @@ to it, then every line about the customer concerned, ours and the gateway's, in 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Final
 
+from billing import clock
 from billing.simulation.evidence import Evidence
 from billing.simulation.ledger_judge import Breach
 from billing.simulation.run import Report, Scenario
@@ -34,14 +34,14 @@ class Failure:
 def made_small(report: Report, run: Runner, seconds: float) -> Failure:
     """Look for a smaller run with a breach of the same rule, for about so long."""
     best = Failure(report, report.breaches[0], 1)
-    deadline = time.monotonic() + seconds
+    deadline = clock.monotonic() + seconds
     rule, tried = best.breach.rule, 1
     improved = True
     while improved:
         improved = False
         for smaller in _smaller(best):
             for twist in range(_TWISTS):
-                if time.monotonic() > deadline:
+                if clock.monotonic() > deadline:
                     return replace(best, tried=tried)
                 tried += 1
                 found = run(replace(smaller, twist=twist))

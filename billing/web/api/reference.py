@@ -1,6 +1,7 @@
 """`/openapi.json`, and `/docs`: the same as a page that needs no script and nothing from elsewhere.
 
-Both under the rule of the API itself.
+Both under the rule of the API itself, and open to whoever is signed in to the console: a browser
+has no way to send the token.
 """
 
 from __future__ import annotations
@@ -14,13 +15,33 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse, JSONResponse
 
 from billing.web import problems
-from billing.web.api.routes import ApiRoute, Described
+from billing.web.access import check_api_token
+from billing.web.api.routes import Handler
+from billing.web.console.visit import is_signed_in
 
-router = APIRouter(route_class=ApiRoute, dependencies=[Described], include_in_schema=False)
+
+class ReferenceRoute(APIRoute):
+    """Asks for a session of the console, or for the API's credential."""
+
+    def get_route_handler(self) -> Handler:
+        """The framework's own handler behind both doors."""
+        handle = super().get_route_handler()
+
+        async def behind_a_door(request: Request) -> Response:
+            if not await run_in_threadpool(is_signed_in, request):
+                check_api_token(request)
+            return await handle(request)
+
+        return behind_a_door
+
+
+router = APIRouter(route_class=ReferenceRoute, include_in_schema=False)
 
 _METHODS = ("get", "post", "put", "patch", "delete")
 

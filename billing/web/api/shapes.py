@@ -92,11 +92,10 @@ class Words(BaseModel):
     ko: str
 
 
-class Changed(BaseModel):
+class Changed(Subscription):
     """A subscription after a change, and what must be known about it."""
 
-    subscription: Subscription
-    warning: Words | None
+    warning: Words | None = Field(description="What follows, for example until when to resume it.")
 
 
 class Attempt(BaseModel):

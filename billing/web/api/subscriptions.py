@@ -100,7 +100,7 @@ def cancel(customer_uid: CustomerUid, edge: TheEdge) -> dict[str, Any]:
 
 def _shown(edge: TheEdge, customer_uid: str, changed: change_status.Changed) -> dict[str, Any]:
     words = {"en": changed.warning_en, "ko": changed.warning_ko} if changed.warning_en else None
-    return {"subscription": _one(edge, customer_uid), "warning": words}
+    return {**_one(edge, customer_uid), "warning": words}
 
 
 def _one(edge: TheEdge, customer_uid: str) -> dict[str, Any]:

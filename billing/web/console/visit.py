@@ -16,7 +16,7 @@ from itsdangerous import BadSignature, URLSafeSerializer
 
 from billing import clock
 from billing.store import installation
-from billing.web.edge import Edge
+from billing.web.edge import Edge, edge_of
 
 COOKIE = "maewol_console"
 # Without a request of a person for so long, or after so long in any case, the password is asked
@@ -94,6 +94,15 @@ class Visits:
         secret = password.get_secret_value() if password else ""
         message = f"console\0{purpose}\0{secret}".encode()
         return hmac.new(self._key, message, hashlib.sha256).digest()
+
+
+def is_signed_in(request: Request) -> bool:
+    """Whether the request comes from somebody who knew CONSOLE_PASSWORD. Without a cookie nothing
+    is read for the answer."""
+    if edge_of(request).settings.console_password is None or COOKIE not in request.cookies:
+        return False
+    visits: Visits = request.app.state.visits
+    return visits.of(request).signed_in
 
 
 def _new(now: int) -> Visit:

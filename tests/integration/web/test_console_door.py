@@ -89,6 +89,19 @@ def test_a_person_signs_in_and_out(visitor: Operator) -> None:
     assert visitor.get("/").status_code == 303
 
 
+def test_who_is_signed_in_reads_the_description_of_the_api(make_edge: Callable[..., Edge]) -> None:
+    """A browser cannot send the token. All else that the token guards stays shut for it."""
+    pages = ("/docs", "/openapi.json", "/docs/style.css")
+    with an_operator(make_edge(console_password=PASSWORD, api_token="the-token")) as visitor:
+        visitor.get("/sign-in")
+        assert [visitor.get(path).status_code for path in pages] == [401] * 3
+        visitor.sign_in()
+        assert [visitor.get(path).status_code for path in pages] == [200] * 3
+        assert [visitor.get(path).status_code for path in ("/metrics", "/v1/cycles")] == [401] * 2
+        visitor.submit("/", "/sign-out")
+        assert [visitor.get(path).status_code for path in pages] == [401] * 3
+
+
 def test_the_cookie_is_secure_where_the_browser_speaks_tls(visitor: Operator) -> None:
     assert "secure" not in visitor.get("/sign-in").headers["set-cookie"].lower()
     behind = visitor.client.get("/sign-in", headers={"x-forwarded-proto": "https"})

@@ -57,7 +57,7 @@ class Merchant:
     """What was received, and how the next is answered."""
 
     url: str = ""
-    secret: str = SECRET
+    secret: str | bytes = SECRET
     seen: list[Seen] = field(default_factory=list)
     taken: list[Seen] = field(default_factory=list)
     elsewhere: list[str] = field(default_factory=list)

@@ -108,6 +108,17 @@ def test_the_receiver_is_tried_out(maewol: Maewol, merchant: Merchant) -> None:
     assert told == {"delivered": False, "answer": "answered 401"}
 
 
+def test_a_secret_that_is_any_text_signs_with_its_own_bytes(
+    maewol: Maewol, merchant: Merchant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "any-text-of-24-bytes-or-more"
+    monkeypatch.setenv("MAEWOL_NOTICE_SECRET", secret)
+    merchant.secret = secret.encode()
+    assert maewol("notices", "test") == {"delivered": True, "answer": "answered 204"}
+    merchant.secret = SECRET
+    assert not maewol("notices", "test", code=1)["delivered"]
+
+
 def test_without_an_address_the_test_says_which_setting(maewol: Maewol) -> None:
     told = maewol("notices", "test", code=2)
     assert (told["field"], told["value"]) == ("NOTICE_URL", None)

@@ -380,13 +380,30 @@ def hold(why: Annotated[str, typer.Option()] = "held by hand", as_json: Json = F
 
 
 @app.command()
-def release(as_json: Json = False) -> None:
-    """Start charging again."""
+def release(
+    customer_uid: Annotated[
+        str | None, typer.Argument(help="Only the held month of this one, once you have looked.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Start charging again: all of it, or one customer's held month."""
     from billing.services import hold as use_case
+    from billing.services.let_go import let_go
 
     with _open_house() as opened:
-        again = use_case.release(opened.book, opened.policy)
-    show({"hold": None, "tried_again": again}, as_json=as_json)
+        if customer_uid is None:
+            again = use_case.release(opened.book, opened.policy)
+            shown: dict[str, object] = {"hold": None, "tried_again": again}
+        else:
+            gone = let_go(opened.book, opened.policy, customer_uid)
+            at = None if gone.at is None else gone.at.astimezone(opened.settings.zone)
+            shown = {
+                "customer_uid": customer_uid,
+                "was_held": gone.held,
+                "next_attempt_at": at,
+                "why_not": gone.why_not,
+            }
+    show(shown, as_json=as_json)
 
 
 @app.command("doctor")

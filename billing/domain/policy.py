@@ -45,6 +45,22 @@ class BillingPolicy:
         return Ceiling(self.charges_per_second, self.canaries)
 
     @property
+    def startable(self) -> timedelta:
+        """How long after its claim a charge may start: early enough for the answer to be written
+        down within the lease.
+
+        Under the shortest leases that would leave no time at all; then a third of the lease. An
+        answer that comes after its end is asked about needlessly, and is believed all the same:
+        what `settle` counts from is that nothing starts after the lease, and nothing does.
+        """
+        return max(self.lease - self.deadline - RECORD_BUDGET, self.lease / 3)
+
+    @property
+    def over_after(self) -> timedelta:
+        """By then after its claim, whatever was sent has ended and shows in look-ups."""
+        return self.startable + self.deadline + self.visibility
+
+    @property
     def dispatch_again_after(self) -> timedelta:
         """A dispatched attempt that nobody claimed by now was lost on the way.
 

@@ -28,7 +28,7 @@ from billing.services import news
 from billing.services.open_cycles import new_attempt
 from billing.store import attempts, events, subscriptions
 from billing.store.session import Book, Transaction
-from billing.store.tables import Attempt, Cycle, Subscription
+from billing.store.tables import Attempt, Cycle, Event, Subscription
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ def _open_cycle(tx: Transaction, subscription: Subscription) -> Cycle | None:
     ).scalar_one_or_none()
 
 
-def _live(tx: Transaction, cycle: Cycle) -> Attempt | None:
+def live_of(tx: Transaction, cycle: Cycle) -> Attempt | None:
     """The one live attempt of a cycle, locked: a claim of it comes wholly before or after."""
     return tx.session.execute(
         select(Attempt)
@@ -167,7 +167,7 @@ def _live(tx: Transaction, cycle: Cycle) -> Attempt | None:
 
 def _withdraw(tx: Transaction, cycle: Cycle | None) -> bool:
     """Withdraw a due attempt; False when one may have been sent and has to end first."""
-    if cycle is None or (live := _live(tx, cycle)) is None:
+    if cycle is None or (live := live_of(tx, cycle)) is None:
         return True
     if live.status != AttemptStatus.DUE:
         return False
@@ -210,7 +210,7 @@ def attempt_again(
     None where no cycle is open, or one of its attempts has not ended.
     """
     cycle = _open_cycle(tx, subscription)
-    if cycle is None or _live(tx, cycle) is not None:
+    if cycle is None or live_of(tx, cycle) is not None:
         return None
     at = _next_moment(tx, subscription, cycle, policy, pardoned=pardoned)
     if isinstance(at, NoRetryReason):
@@ -255,7 +255,7 @@ def _next_moment(
         total=len(sent), today=sum(day_of(moment, plan.zone) == day for moment in sent)
     )
     decline = policy.declines.classify(newest.message)
-    if pardoned:
+    if pardoned or _was_let_go(tx, cycle, newest.settled_at):
         decline = replace(decline, decline_class=DeclineClass.AGAIN_SOON)
     match next_attempt(decline, newest.settled_at, declines, dates, plan):
         case NoRetry(why=why):
@@ -273,6 +273,17 @@ def _next_moment(
         case RetryAt():
             # Its slot passed while the subscription was paused: the next one.
             return resume_at(tx.now, dates, plan) or NoRetryReason.BAND_OVER
+
+
+def _was_let_go(tx: Transaction, cycle: Cycle, since: datetime) -> bool:
+    """Whether a person has looked at this month since, and let it go (`let_go`)."""
+    told = select(Event.id).where(
+        Event.subscription_id == cycle.subscription_id,
+        Event.cycle_id == cycle.id,
+        Event.kind == "cycle.let_go",
+        Event.at >= since,
+    )
+    return tx.session.execute(told.limit(1)).first() is not None
 
 
 def _newest_decline(tx: Transaction, cycle: Cycle) -> Attempt | None:

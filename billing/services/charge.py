@@ -20,7 +20,7 @@ from billing import trail
 from billing.domain.errors import GatewayError, GatewayRefused
 from billing.domain.finding import Finding, Nothing
 from billing.domain.outcome import NotSent, Outcome, Unknown
-from billing.domain.policy import RECORD_BUDGET, BillingPolicy
+from billing.domain.policy import BillingPolicy
 from billing.domain.seal import is_intact
 from billing.ports import PaymentGateway, Watermark
 from billing.services import asking
@@ -38,8 +38,6 @@ _log = structlog.get_logger(__name__)
 # How old the gateway's `now` may be when it is compared, and how often it is asked for a fresh one.
 _MOMENT_GOOD_FOR_SECONDS = 10
 _COMPARED_AT_MOST = 3
-# A lease with no room to wait still lets charges start that need not.
-_NO_WAIT = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +126,8 @@ async def _claim(
     """None, and nothing claimed, when the gateway's clock was last compared with ours too long ago;
     not when `trusting` what is known of it."""
     started = asyncio.get_running_loop().time()
-    # What must fit behind the wait for a place under the ceiling.
-    longest = policy.lease - policy.deadline - RECORD_BUDGET
+    # After the wait for a place under the ceiling there must be time for the look-ups.
+    longest = policy.startable * 0.8
 
     def step(tx: Transaction) -> _Batch | None:
         if not trusting and health.skew_is_stale(tx.session, tx.now):
@@ -140,9 +138,7 @@ async def _claim(
 
         def places(wanted: int) -> int:
             nonlocal permit
-            permit = health.reserve(
-                tx.session, tx.now, wanted, policy.ceiling, max(longest, _NO_WAIT)
-            )
+            permit = health.reserve(tx.session, tx.now, wanted, policy.ceiling, longest)
             return permit.count
 
         claims = attempts.claim(tx.session, attempt_ids, tx.now, tx.now + policy.lease, places)
@@ -193,7 +189,7 @@ def _fenced(
 def _after_failover(tx: Transaction, policy: BillingPolicy, here: Identity) -> None:
     """A standby with every commit took over. Claims that were under way are made or lost as a
     whole; whatever they sent shows in look-ups before anything starts again."""
-    health.wait_out(tx.session, tx.now, policy.deadline + policy.visibility)
+    health.wait_out(tx.session, tx.now, policy.over_after)
     told = {"timeline": here.timeline}
     events.add(tx.session, at=tx.now, kind="database.failed_over", data=told, alarm=True)
 
@@ -256,8 +252,7 @@ async def _wait_for_place(batch: _Batch, place: int) -> None:
 def _too_late(policy: BillingPolicy, batch: _Batch, claim: Claim) -> GivenBack | None:
     """Checked again immediately before each request: a batch may have waited."""
     now = asyncio.get_running_loop().time()
-    needed = (policy.deadline + RECORD_BUDGET).total_seconds()
-    if now + needed > batch.lease_ends:
+    if now > batch.started + policy.startable.total_seconds():
         return GivenBack("too little of the lease was left")
     if batch.claimed_at + timedelta(seconds=now - batch.started) > claim.last_start_at:
         return GivenBack("the band's last start has passed")

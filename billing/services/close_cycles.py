@@ -16,7 +16,7 @@ from billing.services import news
 from billing.services.confirm import confirm_suspensions
 from billing.services.open_cycles import move_on, new_cycle
 from billing.store import attempts, events, health
-from billing.store.session import Book, Transaction
+from billing.store.session import Book, Transaction, in_order
 from billing.store.tables import Attempt, Cycle, Subscription
 
 BATCH = 500
@@ -198,6 +198,7 @@ def _has_open_cycle() -> ColumnElement[bool]:
 
 
 def _warn_closing_soon(tx: Transaction, policy: BillingPolicy) -> None:
+    in_order(tx.session)
     rows = tx.session.execute(
         select(Cycle)
         .where(

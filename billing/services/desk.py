@@ -17,7 +17,7 @@ from billing import trail
 from billing.domain.policy import BillingPolicy
 from billing.services.answer import Answer, Result
 from billing.services.record import record
-from billing.store.session import Book
+from billing.store.session import TRIES, Book, is_away
 
 _log = structlog.get_logger(__name__)
 
@@ -79,37 +79,56 @@ class Desk:
     async def _write(self, group: Sequence[_HandedIn]) -> None:
         try:
             with trail.span("record"):
-                results = await self._recorded(group)
+                await self._record(group)
         except BaseException as error:
             for one in group:
                 if not one.written.done():
                     one.written.set_exception(error)
             if not isinstance(error, Exception):
                 raise
-            return
-        for one, result in zip(group, results, strict=True):
-            if not one.written.done():
-                one.written.set_result(result)
 
-    async def _recorded(self, group: Sequence[_HandedIn]) -> Sequence[Result]:
-        """Record a group, or each of it alone when the group fails, again while its lease lasts.
+    async def _record(self, group: Sequence[_HandedIn]) -> None:
+        """Record a group; each half of it alone where something in it cannot be recorded, so that
+        one does not keep the others waiting; again, while leases last, where the database is away.
 
         What cannot be written by then stays `sending`; its lease runs out and it is asked about.
         """
-        answers = [one.answer for one in group]
         while True:
             try:
-                return await asyncio.to_thread(
-                    self._book.run, lambda tx: record(tx, self._policy, answers)
-                )
+                results = await asyncio.to_thread(self._recorded, [one.answer for one in group])
             except Exception as error:
-                if len(group) > 1:
-                    parts = [await self._recorded([one]) for one in group]
-                    return [result for part in parts for result in part]
-                late = asyncio.get_running_loop().time() >= group[0].lease_ends
-                if late or not isinstance(error, SQLAlchemyError):
-                    # Never the error's own text: it may hold a row of somebody's data.
-                    name = type(error).__name__
-                    _log.error("unrecorded", attempt=answers[0].attempt_id, error=name)
-                    return [Result.UNRECORDED]
+                if len(group) > 1 and not is_away(error):
+                    middle = len(group) // 2
+                    await asyncio.gather(self._record(group[:middle]), self._record(group[middle:]))
+                    return
+                group = _without_hope(group, error)
+                if not group:
+                    return
                 await asyncio.sleep(_AGAIN_SECONDS)
+            else:
+                _tell(group, results)
+                return
+
+    def _recorded(self, answers: Sequence[Answer]) -> Sequence[Result]:
+        # One that stands alone is tried again for itself; of a group first the halves.
+        tries = TRIES if len(answers) == 1 else 1
+        return self._book.run(lambda tx: record(tx, self._policy, answers), tries)
+
+
+def _without_hope(group: Sequence[_HandedIn], error: Exception) -> Sequence[_HandedIn]:
+    """Those of a group to try again; the others are told that they are not recorded."""
+    now = asyncio.get_running_loop().time()
+    worth = isinstance(error, SQLAlchemyError)
+    left = [one for one in group if worth and now < one.lease_ends]
+    lost = [one for one in group if one not in left]
+    for one in lost:
+        # Never the error's own text: it may hold a row of somebody's data.
+        _log.error("unrecorded", attempt=one.answer.attempt_id, error=type(error).__name__)
+    _tell(lost, [Result.UNRECORDED] * len(lost))
+    return left
+
+
+def _tell(group: Sequence[_HandedIn], results: Sequence[Result]) -> None:
+    for one, result in zip(group, results, strict=True):
+        if not one.written.done():
+            one.written.set_result(result)

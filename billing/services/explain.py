@@ -33,6 +33,10 @@ _COMPARE = (
     "Compare the gateway's console with the book.",
     "콘솔의 결제 내역과 장부를 비교하십시오.",
 )
+_LOOK_AND_LET_GO = (
+    "Compare the gateway's console with the book; then `maewol release CUSTOMER_UID` charges it.",
+    "콘솔의 결제 내역과 장부를 비교한 다음 `maewol release CUSTOMER_UID`로 결제를 계속하십시오.",
+)
 _WHO_CHARGED = (
     "Find out who else charges this key; two chargers pay twice some day.",
     "이 빌링키로 결제하는 다른 주체를 확인하십시오. 언젠가 이중 결제가 됩니다.",
@@ -134,7 +138,7 @@ def _what_next(case: _Case, cycle: dict[str, Any]) -> tuple[Text, Text]:
         return (
             f"Held ({cycle['held']}): nothing is sent until a person has looked.",
             f"보류 중({cycle['held']})입니다. 사람이 확인할 때까지 요청을 보내지 않습니다.",
-        ), _COMPARE
+        ), _LOOK_AND_LET_GO
     if status == AttemptStatus.UNKNOWN:
         return (
             f"The gateway is asked what became of attempt {number}.",

@@ -7,7 +7,7 @@ from sqlalchemy import select
 from billing.domain.cycle import CycleStatus, HoldReason
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SubscriptionStatus
-from billing.services.change_status import attempt_again
+from billing.services.let_go import lift
 from billing.store import events, health, installation
 from billing.store.session import Book, Transaction
 from billing.store.tables import Cycle, Subscription
@@ -50,12 +50,12 @@ def _try_again(tx: Transaction, policy: BillingPolicy) -> int:
         .where(
             Cycle.status == CycleStatus.OPEN,
             Cycle.held == HoldReason.UNCONFIRMED,
-            Subscription.status == SubscriptionStatus.ACTIVE,
+            # Also of those who were paused meanwhile: else the next tick would suspend them.
+            Subscription.status.in_([SubscriptionStatus.ACTIVE, SubscriptionStatus.PAUSED]),
         )
         .order_by(Subscription.id)
         .with_for_update()
     ).all()
     for cycle, subscription in rows:
-        cycle.held = None
-        attempt_again(tx, subscription, policy, pardoned=True)
+        lift(tx, policy, subscription, cycle)
     return len(rows)

@@ -67,6 +67,8 @@ class Recorder:
         self.asked_at = answer.asked_at or self.tx.now
         self.is_from_the_charge = answer.asked_at is None
         if not self._is_newest(answer):
+            if self._stands(answer):
+                return Result.TOO_LATE
             self._event("answer.too_late", {"learnt": type(answer.learnt).__name__}, alarm=True)
             return Result.TOO_LATE
         match answer.learnt:
@@ -103,6 +105,21 @@ class Recorder:
     def _is_newest(self, answer: Answer) -> bool:
         waiting = self.attempt.status in (AttemptStatus.SENDING, AttemptStatus.UNKNOWN)
         return waiting and self.attempt.fence == answer.fence
+
+    def _stands(self, answer: Answer) -> bool:
+        """Whether it was written down already: by a commit whose own answer was lost."""
+        told: tuple[AttemptStatus, str | None]
+        match answer.learnt:
+            case Approved(imp_uid=imp_uid) | PaidByThis(Payment(imp_uid=imp_uid)):
+                told = (AttemptStatus.APPROVED, imp_uid)
+            case Declined(imp_uid=imp_uid) | FailedThis(imp_uid=imp_uid):
+                told = (AttemptStatus.DECLINED, imp_uid)
+            case NotSent() | GivenBack():
+                told = (AttemptStatus.DUE, self.attempt.imp_uid)
+            case _:
+                return False
+        same = (self.attempt.status, self.attempt.imp_uid) == told
+        return same and self.attempt.fence == answer.fence
 
     # -- paid ---------------------------------------------------------------------------------
 
@@ -275,7 +292,8 @@ class Recorder:
     def _given_back(self, why: str) -> Result:
         if self.attempt.status == AttemptStatus.UNKNOWN:
             return Result.TOO_LATE
-        self._back_to_due(why, timedelta(0))
+        # A moment later: whatever kept it so long may keep it again.
+        self._back_to_due(why, FIRST_BACKOFF)
         return Result.NOT_SENT
 
     def _back_to_due(self, why: str, wait: timedelta, *, alarm: bool = False) -> None:

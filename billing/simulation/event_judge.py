@@ -181,6 +181,8 @@ class _Story:
                 self.held = {where: why for where, why in self.held.items() if why != "unconfirmed"}
             case "cycle.opened" if where is not None:
                 self.cycles[where] = "open"
+            case "cycle.let_go" if where is not None:
+                self.held.pop(where, None)
             case "cycle.held" if where is not None:
                 self.held[where] = str(line.data.get("reason"))
         known = self.subscriptions.get(line.customer)

@@ -193,7 +193,13 @@ _CLAIMED = (
     .where(Attempt.id == any_(bindparam("ids", type_=ARRAY(BigInteger))))
     .order_by(Attempt.closes_at, Attempt.id)
 )
-_FREE = _CLAIMED.where(_chargeable(bindparam("now"))).with_for_update(of=Attempt, skip_locked=True)
+
+
+def _free(condition: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
+    return _CLAIMED.where(condition).with_for_update(of=Attempt, skip_locked=True)
+
+
+_FREE = _free(_chargeable(bindparam("now")))
 _ASKABLE = _CLAIMED.where(Attempt.status == AttemptStatus.UNKNOWN)
 _TAKE = (
     update(Attempt)

@@ -23,7 +23,8 @@ _WAITING = text(
     SELECT
         (SELECT count(*) FROM attempts WHERE status = 'due') AS due,
         (SELECT count(*) FROM attempts WHERE status = 'due' AND ready_at <= :now) AS ready,
-        (SELECT min(ready_at) FROM attempts WHERE status = 'due' AND ready_at <= :now)
+        -- Since it was planned: one that goes back again and again is ready only since a moment.
+        (SELECT min(planned_at) FROM attempts WHERE status = 'due' AND ready_at <= :now)
             AS oldest_ready_at,
         (SELECT count(*) FROM attempts WHERE status IN ('due', 'sending')
             AND dispatched_at IS NOT NULL) AS outstanding,

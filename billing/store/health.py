@@ -35,8 +35,10 @@ SKEW_GOOD_FOR = timedelta(minutes=5)
 _FRESH = timedelta(seconds=1)
 # A 429 that names no time.
 SHORTEST_PAUSE = timedelta(seconds=1)
-# A request may be under way for ten minutes, and hide from look-ups for ten more (settings.py).
-LONGEST_PAUSE = timedelta(minutes=20)
+LONGEST_PAUSE = timedelta(minutes=15)
+# After a failover: by then whatever was under way must show. Longer than any lease can be, with a
+# request and what the gateway may hide (settings.py).
+LONGEST_WAIT = timedelta(hours=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,7 @@ def room(session: Session, now: datetime, wanted: int, ceiling: Ceiling) -> int:
     if _is_paused(health, now):
         return 0
     if health.failures >= FAILURES_TO_OPEN:
-        return 0 if health.open_until is not None and health.open_until > now else min(wanted, 1)
+        return 0 if _is_waiting_to_probe(health, now) else min(wanted, 1)
     return min(wanted, _canaries_left(session, health, now, ceiling.canaries, wanted))
 
 
@@ -138,7 +140,7 @@ def reserve(
     if hold_reason(session) is not None or _skewed(health) or _is_paused(health, now):
         return NONE
     if health.failures >= FAILURES_TO_OPEN:
-        if not down or (health.open_until is not None and health.open_until > now):
+        if not down or _is_waiting_to_probe(health, now):
             return NONE
         wanted, health.open_until = min(wanted, 1), now + PROBE_EVERY
     else:
@@ -155,9 +157,12 @@ def reserve(
 
 def _is_paused(health: GatewayHealth, now: datetime) -> bool:
     # A clock that was moved back must not make a pause of minutes one of days.
-    return health.pause_until is not None and (
-        now < health.pause_until <= now + LONGEST_PAUSE + SHORTEST_PAUSE
-    )
+    return health.pause_until is not None and now < health.pause_until <= now + LONGEST_WAIT
+
+
+def _is_waiting_to_probe(health: GatewayHealth, now: datetime) -> bool:
+    # As above: a moment that was written by a clock far ahead does not count.
+    return health.open_until is not None and now < health.open_until <= now + PROBE_EVERY
 
 
 def _canaries_left(
@@ -247,7 +252,7 @@ def wait_out(session: Session, now: datetime, longest: timedelta) -> None:
     """Let nothing start for so long: requests that may have left without our knowing are at the
     gateway, and show there, by then."""
     health = _locked(session)
-    health.pause_until = max(health.pause_until or now, now + min(longest, LONGEST_PAUSE))
+    health.pause_until = max(health.pause_until or now, now + min(longest, LONGEST_WAIT))
 
 
 def note_verdicts(session: Session, now: datetime, verdicts: Sequence[Verdict]) -> str | None:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar, cast
 
+import psycopg
 import psycopg.errors
 from sqlalchemy import Engine, create_engine, event, select, text
 from sqlalchemy.engine import ExceptionContext, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, TimeoutError
 from sqlalchemy.orm import Session
 
 from billing.store import events
@@ -26,7 +27,11 @@ _MADE_AGAIN = (
     psycopg.errors.DeadlockDetected,
     psycopg.errors.LockNotAvailable,
 )
-_TRIES = 5
+TRIES = 5
+
+# SQLSTATE classes: connection broken; ended by an operator or a crash; not to be written just now;
+# no room or connection left; trouble of its machine.
+_AWAY = ("08", "57P", "25", "53", "58")
 
 # What is left is: walk an index, and look the rest up by indexes, row for row.
 _OTHER_WAYS = ("seqscan", "bitmapscan", "hashjoin", "mergejoin", "material")
@@ -34,6 +39,8 @@ _BY_INDEX = text(
     "SELECT set_config('plan_cache_mode', 'force_custom_plan', true), "
     + ", ".join(f"set_config('enable_{way}', 'off', true)" for way in _OTHER_WAYS)
 )
+_IMPATIENT = text("SELECT set_config('lock_timeout', '1000', true)")
+_IN_ORDER = text("SELECT set_config('enable_sort', 'off', true)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,29 @@ def by_index(session: Session) -> None:
     for a book of 6,000 that was imported a minute ago the due scan took 360 ms instead of 22.
     Planned anew each time: a plan for any parameters cannot use an index of one status."""
     session.execute(_BY_INDEX)
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the database could not be asked at all, rather than refuse what it was asked."""
+    if not isinstance(error, DBAPIError):
+        # All connections are in use, by those who wait for a database that is away.
+        return isinstance(error, TimeoutError)
+    state = getattr(error.orig, "sqlstate", None)
+    if state is None:
+        return isinstance(error.orig, (psycopg.OperationalError, psycopg.InterfaceError))
+    return str(state).startswith(_AWAY)
+
+
+def impatient(session: Session) -> None:
+    """Wait a second at most for rows that somebody else has locked: many wait with this one."""
+    session.execute(_IMPATIENT)
+
+
+def in_order(session: Session) -> None:
+    """Keep this transaction to indexes that have the wanted order, too: where only the first few of
+    many open months are wanted, the planner may read all of them and sort."""
+    by_index(session)
+    session.execute(_IN_ORDER)
 
 
 def single(session: Session, table: type[T]) -> T:
@@ -95,17 +125,17 @@ class Book:
             )
             yield Transaction(session, self._moment(session))
 
-    def run(self, step: Callable[[Transaction], T]) -> T:
+    def run(self, step: Callable[[Transaction], T], tries: int = TRIES) -> T:
         """Run `step` in a transaction of its own, again when it lost to a concurrent one.
 
         `step` must do nothing but read and write the book: it may run several times.
         """
-        for tried in range(1, _TRIES + 1):
+        for tried in range(1, tries + 1):
             try:
                 with self.transaction() as tx:
                     return step(tx)
             except DBAPIError as error:
-                if tried == _TRIES or not isinstance(error.orig, _MADE_AGAIN):
+                if tried == tries or not isinstance(error.orig, _MADE_AGAIN):
                     raise
                 self._pause(random.uniform(0, 0.02 * 2**tried))  # noqa: S311 - spreads retries only
         raise AssertionError("unreachable")

@@ -134,6 +134,8 @@ def test_hold_and_release(shell: Shell) -> None:
     assert shell.document("hold", "--why", "a drill") == {"hold": "a drill"}
     assert shell.document("status")["hold"] == "a drill"
     assert shell.document("release") == {"hold": None, "tried_again": 0}
+    refused = shell.document("release", "nobody", code=1)
+    assert refused == {"error": "no subscription has the customer_uid 'nobody'"}
     assert shell.document("status")["hold"] is None
 
 

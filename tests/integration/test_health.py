@@ -121,6 +121,29 @@ def test_while_it_is_open_one_probe_goes_after_each_pause(book: Book, clock: Mov
     assert room(book, clock) == 0
 
 
+def test_a_probe_put_off_by_a_clock_far_ahead_is_not_waited_for(
+    book: Book, clock: MovedClock
+) -> None:
+    """The gateway was away while the clock was a day ahead; then it was put right."""
+    clock.move(days=1)
+    answered(book, clock, useless=5)
+    clock.move(days=-1)
+    assert room(book, clock) == 1
+    assert reserve(book, clock, 50, 0, LONG).count == 1
+    assert reserve(book, clock, 50, 0, LONG).count == 0, "the next pause, by the right clock"
+
+
+def test_what_was_under_way_at_a_failover_is_waited_for_whatever_the_lease(
+    book: Book, clock: MovedClock
+) -> None:
+    with book.transaction() as tx:
+        health.wait_out(tx.session, clock.now, timedelta(minutes=71))
+    clock.move(minutes=70)
+    assert reserve(book, clock, 1, 0, LONG).count == 0
+    clock.move(minutes=2)
+    assert reserve(book, clock, 1, 0, LONG).count == 1
+
+
 def test_two_workers_send_one_probe(book: Book, clock: MovedClock) -> None:
     answered(book, clock, useless=5)
     clock.move(seconds=health.PROBE_EVERY.total_seconds() + 1)

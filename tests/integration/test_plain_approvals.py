@@ -131,8 +131,10 @@ def test_two_answers_for_one_claim_are_not_plain(
 ) -> None:
     policy, (first, *_) = claimed
     told = Answer(first, 1, Approved("imp_1", Won(1001), clock.now))
-    results, found, plainly = _seen(book, policy, [told, told], at_once=True)
-    assert results == [Result.APPROVED, Result.TOO_LATE]
+    another = Answer(first, 1, Approved("imp_2", Won(1001), clock.now))
+    # The same once more changes nothing; another payment is worth an alarm.
+    results, found, plainly = _seen(book, policy, [told, told, another], at_once=True)
+    assert results == [Result.APPROVED, Result.TOO_LATE, Result.TOO_LATE]
     assert not plainly
     assert [row["kind"] for row in found["events"]] == [
         "attempt.approved",

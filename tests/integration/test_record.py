@@ -334,7 +334,7 @@ EXPECTED: dict[tuple[str, str], tuple[Any, ...]] = {
     ),
     (SENDING, "given back"): (
         "not_sent",
-        {"status": "due", "ready_at": 0.0},
+        {"status": "due", "ready_at": 5.0},
         {},
         ["attempt.not_sent"],
         [],

@@ -16,7 +16,7 @@ from typing import Any
 from unittest.mock import patch
 
 import httpx
-from sqlalchemy import and_, false, select, update
+from sqlalchemy import and_, bindparam, false, select, update
 from sqlalchemy.orm import Session, object_session
 
 from billing.domain import plan
@@ -89,20 +89,16 @@ def _claim_whatever_status(
 ) -> Sequence[attempts.Claim]:
     """`due` is not asked for: what another worker is sending is sent once more."""
     live = [AttemptStatus.DUE, AttemptStatus.SENDING, AttemptStatus.UNKNOWN]
-    won = list(
-        session.execute(
-            select(Attempt.id)
-            .join(Cycle, Cycle.id == Attempt.cycle_id)
-            .where(Attempt.id.in_(attempt_ids), Attempt.status.in_(live))
-            .where(Cycle.band_opens_at <= now, Cycle.last_start_at >= now)
-        ).scalars()
+    query = attempts._CLAIMED.where(
+        Attempt.status.in_(live), Cycle.band_opens_at <= now, Cycle.last_start_at >= now
     )
+    won = session.execute(query, {"ids": list(attempt_ids)}).all()
     won = won[: places(len(won))]
     if not won:
         return ()
     session.execute(
         update(Attempt)
-        .where(Attempt.id.in_(won))
+        .where(Attempt.id.in_([row.id for row in won]))
         .values(
             status=AttemptStatus.SENDING,
             fence=Attempt.fence + 1,
@@ -112,22 +108,20 @@ def _claim_whatever_status(
             provable_at=None,
         )
     )
-    return attempts._claims(session, won)
+    return attempts._claims(session, won, fence=1)
 
 
 async def _claimed_after_sending(
-    book: Book, gateway: Any, policy: Any, attempt_ids: Sequence[int], watermark: Any = None
+    book: Book, gateway: Any, policy: Any, attempt_ids: Sequence[int], **_: Any
 ) -> Any:
     """The request goes out first; the claim is written when the answer is there."""
 
     def look(tx: Transaction) -> Sequence[attempts.Claim]:
-        free = select(Attempt.id).where(
-            Attempt.id.in_(attempt_ids),
-            Attempt.status == AttemptStatus.DUE,
-            Attempt.ready_at <= tx.now,
+        free = attempts._CLAIMED.where(
+            Attempt.status == AttemptStatus.DUE, Attempt.ready_at <= tx.now
         )
-        ids = list(tx.session.execute(free).scalars())
-        return attempts._claims(tx.session, ids) if ids else ()
+        rows = tx.session.execute(free, {"ids": list(attempt_ids)}).all()
+        return attempts._claims(tx.session, rows)
 
     claims = await asyncio.to_thread(book.run, look)
     outcomes = await asyncio.gather(*(gateway.charge(claim.request) for claim in claims))
@@ -156,8 +150,8 @@ async def _claimed_after_sending(
 _real_charge = charge.charge
 
 
-def _chargeable_but(*left_out: str) -> Callable[[datetime], Any]:
-    def chargeable(now: datetime) -> Any:
+def _chargeable_but(*left_out: str) -> Callable[[Any], Any]:
+    def chargeable(now: Any) -> Any:
         conditions = {
             "status": Attempt.status == AttemptStatus.DUE,
             "ready": Attempt.ready_at <= now,
@@ -175,13 +169,8 @@ def _chargeable_but(*left_out: str) -> Callable[[datetime], Any]:
 @contextmanager
 def _claim_asks_not_for(*left_out: str) -> Iterator[None]:
     """The dispatch asks for all conditions, the claim leaves some out."""
-    real = attempts.claim
-
-    def claim(*arguments: Any) -> Any:
-        with patch.object(attempts, "_chargeable", _chargeable_but(*left_out)):
-            return real(*arguments)
-
-    with patch.object(attempts, "claim", claim):
+    free = attempts._free(_chargeable_but(*left_out)(bindparam("now")))
+    with patch.object(attempts, "_FREE", free):
         yield
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from datetime import datetime
 from enum import StrEnum, auto
 from typing import Annotated, TypeVar
 
@@ -20,6 +21,7 @@ from billing.presenting.texts import Texts
 from billing.services import change_status, hold, inquire, refund, resend
 from billing.services.answer import Result
 from billing.services.change_status import Changed
+from billing.services.let_go import let_go
 from billing.services.refund import Proposal
 from billing.services.try_again import NotTried, try_again
 from billing.store import dossier
@@ -42,6 +44,7 @@ class Action(StrEnum):
     RESUME = auto()
     CANCEL = auto()
     RETRY = auto()
+    LET_GO = auto()
     ASK = auto()
 
 
@@ -84,6 +87,8 @@ def _change(edge: Edge, customer_uid: str, action: Action, t: Texts) -> tuple[st
             changed = change_status.resume(edge.book, edge.policy, customer_uid)
         case Action.CANCEL:
             changed = change_status.cancel(edge.book, edge.policy, customer_uid)
+        case Action.LET_GO:
+            return _let_go(edge, customer_uid, t)
         case _:
             return _retry(edge, customer_uid, t)
     warning = _warning(changed, t)
@@ -97,11 +102,25 @@ def _warning(changed: Changed, t: Texts) -> str:
 
 def _retry(edge: Edge, customer_uid: str, t: Texts) -> tuple[str, str]:
     tried = try_again(edge.book, edge.policy, customer_uid)
-    at = tried.at and f"{tried.at.astimezone(edge.settings.zone):%Y-%m-%d %H:%M}"
+    at = _shown(edge, tried.at)
     if tried.why_not is None:
         return "done", t("action.retry.done", at=at)
     kind = "done" if tried.why_not is NotTried.PLANNED else "refused"
     return kind, t(f"not_tried.{tried.why_not}", at=at)
+
+
+def _let_go(edge: Edge, customer_uid: str, t: Texts) -> tuple[str, str]:
+    gone = let_go(edge.book, edge.policy, customer_uid)
+    if gone.at is not None:
+        return "done", t("action.let_go.done", at=_shown(edge, gone.at))
+    done = t("action.let_go.only")
+    if gone.why_not is None:
+        return "done", done
+    return "warning", f"{done} {t(f'not_tried.{gone.why_not}', at=None)}"
+
+
+def _shown(edge: Edge, at: datetime | None) -> str | None:
+    return None if at is None else f"{at.astimezone(edge.settings.zone):%Y-%m-%d %H:%M}"
 
 
 async def _ask(edge: Edge, number: int, t: Texts) -> tuple[str, str]:

@@ -145,6 +145,23 @@ def test_a_retry_never_goes_around_the_rules(
     assert query(edge.book, "SELECT id, status FROM attempts ORDER BY id") == before
 
 
+def test_a_held_month_is_charged_once_somebody_has_looked(edge: Edge) -> None:
+    subscribe(edge, *[f"good-{number}" for number in range(6)])
+    subscribe(edge, UID, script=("declined:0060/mismatch",))
+    open_cycles(edge.book, a_world(edge).policy)
+    _charge_all(edge)
+    path = f"/subscriptions/{number_of(edge, UID)}"
+    with an_operator(edge) as operator:
+        assert f"{path}/do/let_go" in operator.get(path).text
+        assert "Do this once you have looked" in operator.get(f"{path}/do/let_go").text
+        operator.submit(f"{path}/do/let_go")
+        assert "planned for 2026-11-20 18:00" in operator.message(path)
+        assert f"{path}/do/let_go" not in operator.get(path).text
+        operator.submit(f"{path}/do/let_go")
+        assert operator.message(path).startswith("refused: ")
+    assert _events(edge, "cycle.let_go") == 1
+
+
 def _charge_all(edge: Edge) -> None:
     """Everything that is due, the canaries first; nothing is asked about."""
     world = a_world(edge)

@@ -41,3 +41,22 @@ def test_the_policy_holds_the_ceiling_of_the_settings(
 ) -> None:
     policy = make_policy(charges_per_second=7, canary_charges=3)
     assert policy.ceiling == Ceiling(7, 3)
+
+
+@pytest.mark.parametrize(
+    ("deadline", "lease", "startable"),
+    # The usual one; the shortest that the contract allows, for a quick gateway and for a slow one.
+    [(60, 120, 50), (2, 12, 4), (120, 130, 130 / 3)],
+)
+def test_even_the_shortest_lease_leaves_time_to_start(
+    make_policy: Callable[..., BillingPolicy], deadline: float, lease: float, startable: float
+) -> None:
+    policy = make_policy(
+        portone_timeout_seconds=deadline,
+        lease_seconds=lease,
+        inquiry_settle_seconds=deadline + 30,
+        close_margin_minutes=30,
+    )
+    assert policy.startable == pytest.approx(timedelta(seconds=startable), abs=timedelta(0.001))
+    assert policy.startable < policy.lease, "what settle counts from is the end of the lease"
+    assert policy.over_after == policy.startable + timedelta(seconds=deadline + 30)

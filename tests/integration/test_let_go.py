@@ -1,0 +1,138 @@
+"""A held month is charged after all, once a person has looked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from billing.domain.errors import Conflict, NotFound
+from billing.domain.policy import BillingPolicy
+from billing.services.change_status import pause, resume
+from billing.services.close_cycles import close_cycles
+from billing.services.hold import hold, release
+from billing.services.invariants import broken
+from billing.services.let_go import let_go
+from billing.store.session import Book
+from tests.builders import execute, query
+from tests.conftest import MovedClock
+from tests.world import World
+
+WHO = "somebody"
+
+
+@pytest.fixture
+def world(book: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock) -> World:
+    return World(book, make_policy(charge_cron="* * * * *", charges_per_second=0), clock)
+
+
+def held(world: World) -> list[str | None]:
+    return [row[0] for row in query(world.book, "SELECT held FROM cycles ORDER BY id")]
+
+
+def test_what_our_own_mistake_held_is_charged_in_the_band(world: World) -> None:
+    """A contract that did not fit: mended by a person, and then every month is paid."""
+    people = [f"somebody-{number}" for number in range(4)]
+    world.enrol(*people, script=["declined:0060/mismatch"])
+    world.tick()
+    assert held(world) == ["facts_mismatch"] * 4
+    for one in people:
+        gone = let_go(world.book, world.policy, one)
+        assert gone.held == "facts_mismatch"
+        # Half an hour after the decline at least, then the next slot: 18:00 in Seoul.
+        assert gone.at == world.clock.now.replace(hour=9)
+    assert held(world) == [None] * 4
+    world.run(every=timedelta(hours=1), times=10)
+    assert world.statuses("cycles") == {"paid": 4}
+    assert broken(world.book, world.policy) == []
+    told = query(world.book, "SELECT data FROM events WHERE kind = 'cycle.let_go'")
+    assert told == [({"reason": "facts_mismatch"},)] * 4
+
+
+def test_what_is_still_wrong_holds_it_again(world: World) -> None:
+    world.enrol(WHO)
+    _rename(world, "another")
+    world.tick()
+    assert held(world) == ["facts_changed"]
+    let_go(world.book, world.policy, WHO)
+    world.run(times=2)
+    assert held(world) == ["facts_changed"]
+    assert world.requests() == 0
+    _rename(world, "plan")
+    let_go(world.book, world.policy, WHO)
+    world.run(times=2)
+    assert world.statuses("cycles") == {"paid": 1}
+
+
+def _rename(world: World, order_name: str) -> None:
+    """As nobody may, by going around the triggers."""
+    execute(
+        world.book,
+        "SET LOCAL session_replication_role = replica;"
+        f" UPDATE subscriptions SET order_name = '{order_name}'",
+    )
+
+
+def test_one_whose_outcome_is_unknown_is_asked_about_at_once(world: World) -> None:
+    world.enrol(WHO, script=["wrong_amount"])
+    world.tick()
+    assert (held(world), world.statuses("attempts")) == (["contradiction"], {"unknown": 1})
+    assert let_go(world.book, world.policy, WHO).at is None
+    soonest = query(world.book, "SELECT ask_at FROM attempts")
+    assert soonest == [(world.clock.now,)]
+
+
+def test_a_pause_meanwhile_is_no_suspension(world: World) -> None:
+    """Our mistake made five look unknown to the carrier; one of them was paused meanwhile."""
+    people = [f"somebody-{number}" for number in range(5)]
+    world.enrol(*people, script=["declined:0011"])
+    world.tick()
+    assert held(world) == ["unconfirmed"] * 5
+    assert world.hold() is not None
+    pause(world.book, world.policy, people[0])
+    assert release(world.book, world.policy) == 5
+    world.run(times=3)
+    assert world.statuses("subscriptions") == {"active": 4, "paused": 1}
+    resume(world.book, world.policy, people[0])
+    world.run(every=timedelta(hours=1), times=10)
+    assert world.statuses("cycles") == {"paid": 5}
+    assert broken(world.book, world.policy) == []
+
+
+def test_a_person_may_pardon_one_whose_decline_was_final(world: World) -> None:
+    world.enrol(WHO, script=["declined:0011"])
+    world.tick()
+    hold(world.book, "somebody looks")
+    assert let_go(world.book, world.policy, WHO).held == "unconfirmed"
+    release(world.book, world.policy)
+    world.run(every=timedelta(hours=1), times=10)
+    assert world.statuses("subscriptions") == {"active": 1}
+    assert world.statuses("cycles") == {"paid": 1}
+
+
+def test_nothing_is_let_go_where_nothing_is_held(world: World) -> None:
+    world.enrol(WHO)
+    with pytest.raises(Conflict, match="no month of 'somebody' is held"):
+        let_go(world.book, world.policy, WHO)
+    with pytest.raises(NotFound):
+        let_go(world.book, world.policy, "nobody")
+    world.tick()
+    close_cycles(world.book, world.policy)
+    assert query(world.book, "SELECT count(*) FROM events WHERE kind = 'cycle.let_go'") == [(0,)]
+
+
+def test_the_shortest_lease_charges(
+    book: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock
+) -> None:
+    """As short as start-up allows: 10 seconds more than a request."""
+    world = World(
+        book,
+        make_policy(
+            charge_cron="* * * * *", portone_timeout_seconds=110, inquiry_settle_seconds=140
+        ),
+        clock,
+    )
+    world.enrol(WHO)
+    world.run(times=2)
+    assert world.statuses("cycles") == {"paid": 1}

@@ -1,5 +1,5 @@
 """The scheduler's Celery app: the scans on SCAN_CRON, the check of all facts on CHECK_CRON,
-reconciliation on RECONCILE_CRON, clearing up on PRUNE_CRON."""
+reconciliation on RECONCILE_CRON and hourly where it is still missing, clearing up on PRUNE_CRON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ from scheduler.schedule import CronSchedule
 
 # The next tick asks the same question: one that waited longer than this is not run any more.
 EXPIRES_SECONDS = 300
-# But the next reconciliation, or clearing up, is a day away.
+# A reconciliation that did not come about, or was not whole, is made again at the next such slot;
+# where the day has its own, the tick does nothing.
+RECONCILE_AGAIN = "50 * * * *"
+HOURLY_EXPIRES_SECONDS = 3600
+# But the next clearing up is a day away.
 DAILY_EXPIRES_SECONDS = 6 * 3600
 
 this_process = daemon.start("maewol-scheduler")
@@ -31,9 +35,10 @@ app = this_process.app
 
 _scan = Cron.parse(this_process.settings.scan_cron, field="SCAN_CRON", for_each_day=True)
 _check = Cron.parse(this_process.settings.check_cron, field="CHECK_CRON", for_each_day=True)
-_reconcile = Cron.parse(
+reconcile_slots = Cron.parse(
     this_process.settings.reconcile_cron, field="RECONCILE_CRON", for_each_day=True
 )
+_again = Cron.parse(RECONCILE_AGAIN, field="RECONCILE_AGAIN", for_each_day=True)
 _prune = Cron.parse(this_process.settings.prune_cron, field="PRUNE_CRON", for_each_day=True)
 _scans = (
     TICK_OPEN,
@@ -45,23 +50,24 @@ _scans = (
     TICK_NOTIFY,
     TICK_WEBHOOKS,
 )
-_schedule = {
-    **dict.fromkeys(_scans, _scan),
-    TICK_CHECK: _check,
-    TICK_RECONCILE: _reconcile,
-    TICK_PRUNE: _prune,
-}
-_expires = dict.fromkeys((TICK_RECONCILE, TICK_PRUNE), DAILY_EXPIRES_SECONDS)
+_schedule = (
+    *((tick, _scan) for tick in _scans),
+    (TICK_CHECK, _check),
+    (TICK_RECONCILE, reconcile_slots),
+    (TICK_RECONCILE, _again),
+    (TICK_PRUNE, _prune),
+)
+_expires = {TICK_RECONCILE: HOURLY_EXPIRES_SECONDS, TICK_PRUNE: DAILY_EXPIRES_SECONDS}
 app.conf.update(
     # "leaving" is for beat, which loads what is included, too.
     include=["scheduler.ticks", "scheduler.leaving"],
     task_default_queue=TICKS_QUEUE,
     beat_schedule={
-        tick: {
+        f"{tick} at {cron.expression}": {
             "task": tick,
             "schedule": CronSchedule(cron, this_process.settings.zone),
             "options": {"expires": _expires.get(tick, EXPIRES_SECONDS), "queue": TICKS_QUEUE},
         }
-        for tick, cron in _schedule.items()
+        for tick, cron in _schedule
     },
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -24,36 +26,52 @@ from billing.broker import (
     TICK_WEBHOOKS,
     checked_ids,
 )
-from billing.domain.errors import BrokerUnavailable
+from billing.domain.errors import BrokerUnavailable, InvalidSetting
 from billing.ports import PaymentGateway
+from billing.services import reconciled
 from billing.services.check import check
-from billing.services.close_cycles import close_cycles
+from billing.services.clock_guard import ClockGuard
+from billing.services.close_cycles import anything_ends, close_cycles
 from billing.services.dispatch import dispatch
 from billing.services.inquire import find_unknown
 from billing.services.look_at_webhooks import PickUp, look_at_webhooks, waiting
 from billing.services.notify import deliver, find_due
-from billing.services.open_cycles import open_cycles
+from billing.services.open_cycles import anything_opens, open_cycles
 from billing.services.pick_up_order import pick_up_order
 from billing.services.prune import prune
-from billing.services.reconcile import reconcile_today
 from billing.services.refund import open_now, work_on_open
 from billing.services.seal_events import seal_events
 from billing.store import heartbeats
-from scheduler.app import app, this_process
+from billing.store.session import Transaction
+from scheduler.app import app, reconcile_slots, this_process
 
 # Well within the broker's visibility timeout; what is left waits for tomorrow.
 PRUNE_SECONDS = 1200
 
 _house = this_process.house
+_guard = ClockGuard(clock.host_time, clock.monotonic)
+_reconciling = threading.Lock()
 
 
 def _seen(tick: str) -> None:
     _house.book.run(lambda tx: heartbeats.beat(tx.session, tick, tx.now))
 
 
+def _watch_the_clock(waits: Callable[[Transaction], bool]) -> None:
+    """Compare our clock with the gateway's, where something waits and nobody did so lately."""
+    if not _guard.must_compare(_house.book, waits):
+        return
+    try:
+        this_process.run(lambda gateway: _guard.compare(_house.book, gateway))
+    except InvalidSetting as error:
+        # Without credentials there is no gateway to ask.
+        _guard.not_compared(_house.book, str(error))
+
+
 @app.task(name=TICK_OPEN)  # type: ignore[untyped-decorator]
 def open_() -> dict[str, int]:
-    opened = open_cycles(_house.book, _house.policy)
+    _watch_the_clock(anything_opens)
+    opened = open_cycles(_house.book, _house.policy, _guard)
     _seen(TICK_OPEN)
     if opened:
         _house.queue.dispatch_soon()
@@ -76,7 +94,8 @@ def inquire_() -> dict[str, int]:
 
 @app.task(name=TICK_CLOSE)  # type: ignore[untyped-decorator]
 def close_() -> dict[str, int]:
-    closed = close_cycles(_house.book, _house.policy)
+    _watch_the_clock(lambda tx: anything_ends(tx, _house.policy))
+    closed = close_cycles(_house.book, _house.policy, _guard)
     _seen(TICK_CLOSE)
     return {"closed": closed}
 
@@ -142,13 +161,32 @@ def webhooks_() -> dict[str, int]:
 
 @app.task(name=TICK_RECONCILE)  # type: ignore[untyped-decorator]
 def reconcile_() -> dict[str, int]:
-    last = _house.book.run(lambda tx: heartbeats.seen(tx.session).get(TICK_RECONCILE))
+    # One at a time in a process: an hourly one must not begin beside one that takes long.
+    if not _reconciling.acquire(blocking=False):
+        return {}
+    try:
+        return _reconcile_if_due()
+    finally:
+        _reconciling.release()
+
+
+def _reconcile_if_due() -> dict[str, int]:
+    def due(tx: Transaction) -> bool:
+        return reconciled.is_due(tx, _house.policy, reconcile_slots)
+
+    _watch_the_clock(due)
+    # By a clock that is wrong it would sign days that have not been.
+    if not _house.book.run(lambda tx: due(tx) and _guard.may_end(tx)):
+        return {}
     folder = _house.settings.proof_dir
     report = this_process.run(
-        lambda gateway: reconcile_today(_house.book, gateway, _house.policy, last, folder)
+        lambda gateway: reconciled.make(_house.book, gateway, _house.policy, folder)
     )
-    _seen(TICK_RECONCILE)
-    return {"differences": len(report.differences), "applied": len(report.applied)}
+    return {
+        "differences": len(report.differences),
+        "applied": len(report.applied),
+        "unanswered": report.failed,
+    }
 
 
 @app.task(name=TICK_PRUNE)  # type: ignore[untyped-decorator]

@@ -57,8 +57,9 @@ class Wiretap(httpx.AsyncBaseTransport):
         # Bodies of requests to take a payment back, when a test wants them.
         self.bodies: list[bytes] = []
         # What happens to a request, by the end of its path: `lost`, `unanswered`, `crash before`,
-        # `crash after`, or a function that is called when it arrives.
-        self.faults: dict[str, str | Callable[[], None]] = {}
+        # `crash after`, `http:503`, or a function that is called when it arrives and may answer
+        # in the gateway's place.
+        self.faults: dict[str, str | Callable[[], httpx.Response | None]] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path
@@ -70,8 +71,10 @@ class Wiretap(httpx.AsyncBaseTransport):
             raise httpx.ReadTimeout("lost before it arrived", request=request)
         if fault == "crash before":
             raise Crash
-        if callable(fault):
-            fault()
+        if callable(fault) and (answer := fault()) is not None:
+            return answer
+        if isinstance(fault, str) and fault.startswith("http:"):
+            return httpx.Response(int(fault.removeprefix("http:")), request=request)
         answer = await self._app.handle_async_request(request)
         if fault == "crash after":
             raise Crash
@@ -219,7 +222,11 @@ class Town:
 
     def reconcile(self, first: str = "2026-11-01", last: str = "2026-11-30", **more: Any) -> Report:
         span = Span(datetime.fromisoformat(first).date(), datetime.fromisoformat(last).date())
-        return self.run(lambda client: reconcile(self.book, client, self.policy, span, **more))
+        return self.run(
+            lambda client: reconcile(
+                self.book, client, self.policy, span, sleep=self._no_sleep, **more
+            )
+        )
 
     def kinds(self, **more: Any) -> list[str]:
         """The names of what is found, in order, five minutes from now: all is visible by then."""

@@ -19,12 +19,13 @@ from billing.ports import Watermark
 from billing.sandbox import NewCustomer, Sandbox, SandboxClock, create_app, mood, register
 from billing.services.answer import Result
 from billing.services.charge import charge
-from billing.services.close_cycles import close_cycles
+from billing.services.clock_guard import ClockGuard
+from billing.services.close_cycles import anything_ends, close_cycles
 from billing.services.dispatch import dispatch
 from billing.services.inquire import find_unknown, inquire
-from billing.services.open_cycles import open_cycles
+from billing.services.open_cycles import anything_opens, open_cycles
 from billing.services.seal_events import seal_events
-from billing.store.session import Book
+from billing.store.session import Book, Transaction
 from tests.builders import enrolled, query
 from tests.conftest import MovedClock
 
@@ -45,6 +46,7 @@ class World:
     faults: Any = None
     watermark: Watermark | None = None
     sandbox: Sandbox = field(init=False)
+    guard: ClockGuard = field(init=False)
     charges: deque[list[int]] = field(default_factory=deque)
     inquiries: deque[list[int]] = field(default_factory=deque)
     tally: Counter[Result] = field(default_factory=Counter)
@@ -55,6 +57,7 @@ class World:
             mood=mood(self.faults or {}),
             sleep=self._nap,
         )
+        self.guard = ClockGuard(lambda: self.clock.now, lambda: self.clock.now.timestamp())
 
     async def _nap(self, seconds: float) -> None:
         self.clock.move(seconds=seconds)
@@ -93,12 +96,26 @@ class World:
 
     def tick(self) -> None:
         """One of each, then the workers do what was sent to them."""
-        open_cycles(self.book, self.policy)
+        self.open()
         dispatch(self.book, self, self.policy)
         find_unknown(self.book, self, self.policy)
-        close_cycles(self.book, self.policy)
+        self.close()
         seal_events(self.book)
         self.work()
+
+    def open(self) -> int:
+        """The tick that opens."""
+        self._watch_the_clock(anything_opens)
+        return open_cycles(self.book, self.policy, self.guard)
+
+    def close(self) -> int:
+        """The tick that closes."""
+        self._watch_the_clock(lambda tx: anything_ends(tx, self.policy))
+        return close_cycles(self.book, self.policy, self.guard)
+
+    def _watch_the_clock(self, waits: Callable[[Transaction], bool]) -> None:
+        if self.guard.must_compare(self.book, waits):
+            self.ask(lambda client: self.guard.compare(self.book, client))
 
     def work(self) -> None:
         """The workers empty the queue."""

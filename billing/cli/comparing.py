@@ -36,9 +36,13 @@ def show_report(house: House, report: Report, *, as_json: bool) -> None:
     show([{name: row[name] for name in _SHOWN} for row in rows], as_json=False)
     counts = ", ".join(f"{name} {count}" for name, count in report.counts.items())
     err.print(f"{report.span.first} to {report.span.last}: {counts}", markup=False)
-    for name in ("beyond", "proofs_disagree", "proofs_changed"):
+    for name in ("beyond", "unanswered", "proofs_disagree", "proofs_changed"):
         if document[name]:
             err.print(f"{name}: {document[name]}", markup=False)
+    if not report.whole:
+        err.print(
+            "The run is not whole: nothing was ended and no day signed. Run it again", markup=False
+        )
 
 
 _SHOWN = (
@@ -64,6 +68,8 @@ def _document(house: House, report: Report) -> dict[str, Any]:
         "differences": [_row(house, report, found) for found in report.differences],
         "applied": [_row(house, report, found, applied=True) for found in report.applied],
         "beyond": report.beyond,
+        "unanswered": report.failed,
+        "whole": report.whole,
         "proofs_written": report.proofs.written,
         "proofs_disagree": report.proofs.disagree,
         "proofs_changed": report.proofs.changed,

@@ -169,7 +169,10 @@ def _failed(payment: fields.Row, asked: ChargeRequest) -> Outcome:
         return _contradiction("customer_uid")
     if fields.moment(payment, "paid_at") is not None:
         return Unknown("failed, yet paid_at is set")
-    return Declined(fields.message(payment.get("fail_reason")), fields.text(payment, "imp_uid"))
+    imp_uid = fields.text(payment, "imp_uid")
+    if imp_uid is not None and not IMP_UID.fullmatch(imp_uid):
+        return Unknown("imp_uid is malformed")
+    return Declined(fields.message(payment.get("fail_reason")), imp_uid)
 
 
 def _contradiction(field: str) -> Unknown:

@@ -1,4 +1,5 @@
-"""Look whether every fact still holds, and raise an alarm for what does not."""
+"""Look whether every fact still holds and the day was reconciled; raise an alarm for what is not
+so."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from datetime import timedelta
 
 from billing.domain.policy import BillingPolicy
 from billing.services.invariants import Checked, broken
+from billing.services.reconciled import tell_if_late
 from billing.store import events
 from billing.store.session import Book, Transaction
 
@@ -16,7 +18,9 @@ MOST_IDS = 10
 
 
 def check(book: Book, policy: BillingPolicy) -> int:
-    """One alarm for each fact that does not hold; returns how many do not."""
+    """One alarm for each fact that does not hold; returns how many do not. And one when the daily
+    reconciliation stays away."""
+    tell_if_late(book)
     found = broken(book, policy)
     for one in found:
         _tell(book, one)

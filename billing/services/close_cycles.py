@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, Select, or_, select
 
 from billing.domain.attempt import AttemptStatus
 from billing.domain.calendar import cycle_dates
@@ -13,6 +13,7 @@ from billing.domain.cycle import CycleReason, CycleStatus, HoldReason
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SubscriptionStatus, SuspensionReason
 from billing.services import news
+from billing.services.clock_guard import ClockGuard
 from billing.services.confirm import confirm_suspensions
 from billing.services.open_cycles import move_on, new_cycle
 from billing.store import attempts, events, health
@@ -24,20 +25,45 @@ BATCH = 500
 GIVE_UP_AFTER = timedelta(hours=48)
 
 
-def close_cycles(book: Book, policy: BillingPolicy) -> int:
+def close_cycles(book: Book, policy: BillingPolicy, guard: ClockGuard | None = None) -> int:
     """End every open cycle whose window is over, every paused month that passed, suspend whom the
-    gateway declined for good, and warn of those that close soon. Returns how many ended."""
-    book.run(lambda tx: _warn_closing_soon(tx, policy))
-    book.run(confirm_suspensions)
-    return _until_done(book, _close_batch, policy) + _until_done(book, _skip_paused, policy)
+    gateway declined for good, and warn of those that close soon. Returns how many ended. Nothing by
+    a clock that the `guard` does not believe; without a guard the caller vouches for the clock."""
+    warned = _where(ClockGuard.may_open, guard, lambda tx: _warn_closing_soon(tx, policy))
+    suspended = _where(ClockGuard.may_end, guard, confirm_suspensions)
+    closed = _where(ClockGuard.may_end, guard, lambda tx: _close_batch(tx, policy))
+    skipped = _where(ClockGuard.may_end, guard, lambda tx: _skip_paused(tx, policy))
+    book.run(warned)
+    book.run(suspended)
+    return _until_done(book, closed) + _until_done(book, skipped)
 
 
-def _until_done(
-    book: Book, step: Callable[[Transaction, BillingPolicy], int], policy: BillingPolicy
-) -> int:
+def anything_ends(tx: Transaction, policy: BillingPolicy) -> bool:
+    """Whether `close_cycles` may have anything to do."""
+    waits = (
+        _is_over(tx).exists(),
+        _passed_paused(tx).exists(),
+        _closing_soon(tx, policy).exists(),
+        select(Cycle.id)
+        .where(Cycle.status == CycleStatus.OPEN, Cycle.held == HoldReason.UNCONFIRMED)
+        .exists(),
+    )
+    return tx.session.execute(select(or_(*waits))).scalar_one()
+
+
+def _where(
+    allowed: Callable[[ClockGuard, Transaction], bool],
+    guard: ClockGuard | None,
+    step: Callable[[Transaction], int],
+) -> Callable[[Transaction], int]:
+    """The step, where the guard allows it."""
+    return lambda tx: step(tx) if guard is None or allowed(guard, tx) else 0
+
+
+def _until_done(book: Book, step: Callable[[Transaction], int]) -> int:
     ended = 0
     while True:
-        batch = book.run(lambda tx: step(tx, policy))
+        batch = book.run(step)
         ended += batch
         if batch < BATCH:
             return ended
@@ -45,17 +71,20 @@ def _until_done(
 
 def _close_batch(tx: Transaction, policy: BillingPolicy) -> int:
     rows = tx.session.execute(
-        select(Cycle, Subscription)
-        .join(Subscription, Subscription.id == Cycle.subscription_id)
-        .where(Cycle.status == CycleStatus.OPEN, Cycle.closes_at <= tx.now)
-        .where(~_still_settling(tx))
-        .order_by(Cycle.closes_at)
-        .limit(BATCH)
-        .with_for_update(skip_locked=True)
+        _is_over(tx).order_by(Cycle.closes_at).limit(BATCH).with_for_update(skip_locked=True)
     ).all()
     ended = [(cycle, subscription) for cycle, subscription in rows]
     _end_all(tx, sorted(ended, key=lambda one: (one[0].closes_at, one[0].id)))
     return len(rows)
+
+
+def _is_over(tx: Transaction) -> Select[Cycle, Subscription]:
+    return (
+        select(Cycle, Subscription)
+        .join(Subscription, Subscription.id == Cycle.subscription_id)
+        .where(Cycle.status == CycleStatus.OPEN, Cycle.closes_at <= tx.now)
+        .where(~_still_settling(tx))
+    )
 
 
 def _still_settling(tx: Transaction) -> ColumnElement[bool]:
@@ -76,8 +105,13 @@ def _end_all(tx: Transaction, rows: Sequence[tuple[Cycle, Subscription]]) -> Non
     query = select(Attempt).where(Attempt.cycle_id.in_(tried)).order_by(Attempt.id)
     for attempt in tx.session.execute(query.with_for_update()).scalars():
         tried[attempt.cycle_id].append(attempt)
+    held = health.hold_reason(tx.session) is not None
     for cycle, subscription in rows:
-        _end(tx, cycle, subscription, tried[cycle.id], subscription.id in paused)
+        was_paused = subscription.id in paused
+        cycle.status, cycle.reason = _verdict(
+            cycle, subscription, was_paused, tried[cycle.id], charging_is_held=held
+        )
+        _end(tx, cycle, subscription, tried[cycle.id])
 
 
 def _end(
@@ -85,7 +119,6 @@ def _end(
     cycle: Cycle,
     subscription: Subscription,
     found: list[Attempt],
-    was_paused: bool,
 ) -> None:
     for attempt in found:
         if attempt.status == AttemptStatus.DUE:
@@ -101,10 +134,6 @@ def _end(
                 attempt_id=attempt.id,
                 data={"why": "the window closed"},
             )
-    held = health.hold_reason(tx.session) is not None
-    cycle.status, cycle.reason = _verdict(
-        cycle, subscription, was_paused, found, charging_is_held=held
-    )
     cycle.settled_at = tx.now
     events.add(
         tx.session,
@@ -165,14 +194,8 @@ def _break_chain(tx: Transaction, subscription: Subscription) -> None:
 
 
 def _skip_paused(tx: Transaction, policy: BillingPolicy) -> int:
-    """Paused subscriptions whose next window passed without a cycle: the month was skipped."""
     rows = tx.session.execute(
-        select(Subscription)
-        .where(
-            Subscription.status == SubscriptionStatus.PAUSED,
-            Subscription.next_closes_at <= tx.now,
-            ~_has_open_cycle(),
-        )
+        _passed_paused(tx)
         .order_by(Subscription.next_closes_at)
         .limit(BATCH)
         .with_for_update(skip_locked=True)
@@ -189,6 +212,15 @@ def _skip_paused(tx: Transaction, policy: BillingPolicy) -> int:
     return len(passed)
 
 
+def _passed_paused(tx: Transaction) -> Select[Subscription]:
+    """Paused subscriptions whose next window passed without a cycle: the month was skipped."""
+    return select(Subscription).where(
+        Subscription.status == SubscriptionStatus.PAUSED,
+        Subscription.next_closes_at <= tx.now,
+        ~_has_open_cycle(),
+    )
+
+
 def _has_open_cycle() -> ColumnElement[bool]:
     return (
         select(Cycle.id)
@@ -197,16 +229,19 @@ def _has_open_cycle() -> ColumnElement[bool]:
     )
 
 
-def _warn_closing_soon(tx: Transaction, policy: BillingPolicy) -> None:
+def _closing_soon(tx: Transaction, policy: BillingPolicy) -> Select[Cycle]:
+    return select(Cycle).where(
+        Cycle.status == CycleStatus.OPEN,
+        Cycle.closing_soon_at.is_(None),
+        Cycle.closes_at > tx.now,
+        Cycle.closes_at <= tx.now + policy.closing_soon,
+    )
+
+
+def _warn_closing_soon(tx: Transaction, policy: BillingPolicy) -> int:
     in_order(tx.session)
     rows = tx.session.execute(
-        select(Cycle)
-        .where(
-            Cycle.status == CycleStatus.OPEN,
-            Cycle.closing_soon_at.is_(None),
-            Cycle.closes_at > tx.now,
-            Cycle.closes_at <= tx.now + policy.closing_soon,
-        )
+        _closing_soon(tx, policy)
         # By the index on open cycles' ends, so that only those are read which close soon.
         .order_by(Cycle.closes_at)
         .limit(BATCH)
@@ -232,3 +267,4 @@ def _warn_closing_soon(tx: Transaction, policy: BillingPolicy) -> None:
             subscription_id=cycle.subscription_id,
             news=news.closing_soon(policy, cycle, tried[cycle.id]),
         )
+    return len(cycles)

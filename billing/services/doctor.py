@@ -9,6 +9,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from billing.domain.notice import NoticeStatus
+from billing.services import reconciled
 from billing.store import health, heartbeats, notices, receiver, schema
 from billing.store.session import Book
 from billing.store.tables import Receiver
@@ -59,6 +60,7 @@ def _in_the_book(book: Book) -> list[dict[str, Any]]:
         held, seen = health.hold_reason(tx.session), heartbeats.seen(tx.session)
         asked = receiver.read(tx.session)
         dead = notices.count(tx.session, NoticeStatus.DEAD)
+        unreconciled, ever = reconciled.age(tx), reconciled.last_whole(tx) is not None
     skew = state.clock_skew
     return [
         _check("hold", held is None, held or "charging is on", "Run: maewol release"),
@@ -75,6 +77,7 @@ def _in_the_book(book: Book) -> list[dict[str, Any]]:
             "Set the database host's clock by NTP",
         ),
         _notices(asked, dead),
+        _reconciliation(unreconciled, ever=ever),
         _seen("workers seen", now, [at for name, at in seen.items() if "charge" in name]),
         _seen("last tick", now, [at for name, at in seen.items() if ".tick." in name]),
     ]
@@ -88,6 +91,17 @@ def _notices(asked: Receiver, dead: int) -> dict[str, Any]:
         asked.problem is None and not dead,
         f"the last one: {last}" + (f"; dead letters: {dead}" if dead else ""),
         "Look at the receiver, then: maewol notices test, maewol notices resend --dead",
+    )
+
+
+def _reconciliation(age: timedelta | None, *, ever: bool) -> dict[str, Any]:
+    """Of its own: among all ticks the one that stays away is not seen."""
+    hours = 0 if age is None else age / timedelta(hours=1)
+    return _check(
+        "reconciliation",
+        age is None or age <= reconciled.LATE_AFTER,
+        f"the last whole one {hours:.0f} h ago" if ever else "none was made yet",
+        "Look at the ticks worker's log, then: maewol reconcile --from DATE --to DATE",
     )
 
 

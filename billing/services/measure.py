@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from billing.domain import pace
 from billing.domain.policy import BillingPolicy
+from billing.services import reconciled
 from billing.store import events, gauges, health, heartbeats
 from billing.store.gauges import Duration, Told, Waiting
 from billing.store.session import Book, Transaction
@@ -33,6 +34,8 @@ class Measured:
     waiting: Waiting
     gateway: Gateway
     seen_seconds_ago: dict[str, float]
+    # Since the last whole reconciliation, or the first enrolment; None before that.
+    reconciled_seconds_ago: float | None
     told: Sequence[Told]
     durations: Sequence[Duration]
     newest: int
@@ -53,6 +56,7 @@ def measure(book: Book, policy: BillingPolicy, after: int, up_to: int) -> Measur
             seen_seconds_ago={
                 name: _ago(tx.now, at) or 0.0 for name, at in heartbeats.seen(tx.session).items()
             },
+            reconciled_seconds_ago=_seconds(reconciled.age(tx)),
             told=gauges.told(tx.session, after, up_to),
             durations=gauges.durations(tx.session, after, up_to),
             newest=events.newest(tx.session),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import exists, select
+from sqlalchemy import Select, exists, select
 from sqlalchemy.orm import Session
 
 from billing.domain.attempt import AttemptStatus, merchant_uid
@@ -14,6 +14,7 @@ from billing.domain.cycle import CycleStatus
 from billing.domain.plan import closes_at, first_attempt_at, last_start
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SubscriptionStatus
+from billing.services.clock_guard import ClockGuard
 from billing.store import events
 from billing.store import opening as opening_rows
 from billing.store.opening import Opening
@@ -23,18 +24,29 @@ from billing.store.tables import Attempt, Cycle, Subscription
 BATCH = 500
 
 
-def open_cycles(book: Book, policy: BillingPolicy) -> int:
-    """Open every cycle that is due, in batches; returns how many.
+def open_cycles(book: Book, policy: BillingPolicy, guard: ClockGuard | None = None) -> int:
+    """Open every cycle that is due, in batches; returns how many. None by a clock that the `guard`
+    does not believe; without a guard the caller vouches for the clock.
 
     Asks "what is due", so a missed, late or doubled tick is harmless. Two at once share the work:
     each takes rows the other has not locked.
     """
+
+    def step(tx: Transaction) -> int:
+        return _open_batch(tx, policy) if guard is None or guard.may_open(tx) else 0
+
     opened = 0
     while True:
-        batch = book.run(lambda tx: _open_batch(tx, policy))
+        batch = book.run(step)
         opened += batch
         if batch < BATCH:
             return opened
+
+
+def anything_opens(tx: Transaction) -> bool:
+    """Whether `open_cycles` has anything to do."""
+    by_index(tx.session)
+    return tx.session.execute(select(_is_due(tx.now).exists())).scalar_one()
 
 
 def _open_batch(tx: Transaction, policy: BillingPolicy) -> int:
@@ -65,17 +77,8 @@ def _open_batch(tx: Transaction, policy: BillingPolicy) -> int:
 
 
 def _due(session: Session, now: datetime) -> list[Subscription]:
-    """Active, due, and with no cycle still open: a month is judged before the next begins."""
-    open_cycle = exists().where(
-        Cycle.subscription_id == Subscription.id, Cycle.status == CycleStatus.OPEN
-    )
     query = (
-        select(Subscription)
-        .where(
-            Subscription.status == SubscriptionStatus.ACTIVE,
-            Subscription.next_due_at <= now,
-            ~open_cycle,
-        )
+        _is_due(now)
         .order_by(Subscription.next_due_at)
         .limit(BATCH)
         .with_for_update(of=Subscription, skip_locked=True)
@@ -83,6 +86,18 @@ def _due(session: Session, now: datetime) -> list[Subscription]:
     # Equal ones come as they lie in the table; in order, a simulation is the same run twice.
     found = session.execute(query).scalars()
     return sorted(found, key=lambda one: (one.next_due_at, one.id))
+
+
+def _is_due(now: datetime) -> Select[Subscription]:
+    """Active, due, and with no cycle still open: a month is judged before the next begins."""
+    open_cycle = exists().where(
+        Cycle.subscription_id == Subscription.id, Cycle.status == CycleStatus.OPEN
+    )
+    return select(Subscription).where(
+        Subscription.status == SubscriptionStatus.ACTIVE,
+        Subscription.next_due_at <= now,
+        ~open_cycle,
+    )
 
 
 def _opening(subscription: Subscription, now: datetime, policy: BillingPolicy) -> Opening:

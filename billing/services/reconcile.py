@@ -5,9 +5,15 @@ compare   in one transaction the database lays them beside the book
 confirm   every difference is looked up at the gateway by its own name: a list can miss a row
 apply     only when asked to, and only what the design names: a payment found counts as its
           cycle's, a cancellation found makes its cycle refunded. Everything else is told, once
+schedules the gateway's own scheduler is asked about, key by key: a second charger
+conclude  what was told of and is gone is ended
 prove     the days that are over, signed, when a folder for the proofs is named
 
-Not without `apply`: then nothing at all is written, and whoever may only read may run it.
+Without `apply` nothing at all is written, and whoever may only read may run it.
+
+A question without an answer costs itself alone: its case or its key is left out, nothing is
+concluded about it, and what the list showed is applied all the same. A run is whole when every
+difference was looked up and the gateway was not given up on; only a whole run concludes and proves.
 """
 
 from __future__ import annotations
@@ -15,11 +21,11 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 from billing.domain.calendar import day_of, end_of, start_of
 from billing.domain.errors import InvalidInput
@@ -30,20 +36,17 @@ from billing.ports import PaymentGateway
 from billing.services import prove
 from billing.services.confirm_difference import by_name
 from billing.services.prove import Proofs
-from billing.services.settle_difference import Settled, settle, tell
+from billing.services.questions import Questions, Sleep
+from billing.services.settle_difference import Settled, conclude, settle, tell, tell_unanswered
 from billing.store import ledger
 from billing.store.ledger import Compared, Key, PaidInBook, Scope
 from billing.store.session import Book
-
-T = TypeVar("T")
 
 # Differences that are looked up by name and told in one run. More than these have one cause, which
 # the first of them show.
 MOST_DIFFERENCES = 500
 # Billing keys whose schedules are asked about in one run; a larger book takes several days.
 MOST_KEYS = 10_000
-# Questions that are open at the gateway at once: they must not crowd out charges.
-WIDTH = 10
 # The gateway tells at most three months of its schedule at once (gateway.md §5).
 SCHEDULE_SPAN = timedelta(days=89)
 # How far back the daily run looks, beside the current month; and at most, when it was long away.
@@ -72,13 +75,18 @@ class Report:
     applied: list[Difference] = field(default_factory=list)
     # Differences that nobody was told of before.
     news: int = 0
+    # Questions to the gateway that had no answer.
+    failed: int = 0
+    # Whether nothing is missing of what a conclusion, or a proof, needs.
+    whole: bool = True
     proofs: Proofs = field(default_factory=Proofs)
 
     @property
     def clean(self) -> bool:
         """Whether both sides agree, as far as they were compared."""
         unproved = self.proofs.disagree or self.proofs.changed
-        return not (self.differences or self.applied or self.beyond or unproved)
+        found = self.differences or self.applied or self.beyond
+        return not (found or self.failed or unproved)
 
 
 def span_of_today(
@@ -103,22 +111,29 @@ async def reconcile(
     *,
     apply: bool = False,
     proofs: Path | None = None,
+    sleep: Sleep = asyncio.sleep,
 ) -> Report:
     """Compare the days of `span`. Raises `GatewayError` when a list is not to be had whole: then
     nothing is concluded and nothing is written; `InvalidInput` for a span that makes no sense."""
     now = await asyncio.to_thread(book.run, lambda tx: tx.now)
-    scope = _scope(span, now, policy)
+    scope, questions = _scope(span, now, policy), Questions(sleep)
     with tempfile.TemporaryFile("w+", encoding="utf-8") as spool:
         await _read(gateway, scope, now, spool)
         compared = await asyncio.to_thread(_compare, book, scope, spool)
         report = Report(span, now, compared.counts, beyond=compared.beyond)
-        found = await _confirmed(gateway, policy, compared)
-        keys = await asyncio.to_thread(_keys, book, policy)
-        found += await _schedules(gateway, keys, now)
-        report.differences = sorted(found, key=lambda one: _order(one, now))
+        report.differences = await _confirmed(questions, gateway, policy, compared)
+        report.whole = not questions.failed
         if apply:
-            await asyncio.to_thread(_apply, book, policy, scope, report, keys)
-        if proofs is not None:
+            # Before the thousands of questions that follow: whatever becomes of those, this stands.
+            await asyncio.to_thread(_apply, book, policy, report)
+        keys = await asyncio.to_thread(_keys, book, policy)
+        asked, scheduled = await _schedules(questions, gateway, keys, now)
+        report.differences = _in_order(report.differences + scheduled, now)
+        report.failed = questions.failed
+        report.whole = report.whole and not questions.gave_up
+        if apply:
+            await asyncio.to_thread(_conclude, book, scope, report, scheduled, asked)
+        if proofs is not None and report.whole:
             # After the book has followed: the proof is of both sides as they stand.
             report.proofs = await asyncio.to_thread(_prove, book, policy, scope, spool, proofs)
     return report
@@ -130,13 +145,15 @@ async def reconcile_today(
     policy: BillingPolicy,
     last_run: datetime | None,
     proofs: Path | None,
+    *,
+    sleep: Sleep = asyncio.sleep,
 ) -> Report:
     """The daily run: applies what the design names, tells of the rest. Raises `GatewayError`; the
-    next run looks back to the last one that succeeded, `last_run`."""
+    next run looks back to the last one that was whole, `last_run`."""
     now = await asyncio.to_thread(book.run, lambda tx: tx.now)
     proved_to = prove.first_missing(proofs) if proofs is not None else None
     span = span_of_today(now, policy, last_run, proved_to)
-    return await reconcile(book, gateway, policy, span, apply=True, proofs=proofs)
+    return await reconcile(book, gateway, policy, span, apply=True, proofs=proofs, sleep=sleep)
 
 
 def _scope(span: Span, now: datetime, policy: BillingPolicy) -> Scope:
@@ -197,7 +214,7 @@ def _rows(spool: IO[str]) -> Iterator[list[Any]]:
 
 
 async def _confirmed(
-    gateway: PaymentGateway, policy: BillingPolicy, compared: Compared
+    questions: Questions, gateway: PaymentGateway, policy: BillingPolicy, compared: Compared
 ) -> list[Difference]:
     async def case(one: Case) -> Difference | None:
         return await by_name(gateway, policy, one)
@@ -205,8 +222,8 @@ async def _confirmed(
     async def unseen(one: PaidInBook) -> Difference | None:
         return await _missing(gateway, policy, one)
 
-    found = [*await _side_by_side(case, compared.cases)]
-    found += await _side_by_side(unseen, compared.unseen)
+    found = [answer for _, answer in await questions.ask(case, compared.cases)]
+    found += [answer for _, answer in await questions.ask(unseen, compared.unseen)]
     return [one for one in found if one is not None]
 
 
@@ -240,9 +257,10 @@ def _keys(book: Book, policy: BillingPolicy) -> list[Key]:
 
 
 async def _schedules(
-    gateway: PaymentGateway, keys: Sequence[Key], now: datetime
-) -> list[Difference]:
-    """What the gateway's own scheduler is going to charge with our keys: a second charger."""
+    questions: Questions, gateway: PaymentGateway, keys: Sequence[Key], now: datetime
+) -> tuple[list[Key], list[Difference]]:
+    """What the gateway's own scheduler is going to charge with our keys: a second charger. Returns
+    the keys that it told about, too."""
 
     async def one(key: Key) -> list[Difference]:
         held = await gateway.scheduled_payments(key.customer_uid, now, now + SCHEDULE_SPAN)
@@ -260,15 +278,12 @@ async def _schedules(
             if scheduled.status == "scheduled"
         ]
 
-    return [found for group in await _side_by_side(one, keys) for found in group]
+    answered = await questions.ask(one, keys)
+    return [key for key, _ in answered], [found for _, group in answered for found in group]
 
 
-async def _side_by_side(ask: Callable[[Any], Awaitable[T]], about: Sequence[Any]) -> list[T]:
-    """Ask about each, a few at once; the first that fails ends all."""
-    results: list[T] = []
-    for start in range(0, len(about), WIDTH):
-        results += await asyncio.gather(*(ask(one) for one in about[start : start + WIDTH]))
-    return results
+def _in_order(found: Sequence[Difference], now: datetime) -> list[Difference]:
+    return sorted(found, key=lambda one: _order(one, now))
 
 
 def _order(found: Difference, now: datetime) -> tuple[bool, datetime, str, datetime]:
@@ -281,11 +296,27 @@ def _order(found: Difference, now: datetime) -> tuple[bool, datetime, str, datet
 # -- apply --------------------------------------------------------------------------------------
 
 
-def _apply(
-    book: Book, policy: BillingPolicy, scope: Scope, report: Report, keys: Sequence[Key]
+def _apply(book: Book, policy: BillingPolicy, report: Report) -> None:
+    found = _in_order(report.differences, report.at)
+    ends = [(settle(book, policy, one), one) for one in found]
+    report.applied = [one for end, one in ends if end is Settled.APPLIED]
+    report.differences = [one for end, one in ends if end is Settled.LEFT]
+    report.news = tell(book, report.differences)
+
+
+# -- conclude -----------------------------------------------------------------------------------
+
+
+def _conclude(
+    book: Book,
+    scope: Scope,
+    report: Report,
+    scheduled: Sequence[Difference],
+    asked: Sequence[Key],
 ) -> None:
-    ends = [(settle(book, policy, found), found) for found in report.differences]
-    report.applied = [found for end, found in ends if end is Settled.APPLIED]
-    report.differences = [found for end, found in ends if end is Settled.LEFT]
-    asked = [key.subscription_id for key in keys]
-    report.news = tell(book, scope, report.differences, asked, whole=not report.beyond)
+    report.news += tell(book, scheduled)
+    if report.failed:
+        tell_unanswered(book, report.failed, whole=report.whole)
+    if report.whole:
+        ids = [key.subscription_id for key in asked]
+        conclude(book, scope, report.differences, ids, all_seen=not report.beyond)

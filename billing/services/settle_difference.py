@@ -124,13 +124,8 @@ def _unasked(tx: Transaction, policy: BillingPolicy, found: Difference, cycle: C
     return refund
 
 
-def tell(
-    book: Book, scope: Scope, left: Sequence[Difference], asked: Sequence[int], *, whole: bool
-) -> int:
-    """Keep what a person must look at and tell of it once; end what is gone. Returns the news.
-
-    `whole` says that nothing was left out, so that what was not seen is gone. `asked` are the
-    subscriptions whose schedules were asked about."""
+def tell(book: Book, left: Sequence[Difference]) -> int:
+    """Keep what a person must look at and tell of it, once. Returns the news."""
 
     def step(tx: Transaction) -> int:
         fresh = [found for found in left if differences.note(tx.session, tx.now, found)]
@@ -140,13 +135,31 @@ def tell(
             data = {"differences": len(fresh)}
             events.add(tx.session, at=tx.now, kind="reconcile.many", data=data, alarm=True)
         _notify(tx, fresh)
-        seen = [found.key[: differences.KEY_LENGTH] for found in left]
-        if whole:
-            differences.resolve_unseen(tx.session, tx.now, scope.since, scope.until, seen)
-        differences.resolve_unscheduled(tx.session, tx.now, asked, seen)
         return len(fresh)
 
     return book.run(step)
+
+
+def conclude(
+    book: Book, scope: Scope, left: Sequence[Difference], asked: Sequence[int], *, all_seen: bool
+) -> None:
+    """End what a whole run did not find again. `all_seen` says that no payment was left out, so
+    that what was not seen is gone. `asked` are the subscriptions whose schedules are known."""
+
+    def step(tx: Transaction) -> None:
+        seen = [found.key[: differences.KEY_LENGTH] for found in left]
+        if all_seen:
+            differences.resolve_unseen(tx.session, tx.now, scope.since, scope.until, seen)
+        differences.resolve_unscheduled(tx.session, tx.now, asked, seen)
+
+    book.run(step)
+
+
+def tell_unanswered(book: Book, questions: int, *, whole: bool) -> None:
+    """Write down that a run asked some things in vain. No alarm: the next run asks them again, and
+    a whole run that stays away for long has an alarm of its own (`reconciled`)."""
+    data = {"questions": questions, "whole": whole}
+    book.run(lambda tx: events.add(tx.session, at=tx.now, kind="reconcile.unanswered", data=data))
 
 
 def _notify(tx: Transaction, found: Sequence[Difference]) -> None:

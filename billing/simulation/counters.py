@@ -79,6 +79,8 @@ def sometimes(evidence: Evidence, world: World) -> Counter[str]:
                 found["chain mended"] += 1
             case "clock.skewed":
                 found["clock found wrong"] += 1
+            case "clock.not_compared":
+                found["clock not compared for hours"] += 1
     for month in evidence.months:
         if month.status in ("missed", "skipped"):
             found[f"{month.status}: {month.reason}"] += 1

@@ -21,11 +21,12 @@ from billing.portone.client import PortOneClient
 from billing.ports import AccessToken
 from billing.services.answer import Result
 from billing.services.charge import charge
-from billing.services.close_cycles import close_cycles
+from billing.services.clock_guard import ClockGuard
+from billing.services.close_cycles import anything_ends, close_cycles
 from billing.services.desk import Desk
 from billing.services.dispatch import dispatch
 from billing.services.inquire import find_unknown, inquire
-from billing.services.open_cycles import open_cycles
+from billing.services.open_cycles import anything_opens, open_cycles
 from billing.services.seal_events import seal_events
 from billing.simulation.loop import HOST, Killed
 from billing.simulation.ports import (
@@ -36,6 +37,7 @@ from billing.simulation.ports import (
     SimulatedWatermark,
 )
 from billing.simulation.wire import Wire
+from billing.store.session import Transaction
 
 if TYPE_CHECKING:
     from billing.simulation.world import World
@@ -72,6 +74,7 @@ class Process:
         self.book = SimulatedBook(world.engine, world.database_time, self)
         self.desk = Desk(self.book, world.policy)
         self.queue = SimulatedQueue(self)
+        self.guard = ClockGuard(world.loop.now, world.loop.time)
         self._client: PortOneClient | None = None
         self._context = Context()
         self._context.run(HOST.set, self)
@@ -262,7 +265,8 @@ def tick_job(name: str) -> Callable[[Process], Coroutine[Any, Any, None]]:
         world, book, queue = process.world, process.book, process.queue
         match name:
             case "open":
-                done = await asyncio.to_thread(open_cycles, book, world.policy)
+                await _watch_the_clock(process, anything_opens)
+                done = await asyncio.to_thread(open_cycles, book, world.policy, process.guard)
                 world.progress += done
                 if done:
                     queue.dispatch_soon()
@@ -273,11 +277,19 @@ def tick_job(name: str) -> Callable[[Process], Coroutine[Any, Any, None]]:
             case "seal":
                 await asyncio.to_thread(seal_events, book)
             case "close":
-                world.progress += await asyncio.to_thread(close_cycles, book, world.policy)
+                await _watch_the_clock(process, lambda tx: anything_ends(tx, world.policy))
+                world.progress += await asyncio.to_thread(
+                    close_cycles, book, world.policy, process.guard
+                )
             case _:
                 raise AssertionError(f"no such tick: {name}")
 
     return job
+
+
+async def _watch_the_clock(process: Process, waits: Callable[[Transaction], bool]) -> None:
+    if await asyncio.to_thread(process.guard.must_compare, process.book, waits):
+        await process.guard.compare(process.book, process.client)
 
 
 def is_progress(tally: Counter[Result]) -> bool:

@@ -192,6 +192,11 @@ def skew_is_stale(session: Session, now: datetime) -> bool:
     return checked is None or abs(now - checked) > SKEW_GOOD_FOR
 
 
+def is_skewed(session: Session) -> bool:
+    """Whether the gateway's clock and ours were too far apart when they were last compared."""
+    return _skewed(read(session))
+
+
 def note_skew(session: Session, now: datetime, skew: timedelta) -> bool:
     """Keep the gateway's clock minus ours; True when it has just become too large to charge."""
     health = _locked(session)

@@ -10,6 +10,9 @@ from sqlalchemy.orm import Session
 
 from billing.store.tables import Heartbeat
 
+# The tick of the daily reconciliation: not when it last ran, but when it was last whole.
+RECONCILED = "maewol.tick.reconcile"
+
 
 def beat(session: Session, name: str, now: datetime) -> None:
     """Write down that `name` was alive at `now`."""

@@ -9,13 +9,13 @@ from datetime import date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import psycopg
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from billing.domain.money import Won
 from billing.domain.payment import Payment
 from billing.domain.reconciliation import BookSide, Case
+from billing.store.session import copy_rows
 from billing.store.subscriptions import take_time
 
 STAGED_COLUMNS = (
@@ -223,10 +223,7 @@ def stage(session: Session, rows: Iterable[Sequence[Any]], scope: Scope) -> None
     """Stream the ledger's rows in and lay them beside the book."""
     take_time(session)
     session.execute(_STAGE)
-    connection: psycopg.Connection[Any] = session.connection().connection.driver_connection  # type: ignore[assignment]
-    with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
-        for row in rows:
-            copy.write_row(row)
+    copy_rows(session, _COPY, rows)
     form = f"^{scope.prefix}-[a-z2-7]{{16}}-[0-9]{{6}}-[0-9]{{2}}$"
     session.execute(text("ANALYZE staged_payments"))
     session.execute(_LEDGER, {"our_form": form, "zone": scope.zone.key})

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import psycopg
 import psycopg.errors
@@ -89,6 +89,31 @@ def single(session: Session, table: type[T]) -> T:
     if table not in held:
         held[table] = session.execute(select(table)).scalar_one()
     return cast(T, held[table])
+
+
+def copy_rows(session: Session, statement: str, rows: Iterable[Sequence[Any]]) -> None:
+    """Stream rows into the table of a `COPY … FROM STDIN`. What PostgreSQL does not take raises the
+    driver's own error without the row: SQLAlchemy, and so `_without_rows`, never sees a COPY."""
+    connection: psycopg.Connection[Any] = session.connection().connection.driver_connection  # type: ignore[assignment]
+    if (failed := _copied(connection, statement, rows)) is not None:
+        # Raised out here, so that no context, and no frame's variables, lead to the row.
+        raise failed from None
+
+
+def _copied(
+    connection: psycopg.Connection[Any], statement: str, rows: Iterable[Sequence[Any]]
+) -> psycopg.Error | None:
+    try:
+        with connection.cursor() as cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                copy.write_row(row)
+    except psycopg.Error as error:
+        said = _first_line(str(error))
+        if isinstance(error, psycopg.DataError):
+            # The first line, too, quotes a value that does not fit its column.
+            said = said.partition('"')[0].rstrip(": ")
+        return type(error)(said)
+    return None
 
 
 class Book:
@@ -179,4 +204,8 @@ def _without_rows(context: ExceptionContext) -> None:
     whatever an error says ends up in logs and in Flower."""
     for error in (context.original_exception, context.sqlalchemy_exception):
         if error is not None and error.args and isinstance(error.args[0], str):
-            error.args = (error.args[0].partition("\n")[0], *error.args[1:])
+            error.args = (_first_line(error.args[0]), *error.args[1:])
+
+
+def _first_line(message: str) -> str:
+    return message.partition("\n")[0]

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import psycopg
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from billing.domain.delivery import TRIED_FOR
+from billing.store.session import copy_rows
 from billing.store.tables import Subscription
 
 STAGED_COLUMNS = (
@@ -133,10 +133,7 @@ def take_time(session: Session) -> None:
 def stage(session: Session, rows: Iterable[Sequence[Any]]) -> None:
     """Stream rows into a table of this transaction's own."""
     session.execute(_STAGE)
-    connection: psycopg.Connection[Any] = session.connection().connection.driver_connection  # type: ignore[assignment]
-    with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
-        for row in rows:
-            copy.write_row(row)
+    copy_rows(session, _COPY, rows)
     session.execute(text("ANALYZE staged"))
 
 

@@ -144,6 +144,12 @@ def _gauges(found: Measured) -> Iterator[Metric]:
     for name, seconds in found.seen_seconds_ago.items():
         seen.add_metric((name,), seconds)
     yield seen
+    if found.reconciled_seconds_ago is not None:
+        yield GaugeMetricFamily(
+            "maewol_reconciled_seconds_ago",
+            "Since the last whole daily reconciliation; since the first enrolment before that",
+            value=found.reconciled_seconds_ago,
+        )
     about = GaugeMetricFamily("maewol_build_info", "The version", labels=("version",))
     about.add_metric((billing.__version__,), 1)
     yield about

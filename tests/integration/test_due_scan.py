@@ -119,6 +119,12 @@ def test_each_step_reads_only_what_is_due(watched: Watched, policy: BillingPolic
         lambda tx, policy: gauges.waiting(tx.session, tx.now, policy.closing_soon),
         {"attempts": 5 * live_now, "cycles": 3 * open_now, "subscriptions": 1},
     )
+    # Whether there is anything to do: the ticks look before they compare the clocks.
+    reads(lambda tx, _: open_cycles.anything_opens(tx), {"subscriptions": due_now, "cycles": 1})
+    reads(
+        close_cycles.anything_ends,
+        {"cycles": open_now, "subscriptions": over, "attempts": live_now},
+    )
     batch = open_cycles.BATCH
     # All that is due at most; in a larger book only a batch of it (benchmarks/due_scan.py).
     reads(open_cycles._open_batch, {"subscriptions": due_now, "cycles": due_now})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from billing.domain.policy import BillingPolicy
 from billing.portone.client import PortOneClient
 from billing.sandbox.model import Status
 from billing.services import prove
+from billing.services.open_cycles import open_cycles
 from billing.services.prove import first_missing, verify
 from billing.services.reconcile import Report, reconcile_today
 from billing.store.session import Book
@@ -43,7 +44,12 @@ def text_of(folder: Path, day: str) -> str:
 
 
 def daily(town: Town, folder: Path) -> Report:
-    return town.run(lambda client: reconcile_today(town.book, client, town.policy, None, folder))
+    async def no_sleep(seconds: float) -> None:
+        town.move(seconds=seconds)
+
+    return town.run(
+        lambda client: reconcile_today(town.book, client, town.policy, None, folder, sleep=no_sleep)
+    )
 
 
 def test_the_days_of_a_month(town: Town, tmp_path: Path) -> None:
@@ -152,3 +158,19 @@ def test_what_is_changed_later_is_found(town: Town, tmp_path: Path) -> None:
 def test_a_folder_without_proofs(town: Town, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="no proofs"):
         verify(town.book, tmp_path)
+
+
+def test_no_day_is_signed_by_a_run_that_is_not_whole(town: Town, tmp_path: Path) -> None:
+    """A payment by hand that could not be looked up: the day would be signed as not agreeing."""
+    town.subscribe(1, first=4)
+    by_hand = town.pay_by_hand(4, at=town.clock.now - timedelta(days=1))
+    town.move(minutes=5)
+    open_cycles(town.book, town.policy)
+    town.wire.faults[by_hand.imp_uid] = "http:503"
+    report = daily(town, tmp_path)
+    assert (report.whole, report.proofs.written, list(tmp_path.iterdir())) == (False, [], [])
+    town.wire.faults.clear()
+    report = daily(town, tmp_path)
+    assert report.whole
+    assert report.proofs.disagree == []
+    assert report.proofs.written[-1] == "2026-11-21"

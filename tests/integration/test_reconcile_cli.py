@@ -84,12 +84,13 @@ class Shell:
         assert done.returncode == code, done.stderr
         return done
 
-    def tick(self) -> Any:
-        """The daily run and the refunds' tick, as the scheduler's worker runs them."""
-        code = (
-            "import json; from scheduler.ticks import reconcile_, refund_;"
-            "print(json.dumps([reconcile_(), refund_()]))"
-        )
+    def tick(self, *names: str) -> Any:
+        """Ticks as the scheduler's worker runs them, one after the other in one process."""
+        calls = ", ".join(f"ticks.{name}()" for name in names)
+        code = f"import json; from scheduler import ticks; print(json.dumps([{calls}]))"
+        return self.python(code)
+
+    def python(self, code: str) -> Any:
         done = subprocess.run(
             [sys.executable, "-c", code],
             env=self.env,
@@ -181,8 +182,11 @@ def test_compare_give_back_and_prove(
     assert (double["difference"], double["merchant_uid"]) == ("double", "by-hand")
     assert "maewol refund by-hand" in double["remedy"]
     assert "환불" in double["remedy_ko"]
-    for _ in range(2):
-        assert shell.tick() == [{"differences": 1, "applied": 0}, {"worked_on": 0}]
+    made = {"differences": 1, "applied": 0, "unanswered": 0}
+    assert shell.tick("reconcile_", "refund_") == [made, {"worked_on": 0}]
+    assert shell.tick("reconcile_") == [{}], "the day has its own"
+    execute(book, "DELETE FROM heartbeats WHERE name = 'maewol.tick.reconcile'")
+    assert shell.tick("reconcile_", "reconcile_") == [made, {}], "due until it was made"
     assert query(book, "SELECT count(*) FROM events WHERE kind = 'reconcile.difference'") == [(1,)]
     assert shell.document("status")["differences"] == 1
 
@@ -204,3 +208,39 @@ def test_compare_give_back_and_prove(
     gone = shell.document("subscription", "cancel", "new", "--refund")
     assert (gone["status"], gone["subscription"]) == ("done", "cancelled")
     assert gone["imp_uid"] == new["imp_uid"]
+
+
+def test_the_ticks_end_nothing_by_a_clock_that_leapt(
+    book: Book,
+    make_policy: Callable[..., BillingPolicy],
+    clock: MovedClock,
+    gateway: str,
+    database_url: str,
+    servers: Servers,
+    tmp_path: Path,
+) -> None:
+    """As the scheduler's worker runs them; the database is 40 days ahead for a while."""
+    clock.move_to(datetime.now(UTC))
+    paid_at = (clock.now - timedelta(days=31)).isoformat()
+    enrolled(book, make_policy(), *(f"c{n},9900,plan,{paid_at},," for n in range(3)))
+    shell = Shell(database_url, servers, gateway, tmp_path)
+    ticks = ("close_", "open_", "close_", "reconcile_")
+    execute(book, "UPDATE installation SET clock_offset = interval '40 days'")
+    assert shell.tick(*ticks) == [{"closed": 0}, {"opened": 0}, {"closed": 0}, {}]
+    assert query(book, "SELECT kind FROM events WHERE alarm") == [("clock.skewed",)]
+    assert query(book, "SELECT count(*) FROM cycles") == [(0,)]
+    execute(book, "UPDATE installation SET clock_offset = interval '0'")
+    (found,) = shell.tick("reconcile_")
+    assert found["unanswered"] == 0
+
+
+def test_a_missing_reconciliation_is_asked_for_every_hour(
+    database_url: str, servers: Servers, tmp_path: Path
+) -> None:
+    shell = Shell(database_url, servers, "http://127.0.0.1:9", tmp_path)
+    sent = shell.python(
+        "import json; from scheduler.app import app;"
+        "print(json.dumps([str(one['schedule']) for one in app.conf.beat_schedule.values()"
+        " if one['task'] == 'maewol.tick.reconcile']))"
+    )
+    assert sent == ["<cron: 30 5 * * *>", "<cron: 50 * * * *>"]

@@ -68,6 +68,7 @@ def test_gauges_say_what_waits(client: TestClient, world: World, edge: Edge) -> 
     found = scrape(client)
     assert found["maewol_attempts_due", ()] == 0
     assert ("maewol_clock_skew_seconds", ()) not in found
+    assert found["maewol_reconciled_seconds_ago", ()] == 0, "enrolled just now"
     assert found["maewol_gateway_up", ()] == 1
 
     world.faults = None

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from billing.domain.money import Won
 from billing.domain.outcome import Approved, Declined, NotSent, Unknown
 from billing.portone.answer import Answer, Unreadable, envelope
-from billing.portone.wire import outcome_of_answer, retry_after_seconds
+from billing.portone.wire import IMP_UID, outcome_of_answer, retry_after_seconds
 from billing.ports import Buyer, ChargeRequest
 
 NOW = datetime(2024, 11, 24, tzinfo=UTC)
@@ -94,6 +94,7 @@ def test_any_envelope(status: int, answered: object, sandbox: bool) -> None:
             assert (status, payment["status"]) == (200, "failed")
             assert payment["merchant_uid"] == "mw-1"
             declined.message.encode()  # can be stored
+            assert declined.imp_uid is None or IMP_UID.fullmatch(declined.imp_uid)
         case NotSent(credentials=True):
             assert status == 401
         case Unknown() as unknown:
@@ -128,6 +129,22 @@ def test_any_cut_is_unknown(length: int) -> None:
 def test_no_field_may_differ(field: str, value: object) -> None:
     body = json.dumps({"code": 0, "message": None, "response": {**ECHO, field: value}}).encode()
     assert isinstance(outcome_of(200, body), Approved) == echoes(body, False)
+
+
+@pytest.mark.parametrize("status", ["paid", "failed"])
+@pytest.mark.parametrize("imp_uid", ["imp_" + "1" * 61, "imp 1", "imp_1\n", "결제"])
+def test_an_imp_uid_that_does_not_fit_its_column_is_unknown(status: str, imp_uid: str) -> None:
+    facts = {"failed": {"paid_at": 0}, "paid": {}}[status]
+    payment = {**ECHO, **facts, "status": status, "imp_uid": imp_uid}
+    body = json.dumps({"code": 0, "message": None, "response": payment}).encode()
+    assert outcome_of(200, body) == Unknown("imp_uid is malformed")
+
+
+@pytest.mark.parametrize("imp_uid", [None, "", "imp_" + "1" * 60])
+def test_a_decline_may_be_without_an_imp_uid(imp_uid: str | None) -> None:
+    payment = {**ECHO, "paid_at": 0, "status": "failed", "imp_uid": imp_uid}
+    body = json.dumps({"code": 0, "message": None, "response": payment}).encode()
+    assert outcome_of(200, body) == Declined("", imp_uid or None)
 
 
 @given(st.binary(max_size=200))

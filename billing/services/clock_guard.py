@@ -1,0 +1,128 @@
+"""Nothing ends, and nothing opens, by a clock that nobody vouches for.
+
+Billing time is the database's. A clock that leaps ahead, be it for one tick, would close every
+month that is open: each a subscriber lost for good. So before a month is closed or skipped, or a
+subscription suspended, the gateway's clock must have been compared with ours, lately, and agree.
+It is looked at in the transaction that ends something, so that a leap after the comparison counts.
+
+compared lately, agree      go on
+compared, and too far apart nothing, until a comparison agrees (alarm `clock.skewed`)
+the gateway cannot be asked closing late is harmless, so wait; an alarm after two hours. After a day
+                            months end all the same if the clock of this process's own host agrees
+                            with the database's. Opening, and warning of what closes soon, end
+                            nothing: they go on at once where the two agree.
+
+How long the gateway has been away is measured by a clock that only goes forward, never by the one
+in doubt; a process that starts anew waits anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from billing.domain.errors import GatewayError
+from billing.ports import PaymentGateway
+from billing.store import events, health
+from billing.store.session import Book, Transaction, single
+from billing.store.tables import Installation
+
+# Without a comparison for so long a person is told; and then this host's clock is believed.
+TELL_AFTER = timedelta(hours=2)
+ALONE_AFTER = timedelta(hours=24)
+# Another process, or this one started anew, tells no sooner than so long after the last telling.
+TELL_AGAIN_AFTER = timedelta(days=1)
+# Who has not tried for so long was not waiting: the time is counted from the next try.
+NOT_WAITING = timedelta(hours=1)
+# An answer that was longer on its way says too little about now.
+_GOOD_FOR = timedelta(seconds=10)
+
+
+class ClockGuard:
+    """One for each process that opens and closes. `host_time` is the clock of its host, `monotonic`
+    seconds that only go forward."""
+
+    def __init__(self, host_time: Callable[[], datetime], monotonic: Callable[[], float]) -> None:
+        self._host_time = host_time
+        self._monotonic = monotonic
+        # The span of tries without a comparison, by the monotonic clock.
+        self._since: float | None = None
+        self._tried: float | None = None
+        self._told = False
+
+    def may_open(self, tx: Transaction) -> bool:
+        """Whether months may be opened, and warned of, at this transaction's moment."""
+        if health.is_skewed(tx.session):
+            return False
+        return not health.skew_is_stale(tx.session, tx.now) or self._host_agrees(tx)
+
+    def may_end(self, tx: Transaction) -> bool:
+        """Whether months may be closed or skipped, and subscriptions suspended."""
+        if health.is_skewed(tx.session):
+            return False
+        if not health.skew_is_stale(tx.session, tx.now):
+            return True
+        return self._waited() >= ALONE_AFTER and self._host_agrees(tx)
+
+    def must_compare(self, book: Book, waits: Callable[[Transaction], bool]) -> bool:
+        """Whether something `waits`, and the last comparison is too old or did not agree."""
+
+        def step(tx: Transaction) -> bool:
+            doubted = health.is_skewed(tx.session) or health.skew_is_stale(tx.session, tx.now)
+            return doubted and waits(tx)
+
+        return book.run(step)
+
+    async def compare(self, book: Book, gateway: PaymentGateway) -> None:
+        """Compare our clock with the gateway's, and keep what was found. Never raises
+        `GatewayError`: then it is known that the gateway could not be asked."""
+        asked_at = self._monotonic()
+
+        def note(tx: Transaction) -> bool:
+            if self._monotonic() - asked_at > _GOOD_FOR.total_seconds():
+                return False
+            skew = theirs - tx.now
+            if health.note_skew(tx.session, tx.now, skew):
+                data = {"seconds": round(skew.total_seconds(), 1)}
+                events.add(tx.session, at=tx.now, kind="clock.skewed", data=data, alarm=True)
+            return True
+
+        try:
+            theirs = await gateway.moment()
+        except GatewayError as error:
+            await asyncio.to_thread(self.not_compared, book, str(error))
+            return
+        if await asyncio.to_thread(book.run, note):
+            self._since, self._told = None, False
+        else:
+            await asyncio.to_thread(self.not_compared, book, "the gateway's answers come late")
+
+    def not_compared(self, book: Book, why: str) -> None:
+        """Keep that the gateway could not be asked; an alarm, once, when that goes on for long."""
+        now = self._monotonic()
+        if self._tried is None or now - self._tried > NOT_WAITING.total_seconds():
+            self._since, self._told = None, False
+        self._since = now if self._since is None else self._since
+        self._tried = now
+        if self._told or self._waited() < TELL_AFTER:
+            return
+        data = {"hours": round(self._waited() / timedelta(hours=1), 1), "why": why[:200]}
+
+        def tell(tx: Transaction) -> None:
+            kind, since = "clock.not_compared", tx.now - TELL_AGAIN_AFTER
+            if not events.told_since(tx.session, kind, since):
+                events.add(tx.session, at=tx.now, kind=kind, data=data, alarm=True)
+
+        book.run(tell)
+        self._told = True
+
+    def _waited(self) -> timedelta:
+        if self._since is None or self._tried is None:
+            return timedelta(0)
+        return timedelta(seconds=self._tried - self._since)
+
+    def _host_agrees(self, tx: Transaction) -> bool:
+        # The offset is zero in production (see `billing.clock`).
+        ours = tx.now - single(tx.session, Installation).clock_offset
+        return abs(ours - self._host_time()) <= health.MAX_SKEW

@@ -1,0 +1,260 @@
+"""Nothing ends, and nothing opens, by a clock that nobody vouches for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from billing.domain.policy import BillingPolicy
+from billing.sandbox import mood
+from billing.services import change_status
+from billing.services.clock_guard import ClockGuard
+from billing.services.close_cycles import close_cycles
+from billing.services.invariants import broken
+from billing.services.open_cycles import open_cycles
+from billing.store.session import Book, create_book_engine
+from tests.builders import execute, query
+from tests.conftest import MovedClock
+from tests.world import World
+
+LEAP = timedelta(days=40)
+NAMES = [f"customer-{number}" for number in range(10)]
+
+
+@dataclass
+class Clocks(MovedClock):
+    """True time, the database's, and that of the ticks' host."""
+
+    database_ahead: timedelta = field(default_factory=timedelta)
+    host_ahead: timedelta = field(default_factory=timedelta)
+
+    def read(self, _: object) -> datetime:
+        return self.now + self.database_ahead
+
+    def host(self) -> datetime:
+        return self.now + self.host_ahead
+
+
+@pytest.fixture
+def clock() -> Clocks:
+    return Clocks()
+
+
+@pytest.fixture
+def book(database_url: str, clock: Clocks) -> Iterator[Book]:
+    opened = Book(create_book_engine(database_url), clock.read)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def world(book: Book, make_policy: Callable[..., BillingPolicy], clock: Clocks) -> World:
+    """20 November 2026, 10:00 in Seoul: ten subscribers are due today."""
+    policy = make_policy(charge_cron="* * * * *", charges_per_second=0, canary_charges=0)
+    made = World(book, policy, clock)
+    made.guard = a_guard(clock)
+    made.enrol(*NAMES)
+    return made
+
+
+def a_guard(clock: Clocks) -> ClockGuard:
+    """As a process that has just started."""
+    return ClockGuard(clock.host, lambda: clock.now.timestamp())
+
+
+def gateway_away(world: World) -> None:
+    spell = {"from": datetime(2026, 1, 1, tzinfo=UTC), "until": datetime(2028, 1, 1, tzinfo=UTC)}
+    world.sandbox.mood = mood({"spells": [{**spell, "does": "http:503"}]})
+
+
+def gateway_back(world: World) -> None:
+    world.sandbox.mood = mood({})
+
+
+def unpaid_and_over(world: World) -> None:
+    """Ten months that are open, were charged in vain, and whose window is over."""
+    assert world.open() == 10
+    world.clock.move(days=6)
+
+
+# -- a leap -------------------------------------------------------------------------------------
+
+
+def test_a_clock_that_leaps_by_forty_days_for_one_tick_ends_nothing(
+    world: World, clock: Clocks
+) -> None:
+    world.tick()
+    assert world.statuses("cycles") == {"paid": 10}
+    clock.move_to(datetime(2026, 12, 19, 16, 0, tzinfo=UTC))
+    # Due, opened, and not yet charged when it happens.
+    assert world.open() == 10
+    clock.database_ahead = LEAP
+    world.tick()
+    clock.database_ahead = timedelta(0)
+    assert world.statuses("cycles") == {"paid": 10, "open": 10}
+    assert world.statuses("subscriptions") == {"active": 10}
+    assert world.alarms() == ["clock.skewed"]
+    assert query(world.book, "SELECT count(*) FROM cycles WHERE closing_soon_at IS NOT NULL") == [
+        (0,)
+    ]
+    world.run(times=4)
+    assert world.statuses("cycles") == {"paid": 20}
+    assert world.alarms() == ["clock.skewed"]
+    assert broken(world.book, world.policy) == []
+
+
+def test_a_leap_after_the_comparison_counts(world: World, clock: Clocks) -> None:
+    """Looked at in the transaction that ends something, not before it."""
+    assert world.open() == 10
+    clock.database_ahead = LEAP
+    assert close_cycles(world.book, world.policy, world.guard) == 0
+    assert open_cycles(world.book, world.policy, world.guard) == 0
+    assert world.statuses("cycles") == {"open": 10}
+
+
+def test_a_leap_opens_nothing_and_warns_of_nothing(world: World, clock: Clocks) -> None:
+    clock.move_to(datetime(2026, 11, 10, tzinfo=UTC))
+    clock.database_ahead = timedelta(days=12)
+    assert world.open() == 0
+    clock.database_ahead = timedelta(0)
+    clock.move(days=11)
+    assert world.open() == 10
+    clock.database_ahead = timedelta(days=4)
+    assert world.close() == 0
+    assert set(world.alarms()) == {"clock.skewed"}, "none that closes soon"
+
+
+def test_a_leap_skips_no_paused_month(world: World, clock: Clocks) -> None:
+    for name in NAMES:
+        change_status.pause(world.book, world.policy, name)
+    clock.database_ahead = LEAP
+    assert world.close() == 0
+    clock.database_ahead = timedelta(0)
+    assert world.statuses("cycles") == {}
+    clock.move(days=6)
+    assert world.close() == 10
+    assert world.statuses("cycles") == {"skipped": 10}
+
+
+def test_a_leap_suspends_nobody_whose_decline_is_not_confirmed(world: World, clock: Clocks) -> None:
+    world.enrol("unknown-here", known=False)
+    while not query(world.book, "SELECT 1 FROM cycles WHERE held = 'unconfirmed'"):
+        world.tick()
+        clock.move(seconds=20)
+    clock.database_ahead = LEAP
+    world.close()
+    assert world.statuses("subscriptions") == {"active": 11}
+    clock.database_ahead = timedelta(0)
+    clock.move(minutes=2)
+    world.close()
+    assert world.statuses("subscriptions") == {"active": 10, "suspended": 1}
+
+
+def test_a_clock_that_stays_wrong_is_compared_until_it_is_right(
+    world: World, clock: Clocks
+) -> None:
+    """Told once; and the first tick after it was set right goes on."""
+    clock.database_ahead = LEAP
+    world.run(times=5)
+    assert world.alarms() == ["clock.skewed"]
+    assert world.statuses("cycles") == {}
+    clock.database_ahead = timedelta(0)
+    assert world.open() == 10
+
+
+# -- a gateway that cannot be asked -------------------------------------------------------------
+
+
+def test_closing_waits_for_the_gateway_and_tells_once(world: World, clock: Clocks) -> None:
+    unpaid_and_over(world)
+    gateway_away(world)
+    for _ in range(40):
+        assert world.close() == 0
+        clock.move(minutes=10)
+    assert world.alarms() == ["clock.not_compared"]
+    ((data,),) = query(world.book, "SELECT data FROM events WHERE kind = 'clock.not_compared'")
+    assert data["hours"] == 2.0
+    assert "503" in data["why"]
+    gateway_back(world)
+    assert world.close() == 10
+    assert world.statuses("cycles") == {"missed": 10}
+
+
+def test_after_a_day_alone_the_hosts_own_clock_is_believed(world: World, clock: Clocks) -> None:
+    unpaid_and_over(world)
+    gateway_away(world)
+    began = clock.now
+    while not world.close():
+        clock.move(minutes=30)
+    assert clock.now - began == timedelta(hours=24)
+    assert world.statuses("cycles") == {"missed": 10}
+
+
+@pytest.mark.parametrize("host_ahead", [timedelta(0), timedelta(minutes=-2)])
+def test_alone_with_a_clock_that_the_host_contradicts_nothing_ends(
+    world: World, clock: Clocks, host_ahead: timedelta
+) -> None:
+    assert world.open() == 10
+    gateway_away(world)
+    clock.database_ahead, clock.host_ahead = LEAP, LEAP * bool(host_ahead) + host_ahead
+    for _ in range(60):
+        assert (world.open(), world.close()) == (0, 0)
+        clock.move(minutes=30)
+    assert world.statuses("cycles") == {"open": 10}
+
+
+def test_a_machine_whose_clock_leaps_whole_ends_nothing_at_once(
+    world: World, clock: Clocks
+) -> None:
+    """Database and ticks on one host, started with a wrong clock and no network: the day alone is
+    counted by the clock that only goes forward."""
+    assert world.open() == 10
+    gateway_away(world)
+    clock.database_ahead = clock.host_ahead = LEAP
+    world.guard = a_guard(clock)
+    for _ in range(20):
+        assert world.close() == 0
+        clock.move(hours=1)
+    gateway_back(world)
+    assert world.close() == 0
+    assert "clock.skewed" in world.alarms()
+    assert world.statuses("cycles") == {"open": 10}
+
+
+def test_a_clock_that_was_found_wrong_is_not_believed_alone(world: World, clock: Clocks) -> None:
+    unpaid_and_over(world)
+    clock.database_ahead = clock.host_ahead = timedelta(minutes=5)
+    assert world.close() == 0
+    gateway_away(world)
+    for _ in range(60):
+        assert (world.open(), world.close()) == (0, 0)
+        clock.move(minutes=30)
+
+
+def test_only_a_day_of_trying_counts(world: World, clock: Clocks) -> None:
+    """Away once, then nothing to do for a week: the next failure begins a new day."""
+    assert world.open() == 10
+    clock.move(minutes=10)
+    gateway_away(world)
+    clock.move_to(datetime(2026, 11, 24, 15, 30, tzinfo=UTC))
+    world.close()
+    assert "cycle.closing_soon" in world.alarms(), "warned of all the same"
+    clock.move(days=6)
+    assert world.close() == 0
+    clock.move(hours=23)
+    assert world.close() == 0
+
+
+def test_opening_goes_on_where_the_host_agrees(world: World) -> None:
+    gateway_away(world)
+    assert world.open() == 10
+
+
+def test_without_anything_to_do_the_gateway_is_not_asked(world: World, clock: Clocks) -> None:
+    clock.move_to(datetime(2026, 11, 10, tzinfo=UTC))
+    execute(world.book, "UPDATE gateway_health SET skew_checked_at = NULL")
+    assert (world.open(), world.close()) == (0, 0)
+    assert query(world.book, "SELECT skew_checked_at FROM gateway_health") == [(None,)]

@@ -207,8 +207,11 @@ def _by_hand(world: World) -> None:
 
 def _refund(world: World) -> None:
     async def whole(client: PortOneClient) -> Any:
-        merchant_uid, imp_uid = refund.payment_of_month(world.book, world.policy, "refunded")
-        proposal = await refund.propose(world.book, client, world.policy, merchant_uid, imp_uid)
+        named = refund.payment_of_month(world.book, world.policy, "refunded")
+        assert named.merchant_uid is not None
+        proposal = await refund.propose(
+            world.book, client, world.policy, named.merchant_uid, named.imp_uid
+        )
         refund_id = refund.request(world.book, proposal, "asked by the customer")
         return await refund.work_on(world.book, client, world.policy, refund_id)
 

@@ -17,7 +17,7 @@ setup:
 demo: setup ## the whole system on this machine, until Ctrl-C (or DEMO_SECONDS=n)
 	@$(BIN)/maewol demo
 
-JOBS := 2
+JOBS := 3
 test: setup ## every test but the long suites, JOBS=n side by side; ARGS='-k name' for some
 	@$(BIN)/python -m pytest -m "not long" -n $(JOBS) --dist loadfile $(ARGS)
 

@@ -25,6 +25,7 @@ from billing.domain.seal import is_intact
 from billing.ports import PaymentGateway, Watermark
 from billing.services import asking
 from billing.services.answer import Answer, FactsChanged, GivenBack, Result
+from billing.services.clock_guard import compare_clocks
 from billing.services.desk import Desk
 from billing.services.hold import stop
 from billing.store import attempts, events, health, installation
@@ -35,8 +36,7 @@ from billing.store.session import Book, Transaction, by_index
 
 _log = structlog.get_logger(__name__)
 
-# How old the gateway's `now` may be when it is compared, and how often it is asked for a fresh one.
-_MOMENT_GOOD_FOR_SECONDS = 10
+# How often the gateway is asked for its `now` where its answers come late.
 _COMPARED_AT_MOST = 3
 
 
@@ -265,7 +265,7 @@ async def _watch_the_clock(book: Book, gateway: PaymentGateway) -> NotSent | Non
     problem = NotSent("clocks not compared: the gateway's answers come late")
     for _ in range(_COMPARED_AT_MOST):
         try:
-            if await _compared(book, gateway):
+            if await compare_clocks(book, gateway, asyncio.get_running_loop().time):
                 return None
         except GatewayError as error:
             refused = isinstance(error, GatewayRefused)
@@ -273,22 +273,3 @@ async def _watch_the_clock(book: Book, gateway: PaymentGateway) -> NotSent | Non
             if refused:
                 break
     return problem
-
-
-async def _compared(book: Book, gateway: PaymentGateway) -> bool:
-    """False when the answer was long on its way, or slept over by a stopped process: as much as it
-    is old the clocks may differ without our seeing it."""
-    loop = asyncio.get_running_loop()
-    asked_at = loop.time()
-    theirs = await gateway.moment()
-
-    def note(tx: Transaction) -> bool:
-        if loop.time() - asked_at > _MOMENT_GOOD_FOR_SECONDS:
-            return False
-        skew = theirs - tx.now
-        if health.note_skew(tx.session, tx.now, skew):
-            data = {"seconds": round(skew.total_seconds(), 1)}
-            events.add(tx.session, at=tx.now, kind="clock.skewed", data=data, alarm=True)
-        return True
-
-    return await asyncio.to_thread(book.run, note)

@@ -39,6 +39,28 @@ NOT_WAITING = timedelta(hours=1)
 _GOOD_FOR = timedelta(seconds=10)
 
 
+async def compare_clocks(
+    book: Book, gateway: PaymentGateway, monotonic: Callable[[], float]
+) -> bool:
+    """Ask for the gateway's `now` and keep how far it is from ours, with an alarm when that has
+    just become too far. False when the answer was long on its way, or slept over by a stopped
+    process: as much as it is old the clocks may differ without our seeing it. Raises
+    `GatewayError`."""
+    asked_at = monotonic()
+    theirs = await gateway.moment()
+
+    def note(tx: Transaction) -> bool:
+        if monotonic() - asked_at > _GOOD_FOR.total_seconds():
+            return False
+        skew = theirs - tx.now
+        if health.note_skew(tx.session, tx.now, skew):
+            data = {"seconds": round(skew.total_seconds(), 1)}
+            events.add(tx.session, at=tx.now, kind="clock.skewed", data=data, alarm=True)
+        return True
+
+    return await asyncio.to_thread(book.run, note)
+
+
 class ClockGuard:
     """One for each process that opens and closes. `host_time` is the clock of its host, `monotonic`
     seconds that only go forward."""
@@ -77,23 +99,12 @@ class ClockGuard:
     async def compare(self, book: Book, gateway: PaymentGateway) -> None:
         """Compare our clock with the gateway's, and keep what was found. Never raises
         `GatewayError`: then it is known that the gateway could not be asked."""
-        asked_at = self._monotonic()
-
-        def note(tx: Transaction) -> bool:
-            if self._monotonic() - asked_at > _GOOD_FOR.total_seconds():
-                return False
-            skew = theirs - tx.now
-            if health.note_skew(tx.session, tx.now, skew):
-                data = {"seconds": round(skew.total_seconds(), 1)}
-                events.add(tx.session, at=tx.now, kind="clock.skewed", data=data, alarm=True)
-            return True
-
         try:
-            theirs = await gateway.moment()
+            compared = await compare_clocks(book, gateway, self._monotonic)
         except GatewayError as error:
             await asyncio.to_thread(self.not_compared, book, str(error))
             return
-        if await asyncio.to_thread(book.run, note):
+        if compared:
             self._since, self._told = None, False
         else:
             await asyncio.to_thread(self.not_compared, book, "the gateway's answers come late")

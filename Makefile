@@ -19,7 +19,7 @@ demo: setup ## the whole system on this machine, until Ctrl-C (or DEMO_SECONDS=n
 
 JOBS := 3
 test: setup ## every test but the long suites, JOBS=n side by side; ARGS='-k name' for some
-	@$(BIN)/python -m pytest -m "not long" -n $(JOBS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -m "not long" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 SEEDS := 1000
 MONTHS := 12

@@ -127,7 +127,7 @@ async def _claim(
     not when `trusting` what is known of it."""
     started = asyncio.get_running_loop().time()
     # After the wait for a place under the ceiling there must be time for the look-ups.
-    longest = policy.startable * 0.8
+    longest = policy.startable / 2
 
     def step(tx: Transaction) -> _Batch | None:
         if not trusting and health.skew_is_stale(tx.session, tx.now):

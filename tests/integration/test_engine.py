@@ -295,7 +295,7 @@ def test_by_a_clock_that_nobody_vouches_for_nothing_is_sent(
         await asyncio.sleep(0.1)
         return clock.now
 
-    monkeypatch.setattr("billing.services.charge._MOMENT_GOOD_FOR_SECONDS", 0.05)
+    monkeypatch.setattr("billing.services.clock_guard._GOOD_FOR", timedelta(seconds=0.05))
     with monkeypatch.context() as patch:
         patch.setattr(PortOneClient, "moment", moment)
         assert run_charges(book, policy, gateway, ids) == {Result.NOT_SENT: 1}

@@ -8,7 +8,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -256,9 +256,13 @@ def _not_back(world: World, blows: Sequence[Blow]) -> Iterator[Violation]:
 
 
 def _died(world: World) -> Iterator[Violation]:
-    """Who ended without having been killed or asked to."""
-    for name, code, _ in world.programs.exits:
-        if code not in (0, -signal.SIGKILL):
+    """Who ended without having been killed or asked to. Asked while it was still being loaded, a
+    program ends as Python does, at once: Celery's own way to end comes with its first work."""
+    began: dict[str, float] = defaultdict(float)
+    for name, code, at in world.programs.exits:
+        since, began[name] = began[name], at
+        loading = not any(since < moment <= at for moment in world.programs.work[name])
+        if code not in (0, -signal.SIGKILL) and not (loading and code == -signal.SIGTERM):
             yield Violation("nobody ends by itself", "", f"{name} ended with exit {code}")
 
 

@@ -389,6 +389,7 @@ def release(
     """Start charging again: all of it, or one customer's held month."""
     from billing.services import hold as use_case
     from billing.services.let_go import let_go
+    from billing.store import views
 
     with _open_house() as opened:
         if customer_uid is None:
@@ -396,11 +397,10 @@ def release(
             shown: dict[str, object] = {"hold": None, "tried_again": again}
         else:
             gone = let_go(opened.book, opened.policy, customer_uid)
-            at = None if gone.at is None else gone.at.astimezone(opened.settings.zone)
             shown = {
                 "customer_uid": customer_uid,
                 "was_held": gone.held,
-                "next_attempt_at": at,
+                "next_attempt_at": views.moment(gone.at, opened.settings.zone),
                 "why_not": gone.why_not,
             }
     show(shown, as_json=as_json)

@@ -44,9 +44,9 @@ def pause(book: Book, policy: BillingPolicy, customer_uid: str) -> Changed:
     """Stop charging until it is resumed. Raises `NotFound`, `TransitionRefused`."""
 
     def step(tx: Transaction) -> Changed:
-        subscription = _find(tx, customer_uid)
+        subscription = found_one(tx, customer_uid)
         if _moves(tx, subscription, SubscriptionStatus.PAUSED, policy):
-            _withdraw(tx, _open_cycle(tx, subscription))
+            _withdraw(tx, open_cycle_of(tx, subscription))
         return Changed(subscription.status, *_what_pausing_risks(tx, subscription, policy))
 
     return book.run(step)
@@ -56,7 +56,7 @@ def before_pause(book: Book, policy: BillingPolicy, customer_uid: str) -> Change
     """What pausing now would risk; nothing is changed. Raises `NotFound`."""
 
     def step(tx: Transaction) -> Changed:
-        subscription = _find(tx, customer_uid)
+        subscription = found_one(tx, customer_uid)
         return Changed(subscription.status, *_what_pausing_risks(tx, subscription, policy))
 
     return book.run(step)
@@ -70,7 +70,7 @@ def resume(book: Book, policy: BillingPolicy, customer_uid: str) -> Changed:
     (paused and resumed so often that the month has no attempt left)."""
 
     def step(tx: Transaction) -> Changed:
-        subscription = _find(tx, customer_uid)
+        subscription = found_one(tx, customer_uid)
         if subscription.status == SubscriptionStatus.SUSPENDED:
             # Only proof of a payment lifts a suspension (house.md), never a command.
             raise TransitionRefused(
@@ -91,7 +91,7 @@ def cancel(book: Book, policy: BillingPolicy, customer_uid: str) -> Changed:
     Raises `NotFound`."""
 
     def step(tx: Transaction) -> Changed:
-        subscription = _find(tx, customer_uid)
+        subscription = found_one(tx, customer_uid)
         end(tx, policy, subscription)
         return Changed(
             subscription.status,
@@ -105,12 +105,13 @@ def cancel(book: Book, policy: BillingPolicy, customer_uid: str) -> Changed:
 def end(tx: Transaction, policy: BillingPolicy, subscription: Subscription) -> None:
     """Cancel a subscription that is locked; nothing where it is cancelled already."""
     if _moves(tx, subscription, SubscriptionStatus.CANCELLED, policy):
-        cycle = _open_cycle(tx, subscription)
+        cycle = open_cycle_of(tx, subscription)
         if cycle is not None and _withdraw(tx, cycle):
             _skip(tx, subscription, cycle)
 
 
-def _find(tx: Transaction, customer_uid: str) -> Subscription:
+def found_one(tx: Transaction, customer_uid: str) -> Subscription:
+    """The subscription, locked. Raises `NotFound`."""
     found = subscriptions.locked(tx.session, customer_uid)
     if found is None:
         raise NotFound(f"no subscription has the customer_uid {customer_uid!r}")
@@ -148,7 +149,8 @@ def _notify(
     events.notify(tx.session, at=tx.now, subscription_id=subscription.id, news=told)
 
 
-def _open_cycle(tx: Transaction, subscription: Subscription) -> Cycle | None:
+def open_cycle_of(tx: Transaction, subscription: Subscription) -> Cycle | None:
+    """The one open month of a subscription, locked."""
     return tx.session.execute(
         select(Cycle)
         .where(Cycle.subscription_id == subscription.id, Cycle.status == CycleStatus.OPEN)
@@ -209,7 +211,7 @@ def attempt_again(
     tried again soon, whatever it said. Returns when it is planned for, or why the plan allows none;
     None where no cycle is open, or one of its attempts has not ended.
     """
-    cycle = _open_cycle(tx, subscription)
+    cycle = open_cycle_of(tx, subscription)
     if cycle is None or live_of(tx, cycle) is not None:
         return None
     at = _next_moment(tx, subscription, cycle, policy, pardoned=pardoned)
@@ -333,7 +335,7 @@ def _shown(moment: datetime, policy: BillingPolicy) -> str:
 
 def _last_chance(tx: Transaction, subscription: Subscription, policy: BillingPolicy) -> datetime:
     """The last moment at which the open month, or the next one, may be charged."""
-    cycle = _open_cycle(tx, subscription)
+    cycle = open_cycle_of(tx, subscription)
     if cycle is not None:
         return cycle.last_start_at
     dates = cycle_dates(subscription.anchor_on, subscription.next_cycle, policy.plan.calendar)

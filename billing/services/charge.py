@@ -86,17 +86,14 @@ async def charge(
     desk = desk or Desk(book, policy)
     desk.expect(len(batch.claims))
     written: list[asyncio.Future[Result]] = []
+
+    def hand_in(answer: Answer) -> None:
+        written.append(desk.hand_in(answer, batch.lease_ends))
+
     try:
         ended = await asyncio.gather(
             *(
-                _charge_one(
-                    gateway,
-                    policy,
-                    batch,
-                    place,
-                    claim,
-                    lambda answer: written.append(desk.hand_in(answer, batch.lease_ends)),
-                )
+                _charge_one(gateway, policy, batch, place, claim, hand_in)
                 for place, claim in enumerate(batch.claims)
             ),
             return_exceptions=True,

@@ -17,7 +17,7 @@ from billing.services.clock_guard import ClockGuard
 from billing.services.confirm import confirm_suspensions
 from billing.services.open_cycles import move_on, new_cycle
 from billing.store import attempts, events, health
-from billing.store.session import Book, Transaction, in_order
+from billing.store.session import Book, Transaction, by_index_in_order
 from billing.store.tables import Attempt, Cycle, Subscription
 
 BATCH = 500
@@ -114,12 +114,7 @@ def _end_all(tx: Transaction, rows: Sequence[tuple[Cycle, Subscription]]) -> Non
         _end(tx, cycle, subscription, tried[cycle.id])
 
 
-def _end(
-    tx: Transaction,
-    cycle: Cycle,
-    subscription: Subscription,
-    found: list[Attempt],
-) -> None:
+def _end(tx: Transaction, cycle: Cycle, subscription: Subscription, found: list[Attempt]) -> None:
     for attempt in found:
         if attempt.status == AttemptStatus.DUE:
             attempt.status = AttemptStatus.WITHDRAWN
@@ -239,7 +234,7 @@ def _closing_soon(tx: Transaction, policy: BillingPolicy) -> Select[Cycle]:
 
 
 def _warn_closing_soon(tx: Transaction, policy: BillingPolicy) -> int:
-    in_order(tx.session)
+    by_index_in_order(tx.session)
     rows = tx.session.execute(
         _closing_soon(tx, policy)
         # By the index on open cycles' ends, so that only those are read which close soon.

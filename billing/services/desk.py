@@ -119,8 +119,10 @@ def _without_hope(group: Sequence[_HandedIn], error: Exception) -> Sequence[_Han
     """Those of a group to try again; the others are told that they are not recorded."""
     now = asyncio.get_running_loop().time()
     worth = isinstance(error, SQLAlchemyError)
-    left = [one for one in group if worth and now < one.lease_ends]
-    lost = [one for one in group if one not in left]
+    left: list[_HandedIn] = []
+    lost: list[_HandedIn] = []
+    for one in group:
+        (left if worth and now < one.lease_ends else lost).append(one)
     for one in lost:
         # Never the error's own text: it may hold a row of somebody's data.
         _log.error("unrecorded", attempt=one.answer.attempt_id, error=type(error).__name__)

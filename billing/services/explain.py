@@ -29,10 +29,6 @@ _RELEASE = (
     "Correct the cause, then run: maewol release",
     "원인을 바로잡은 뒤 maewol release를 실행하십시오.",
 )
-_COMPARE = (
-    "Compare the gateway's console with the book.",
-    "콘솔의 결제 내역과 장부를 비교하십시오.",
-)
 _LOOK_AND_LET_GO = (
     "Compare the gateway's console with the book; then `maewol release CUSTOMER_UID` charges it.",
     "콘솔의 결제 내역과 장부를 비교한 다음 `maewol release CUSTOMER_UID`로 결제를 계속하십시오.",

@@ -15,6 +15,7 @@ from billing.domain.policy import BillingPolicy
 from billing.ports import PaymentGateway, WorkQueue
 from billing.services import asking
 from billing.services.answer import Answer, Result
+from billing.services.questions import WIDTH
 from billing.services.record import record
 from billing.store import attempts, events
 from billing.store.attempts import Claim
@@ -23,8 +24,6 @@ from billing.store.session import Book, Transaction
 _log = structlog.get_logger(__name__)
 
 BATCH = 500
-# How many questions are open at the gateway at once: look-ups must not crowd out charges.
-WIDTH = 10
 
 
 def find_unknown(book: Book, queue: WorkQueue, policy: BillingPolicy) -> int:

@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select
-
 from billing.domain.attempt import AttemptStatus
-from billing.domain.cycle import CycleStatus
-from billing.domain.errors import Conflict, NotFound
+from billing.domain.errors import Conflict
 from billing.domain.plan import NoRetryReason
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SubscriptionStatus
-from billing.services.change_status import attempt_again, live_of
-from billing.store import events, subscriptions
+from billing.services.change_status import attempt_again, found_one, live_of, open_cycle_of
+from billing.store import events
 from billing.store.session import Book, Transaction
 from billing.store.tables import Cycle, Subscription
 
@@ -38,18 +35,10 @@ def let_go(book: Book, policy: BillingPolicy, customer_uid: str) -> LetGo:
     """
 
     def step(tx: Transaction) -> LetGo:
-        subscription = subscriptions.locked(tx.session, customer_uid)
-        if subscription is None:
-            raise NotFound(f"no subscription has the customer_uid {customer_uid!r}")
-        cycle = tx.session.execute(
-            select(Cycle)
-            .where(Cycle.subscription_id == subscription.id, Cycle.status == CycleStatus.OPEN)
-            .where(Cycle.held.is_not(None))
-            .with_for_update()
-        ).scalar_one_or_none()
-        if cycle is None:
+        subscription = found_one(tx, customer_uid)
+        cycle = open_cycle_of(tx, subscription)
+        if cycle is None or (held := cycle.held) is None:
             raise Conflict(f"no month of {customer_uid!r} is held; there is nothing to let go")
-        held = str(cycle.held)
         planned = lift(tx, policy, subscription, cycle)
         if isinstance(planned, NoRetryReason):
             return LetGo(held, None, planned)

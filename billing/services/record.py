@@ -15,14 +15,15 @@ from billing.services.answer import Answer, Result
 from billing.services.note_gateway import note_gateway
 from billing.services.recorder import Recorder
 from billing.store import attempts, events, settled
-from billing.store.session import Transaction, by_index, impatient
+from billing.store.session import Transaction, by_index, by_index_impatiently
 
 
 def record(tx: Transaction, policy: BillingPolicy, answers: Sequence[Answer]) -> list[Result]:
     """Apply answers. One whose claim is not the newest any more changes nothing (fencing)."""
-    by_index(tx.session)
     if len(answers) > 1:
-        impatient(tx.session)
+        by_index_impatiently(tx.session)
+    else:
+        by_index(tx.session)
     approved = _plain_approvals(tx, answers)
     others = [answer.attempt_id for answer in answers if answer.attempt_id not in approved]
     rows = attempts.lock_with_cycle(tx.session, others) if others else {}

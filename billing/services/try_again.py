@@ -10,12 +10,10 @@ from sqlalchemy import select
 
 from billing.domain.attempt import LIVE, AttemptStatus
 from billing.domain.cycle import CycleStatus
-from billing.domain.errors import NotFound
 from billing.domain.plan import NoRetryReason
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SubscriptionStatus
-from billing.services.change_status import attempt_again
-from billing.store import subscriptions
+from billing.services.change_status import attempt_again, found_one
 from billing.store.session import Book, Transaction
 from billing.store.tables import Attempt, Cycle, Subscription
 
@@ -56,9 +54,7 @@ def try_again(book: Book, policy: BillingPolicy, customer_uid: str) -> Tried:
     Raises `NotFound`, `Conflict` (the month has no attempt left)."""
 
     def step(tx: Transaction) -> Tried:
-        subscription = subscriptions.locked(tx.session, customer_uid)
-        if subscription is None:
-            raise NotFound(f"no subscription has the customer_uid {customer_uid!r}")
+        subscription = found_one(tx, customer_uid)
         if (refused := _why_not(tx, subscription)) is not None:
             return refused
         planned = attempt_again(tx, subscription, policy)

@@ -168,6 +168,7 @@ def _any(ids: Sequence[int]) -> ColumnElement[Any]:
 
 
 # Columns, not mapped rows, and statements that are built once: this is done for every charge.
+_ONE_OF_THESE = Attempt.id == any_(bindparam("ids", type_=ARRAY(BigInteger)))
 _CLAIMED = (
     select(
         Attempt.id,
@@ -190,7 +191,7 @@ _CLAIMED = (
     .join(Cycle, Cycle.id == Attempt.cycle_id)
     .join(Subscription, Subscription.id == Cycle.subscription_id)
     .outerjoin(BuyerData, BuyerData.subscription_id == Subscription.id)
-    .where(Attempt.id == any_(bindparam("ids", type_=ARRAY(BigInteger))))
+    .where(_ONE_OF_THESE)
     .order_by(Attempt.closes_at, Attempt.id)
 )
 
@@ -203,10 +204,7 @@ _FREE = _free(_chargeable(bindparam("now")))
 _ASKABLE = _CLAIMED.where(Attempt.status == AttemptStatus.UNKNOWN)
 _TAKE = (
     update(Attempt)
-    .where(
-        Attempt.id == any_(bindparam("ids", type_=ARRAY(BigInteger))),
-        Attempt.status == AttemptStatus.DUE,
-    )
+    .where(_ONE_OF_THESE, Attempt.status == AttemptStatus.DUE)
     .values(
         status=AttemptStatus.SENDING,
         fence=Attempt.fence + 1,

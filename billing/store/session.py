@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 import psycopg
 import psycopg.errors
-from sqlalchemy import Engine, create_engine, event, select, text
+from sqlalchemy import Engine, TextClause, create_engine, event, select, text
 from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, TimeoutError
 from sqlalchemy.orm import Session
@@ -35,12 +35,21 @@ _AWAY = ("08", "57P", "25", "53", "58")
 
 # What is left is: walk an index, and look the rest up by indexes, row for row.
 _OTHER_WAYS = ("seqscan", "bitmapscan", "hashjoin", "mergejoin", "material")
-_BY_INDEX = text(
-    "SELECT set_config('plan_cache_mode', 'force_custom_plan', true), "
-    + ", ".join(f"set_config('enable_{way}', 'off', true)" for way in _OTHER_WAYS)
-)
-_IMPATIENT = text("SELECT set_config('lock_timeout', '1000', true)")
-_IN_ORDER = text("SELECT set_config('enable_sort', 'off', true)")
+_BY_INDEX = {
+    "plan_cache_mode": "force_custom_plan",
+    **{f"enable_{way}": "off" for way in _OTHER_WAYS},
+}
+
+
+def _setting(values: Mapping[str, str]) -> TextClause:
+    """Sets these until the transaction ends, by one statement."""
+    parts = (f"set_config('{name}', '{value}', true)" for name, value in values.items())
+    return text(f"SELECT {', '.join(parts)}")
+
+
+_SET_BY_INDEX = _setting(_BY_INDEX)
+_SET_IMPATIENT = _setting({**_BY_INDEX, "lock_timeout": "1000"})
+_SET_IN_ORDER = _setting({**_BY_INDEX, "enable_sort": "off"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +65,19 @@ def by_index(session: Session) -> None:
     planner does not know that of tables that have just been filled: its statistics are older, and
     for a book of 6,000 that was imported a minute ago the due scan took 360 ms instead of 22.
     Planned anew each time: a plan for any parameters cannot use an index of one status."""
-    session.execute(_BY_INDEX)
+    session.execute(_SET_BY_INDEX)
+
+
+def by_index_impatiently(session: Session) -> None:
+    """The same, and wait a second at most for rows that somebody else has locked: many wait with
+    this transaction."""
+    session.execute(_SET_IMPATIENT)
+
+
+def by_index_in_order(session: Session) -> None:
+    """The same, and to indexes that have the wanted order: where only the first few of many open
+    months are wanted, the planner may read all of them and sort."""
+    session.execute(_SET_IN_ORDER)
 
 
 def is_away(error: BaseException) -> bool:
@@ -68,18 +89,6 @@ def is_away(error: BaseException) -> bool:
     if state is None:
         return isinstance(error.orig, (psycopg.OperationalError, psycopg.InterfaceError))
     return str(state).startswith(_AWAY)
-
-
-def impatient(session: Session) -> None:
-    """Wait a second at most for rows that somebody else has locked: many wait with this one."""
-    session.execute(_IMPATIENT)
-
-
-def in_order(session: Session) -> None:
-    """Keep this transaction to indexes that have the wanted order, too: where only the first few of
-    many open months are wanted, the planner may read all of them and sort."""
-    by_index(session)
-    session.execute(_IN_ORDER)
 
 
 def single(session: Session, table: type[T]) -> T:

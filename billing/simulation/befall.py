@@ -248,7 +248,7 @@ async def releases(world: World) -> None:
     """The operator looks twice a day whether charging is held, and releases it."""
     while True:
         await asyncio.sleep(_DAY / 2)
-        with world.engine.connect() as connection:
+        with world.engine.begin() as connection:
             held = connection.execute(text("SELECT hold_reason FROM installation")).scalar_one()
         if held is not None:
             world.tell("released by the operator", reason=held)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -33,12 +33,7 @@ _MONTHS = text(
     SELECT s.customer_uid, c.month, c.status, coalesce(c.reason, '') AS reason, c.amount,
         c.settled_at,
         coalesce(c.paid_merchant_uid, '') AS paid_by,
-        EXISTS (SELECT FROM events e WHERE e.cycle_id = c.id AND e.kind = 'cycle.held')
-            OR coalesce((SELECT e.kind = 'charging.held' FROM events e WHERE e.kind IN
-                ('charging.held', 'charging.released') AND e.at <= c.settled_at
-                ORDER BY e.id DESC LIMIT 1), false) AS was_held,
-        EXISTS (SELECT FROM events e WHERE e.cycle_id = c.id AND e.kind = 'attempt.unknown')
-            AND c.settled_at >= c.closes_at + interval '46 hours' AS was_unproven,
+        c.settled_at >= c.closes_at + interval '46 hours' AS waited,
         array(SELECT merchant_uid::text FROM attempts a WHERE a.cycle_id = c.id
             AND a.status = 'declined' ORDER BY number) AS declined,
         array(SELECT merchant_uid::text FROM attempts a WHERE a.cycle_id = c.id ORDER BY number)
@@ -89,7 +84,8 @@ def gather(engine: Engine, world: World, since: datetime) -> Evidence:
         fresh = [row for row in months if row.settled_at is None or row.settled_at >= began]
         attempts = [dict(row) for row in connection.execute(_ATTEMPTS).mappings()]
         people = connection.execute(_SUBSCRIPTIONS).all()
-    excused = _excused(world)
+    excused, kept_back = _excused(world), _kept_back(lines)
+    held, unknown = _months_of(lines, "cycle.held"), _months_of(lines, "attempt.unknown")
     asked = [_asked(one, excused) for one in world.sandbox.ledger.requests if _is_charge(one)]
     last = {(one.customer, ledger_judge.month_of(one.at)): one.at for one in asked}
     paid = [_paid(one, last) for one in world.sandbox.ledger.payments if one.paid_at]
@@ -104,11 +100,12 @@ def gather(engine: Engine, world: World, since: datetime) -> Evidence:
                 first=row.month,
                 status=row.status,
                 reason=row.reason,
-                held=row.was_held,
+                held=(row.customer_uid, row.month) in held
+                or (row.settled_at is not None and kept_back(row.settled_at)),
                 order=row.paid_by,
                 amount=row.amount,
                 orders=row.orders,
-                unproven=bool(row.was_unproven),
+                unproven=bool(row.waited) and (row.customer_uid, row.month) in unknown,
                 declined=row.declined,
             )
             for row in fresh
@@ -143,6 +140,22 @@ def gather(engine: Engine, world: World, since: datetime) -> Evidence:
         attempts=attempts,
         digest=_digest(lines, world),
     )
+
+
+def _months_of(lines: Sequence[Any], kind: str) -> set[tuple[str, date]]:
+    """Customers and months of which the log tells this."""
+    return {(line.customer, line.month) for line in lines if line.kind == kind}
+
+
+def _kept_back(lines: Sequence[Any]) -> Callable[[datetime], bool]:
+    """Whether, by the last that was told up to a moment, all charging was held."""
+    told = [line for line in lines if line.kind in ("charging.held", "charging.released")]
+
+    def at(moment: datetime) -> bool:
+        last = next((line for line in reversed(told) if line.at <= moment), None)
+        return last is not None and last.kind == "charging.held"
+
+    return at
 
 
 def _after(anchor: date, months: int) -> date:
@@ -200,9 +213,9 @@ def _digest(lines: Sequence[Any], world: World) -> str:
     for line in lines:
         hasher.update(repr(tuple(line)).encode())
     for seen in world.sandbox.ledger.requests:
-        hasher.update(repr(astuple(seen)).encode())
+        hasher.update(repr((seen.customer_uid, seen)).encode())
     for payment in world.sandbox.ledger.payments:
-        hasher.update(repr(astuple(payment)).encode())
+        hasher.update(repr((payment.customer_uid, payment)).encode())
     hasher.update(f"{world.loop.time()} {world.loop.steps}".encode())
     return hasher.hexdigest()
 

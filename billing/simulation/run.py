@@ -224,7 +224,7 @@ class _Run:
 
     def _count(self, statement: str) -> int:
         now = self.world.database_time_now()
-        with self.engine.connect() as connection:
+        with self.engine.begin() as connection:
             return int(connection.execute(text(statement), {"now": now}).scalar_one())
 
     def end(self) -> None:

@@ -38,21 +38,23 @@ _LONGEST_SLEEP: Final = 86_400.0
 _AGENDA: Final = text(
     """
     SELECT
-        (SELECT min(next_due_at) FROM subscriptions s WHERE status = 'active' AND NOT EXISTS
-            (SELECT FROM cycles c WHERE c.subscription_id = s.id AND c.status = 'open')),
+        (SELECT next_due_at FROM subscriptions s WHERE status = 'active' AND NOT EXISTS
+            (SELECT FROM cycles c WHERE c.subscription_id = s.id AND c.status = 'open')
+            ORDER BY next_due_at LIMIT 1),
         (SELECT min(greatest(a.ready_at, c.band_opens_at, a.dispatched_at + :again))
             FROM attempts a JOIN cycles c ON c.id = a.cycle_id
             JOIN subscriptions s ON s.id = c.subscription_id
             WHERE a.status = 'due' AND c.status = 'open' AND c.held IS NULL
             AND s.status = 'active' AND c.last_start_at >= :now),
-        (SELECT min(CASE status WHEN 'sending' THEN lease_until ELSE ask_at END)
-            FROM attempts WHERE status IN ('sending', 'unknown')),
+        least((SELECT min(lease_until) FROM attempts WHERE status = 'sending'),
+            (SELECT min(ask_at) FROM attempts WHERE status = 'unknown')),
         least(
             (SELECT min(closes_at) FROM cycles WHERE status = 'open'),
-            (SELECT min(closes_at - :soon) FROM cycles
-                WHERE status = 'open' AND closing_soon_at IS NULL),
-            (SELECT min(next_closes_at) FROM subscriptions s WHERE status = 'paused' AND NOT EXISTS
-                (SELECT FROM cycles c WHERE c.subscription_id = s.id AND c.status = 'open')),
+            (SELECT closes_at - :soon FROM cycles
+                WHERE status = 'open' AND closing_soon_at IS NULL ORDER BY closes_at LIMIT 1),
+            (SELECT next_closes_at FROM subscriptions s WHERE status = 'paused' AND NOT EXISTS
+                (SELECT FROM cycles c WHERE c.subscription_id = s.id AND c.status = 'open')
+                ORDER BY next_closes_at LIMIT 1),
             (SELECT min(a.settled_at) + interval '30 seconds' FROM attempts a
                 JOIN cycles c ON c.id = a.cycle_id JOIN subscriptions s ON s.id = c.subscription_id,
                 installation i WHERE a.status = 'declined' AND c.status = 'open'
@@ -226,7 +228,7 @@ class World:
             "again": self.policy.dispatch_again_after,
             "soon": self.policy.closing_soon,
         }
-        with self.engine.connect() as connection:
+        with self.engine.begin() as connection:
             row = connection.execute(_AGENDA, values).one()
         moments = {
             name: at.astimezone(UTC) for name, at in zip(TICKS, row, strict=True) if at is not None

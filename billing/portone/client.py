@@ -81,15 +81,17 @@ class PortOneClient:
         max_connections: int = 100,
         page_limit: int = PAGE_LIMIT,
         tls: ssl.SSLContext | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: Transport | httpx.AsyncBaseTransport | None = None,
         meter: CallMeter | None = None,
     ) -> None:
         connect = min(CONNECT_SECONDS, charge_timeout / 2, lookup_timeout / 2)
         verified = verified_tls(tls)
 
         def network(sockets: SocketFactory | None) -> Transport:
-            if transport is not None:
+            if isinstance(transport, httpx.AsyncBaseTransport):
                 return HttpxTransport(transport)
+            if transport is not None:
+                return transport
             return AiohttpTransport(
                 connect_timeout=connect,
                 max_connections=max_connections,

@@ -1,4 +1,4 @@
-"""The way from a process to the gateway, at httpx's transport seam.
+"""The way from a process to the gateway, at the client's transport seam.
 
 What left is under way by itself: neither the death of the process nor its time-out calls it back.
 It may arrive as long as the kernel of a live process would go on sending it (the request's
@@ -10,12 +10,16 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 import httpx
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp
 
+from billing.portone.answer import Answer, read
 from billing.sandbox import Sandbox, SandboxConnectionReset, SandboxNoAnswer
 from billing.sandbox.model import Origin
 from billing.sandbox.texts import decline
@@ -43,20 +47,37 @@ class Sent:
     stopped_at_send: bool = False
 
 
-class Wire(httpx.AsyncBaseTransport):
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is on its way."""
+
+    method: str
+    path: str
+    """As it was quoted."""
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Wire:
     """Carries the requests of one process to a gateway that runs in this same loop."""
 
     def __init__(self, process: Process, app: ASGIApp) -> None:
         self._process = process
         self._app = app
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
+    ) -> Answer:
+        """See `billing.portone.transport.Transport`."""
+        parts = urlsplit(url)
+        request = _Request(method, parts.path, parts.query, headers, body or b"")
         process, nemesis = self._process, self._process.world.nemesis
-        is_charge = request.url.raw_path.startswith(_CHARGE.encode())
+        is_charge = request.path == _CHARGE
         process.check()
         if process.world.way_is_down or nemesis.strikes("not_connected"):
             await asyncio.sleep(nemesis.between(*_USUAL))
-            raise httpx.ConnectError("simulated", request=request)
+            raise httpx.ConnectError("simulated")
         if is_charge and nemesis.strikes("token_revoked"):
             process.world.sandbox.tokens.revoke()
         if nemesis.strikes("kill_before_request"):
@@ -70,7 +91,7 @@ class Wire(httpx.AsyncBaseTransport):
             await self._stop_until_sent_again(request)
         sent = Sent(process.world.loop.time(), process.name, stopped_at_send=stopped)
         if is_charge:
-            sent.customer = json.loads(request.content)["customer_uid"]
+            sent.customer = json.loads(request.body)["customer_uid"]
             process.world.sent.append(sent)
         slow = nemesis.strikes("slow_way")
         way = nemesis.between(*(_SLOW if slow else _USUAL))
@@ -86,9 +107,12 @@ class Wire(httpx.AsyncBaseTransport):
             raise
         return await self._answered(request, answer, is_charge)
 
-    async def _stop_until_sent_again(self, request: httpx.Request) -> None:
+    async def aclose(self) -> None:
+        """Nothing is kept open."""
+
+    async def _stop_until_sent_again(self, request: _Request) -> None:
         """The worst moment to wake up: another worker is charging the same customer by now."""
-        asked = _KEY.match(request.url.path)
+        asked = _KEY.match(unquote(request.path))
         if asked is None:
             return
         sent, known, customer = self._process.world.sent, len(self._process.world.sent), asked[1]
@@ -97,14 +121,14 @@ class Wire(httpx.AsyncBaseTransport):
         )
 
     async def _answered(
-        self, request: httpx.Request, answer: _Answer | None, is_charge: bool
-    ) -> httpx.Response:
+        self, request: _Request, answer: _Answered | None, is_charge: bool
+    ) -> Answer:
         world, nemesis = self._process.world, self._process.world.nemesis
         await asyncio.sleep(nemesis.between(*_USUAL))
         if is_charge and nemesis.strikes("database_down_after_answer"):
             world.take_database_down(nemesis.between(5, 900))
         if request.method == "GET" and world.lookups_are_down:
-            raise httpx.ReadError("simulated", request=request)
+            raise httpx.ReadError("simulated")
         if nemesis.strikes("kill_after_answer"):
             self._process.kill()
             raise Killed
@@ -115,15 +139,15 @@ class Wire(httpx.AsyncBaseTransport):
                 _recover(world.sandbox, request)
             if nemesis.between(1, 4) > 2:
                 await asyncio.get_running_loop().create_future()
-            raise httpx.ReadError("simulated", request=request)
+            raise httpx.ReadError("simulated")
         match answer:
             case Exception():
-                raise httpx.ReadError("simulated", request=request)
+                raise httpx.ReadError("simulated")
             case (int() as status, headers, bytes() as body):
-                return httpx.Response(status, headers=headers, content=body, request=request)
+                return await read(status, Headers(raw=headers), _whole(body))
         raise AssertionError("an answer is one of these")
 
-    async def _delivered(self, request: httpx.Request, sent: Sent, way: float) -> _Answer | None:
+    async def _delivered(self, request: _Request, sent: Sent, way: float) -> _Answered | None:
         """What the gateway says; None for a connection that stays silent."""
         await asyncio.sleep(way)
         sent.arrived = True
@@ -135,33 +159,38 @@ class Wire(httpx.AsyncBaseTransport):
             return error
 
 
-def _recover(sandbox: Sandbox, request: httpx.Request) -> None:
+def _recover(sandbox: Sandbox, request: _Request) -> None:
     """The gateway's console tries a paid order once more by itself: a failed row, newer than the
     paid one, under the same name."""
-    order = json.loads(request.content)["merchant_uid"]
+    order = json.loads(request.body)["merchant_uid"]
     rows = sandbox.ledger.of_order(order)
     if rows and rows[-1].paid_at and (key := sandbox.ledger.key(rows[-1].customer_uid)):
         now = sandbox.clock.unix()
         sandbox.enter(key, order, key, now, Origin.HAND, decline=decline("0098"))
 
 
-_Answer = tuple[int, list[tuple[bytes, bytes]], bytes] | Exception
+_Answered = tuple[int, list[tuple[bytes, bytes]], bytes] | Exception
 
 
-async def _called(app: ASGIApp, request: httpx.Request) -> _Answer:
+async def _whole(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+async def _called(app: ASGIApp, request: _Request) -> _Answered:
     """One request to an ASGI application, whole."""
-    path, _, query = request.url.raw_path.partition(b"?")
     scope = {
         "type": "http",
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
         "method": request.method,
         "scheme": "http",
-        "path": request.url.path,
-        "raw_path": path,
+        "path": unquote(request.path),
+        "raw_path": request.path.encode(),
         "root_path": "",
-        "query_string": query,
-        "headers": [(name.lower(), value) for name, value in request.headers.raw],
+        "query_string": request.query.encode(),
+        "headers": [
+            (name.lower().encode(), value.encode()) for name, value in request.headers.items()
+        ],
         "server": ("gateway", 80),
         "client": ("maewol", 1),
     }
@@ -169,7 +198,7 @@ async def _called(app: ASGIApp, request: httpx.Request) -> _Answer:
     body = bytearray()
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": await request.aread(), "more_body": False}
+        return {"type": "http.request", "body": request.body, "more_body": False}
 
     async def send(message: Any) -> None:
         if message["type"] == "http.response.start":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 # How long a failure may be made smaller before it is told.
 _SHRINK_SECONDS: Final = 120.0
 _ROWS_SHOWN: Final = 40
+# Seeds between two lines of progress where nobody sees a bar move.
+_TOLD_EVERY: Final = 10
 
 
 def simulate(
@@ -138,16 +141,23 @@ def _many(
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=not sys.stderr.isatty()) as bar:
         task = bar.add_task("seeds", total=seeds)
-        for verdict in campaign.run_seeds(
-            scenarios, settings, processes=processes, announce=lambda text: err.print(text)
-        ):
-            total.add(verdict)
-            done = f"{total.seeds} of {seeds} seeds, {total.figures['charges']:,} charges"
-            bar.update(task, description=f"{done}, {len(total.failed)} failed")
-            if verdict.breaches:
-                err.print(f"seed {verdict.scenario.seed}: {verdict.breaches[0]}", markup=False)
+        with contextlib.suppress(KeyboardInterrupt):
+            for verdict in campaign.run_seeds(
+                scenarios, settings, processes=processes, announce=lambda text: err.print(text)
+            ):
+                total.add(verdict)
+                done = f"{total.seeds} of {seeds} seeds, {total.figures['charges']:,} charges"
+                done = f"{done}, {len(total.failed)} failed"
+                bar.update(task, description=done)
+                if not err.is_terminal and total.seeds % _TOLD_EVERY == 0:
+                    err.print(done)
+                if verdict.breaches:
+                    said = f"seed {verdict.scenario.seed}: {verdict.breaches[0]}"
+                    err.print(said, markup=False)
+    if total.seeds < seeds:
+        err.print(f"Stopped by hand after {total.seeds} of {seeds} seeds: these are summed up.")
     # A handful of seeds cannot meet everything; a campaign must.
-    never = total.never if scenario.chaos and seeds >= _A_CAMPAIGN else []
+    never = total.never if scenario.chaos and total.seeds >= _A_CAMPAIGN else []
     shown = summary(total, never)
     if as_json:
         print(json.dumps(shown, ensure_ascii=False, default=str))
@@ -162,7 +172,7 @@ def _many(
                     report, lambda small: run(small, engine, settings=settings), _SHRINK_SECONDS
                 )
                 _tell(failure.report.scenario, story.told(failure), failure.breach.rule, again)
-    return not total.failed and not never
+    return not total.failed and not never and total.seeds == seeds
 
 
 # So many seeds meet everything that must happen sometimes.

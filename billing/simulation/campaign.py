@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -107,6 +108,8 @@ _pool: dict[str, tuple[Engine, Settings]] = {}
 def _begin(url: str, settings: Settings) -> None:
     # As in the process that began us, whose stdout is ours: only the results may go there.
     logs.configure("console", "ERROR")
+    # Ctrl-C is for the process that began us: it sums up what is done, and ends us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     opened = stage.database(url)
     _pool["mine"] = opened.__enter__(), settings
     _kept.append(opened)

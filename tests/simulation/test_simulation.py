@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -180,3 +182,32 @@ def test_the_command_line(tmp_path: Path) -> None:
         refused = run(*wrong)
         assert refused.returncode == 2
         assert wrong[1] in refused.stderr
+
+
+@pytest.mark.timeout(300)
+def test_many_seeds_are_summed_up_when_they_are_stopped_by_hand(tmp_path: Path) -> None:
+    arguments = ["--chaos", "--seeds", "500", "--months", "0.3", "--subscriptions", "2", "--json"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "billing.cli", "simulate", *arguments, "--processes", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        # Ctrl-C reaches all processes of a group.
+        start_new_session=True,
+    ) as running:
+        assert running.stderr is not None
+        said = ""
+        while "10 of 500 seeds" not in said:
+            line = running.stderr.readline()
+            assert line, said
+            said += line
+        os.killpg(running.pid, signal.SIGINT)
+        printed, rest = running.communicate(timeout=60)
+    summary = json.loads(printed)
+    assert 10 <= summary["seeds"] < 500
+    assert summary["failed"] == []
+    assert f"Stopped by hand after {summary['seeds']} of 500 seeds" in rest
+    assert "Traceback" not in rest
+    # Not everything that was asked for was run.
+    assert running.returncode == 1

@@ -251,7 +251,7 @@ def _next_moment(
     newest = _newest_decline(tx, cycle)
     if newest is None or newest.settled_at is None:
         return resume_at(tx.now, dates, plan) or NoRetryReason.BAND_OVER
-    sent = attempts.declined_sent_at(tx.session, cycle.id)
+    sent = attempts.declined_sent_at(tx.session, [cycle.id])[cycle.id]
     day = day_of(newest.settled_at, plan.zone)
     declines = Declines(
         total=len(sent), today=sum(day_of(moment, plan.zone) == day for moment in sent)

@@ -13,7 +13,7 @@ from billing.domain.policy import BillingPolicy
 from billing.services import news
 from billing.services.answer import Answer, Result
 from billing.services.note_gateway import note_gateway
-from billing.services.recorder import Recorder
+from billing.services.recorder import Recorder, follow_declines
 from billing.store import attempts, events, settled
 from billing.store.session import Transaction, by_index, by_index_impatiently
 
@@ -28,6 +28,7 @@ def record(tx: Transaction, policy: BillingPolicy, answers: Sequence[Answer]) ->
     others = [answer.attempt_id for answer in answers if answer.attempt_id not in approved]
     rows = attempts.lock_with_cycle(tx.session, others) if others else {}
     results = []
+    recorders = []
     for answer in answers:
         if (cycle := approved.get(answer.attempt_id)) is not None:
             _tell(tx, cycle)
@@ -35,6 +36,8 @@ def record(tx: Transaction, policy: BillingPolicy, answers: Sequence[Answer]) ->
         else:
             recorder = Recorder(tx, policy, *rows[answer.attempt_id])
             results.append(recorder.apply(answer))
+            recorders.append(recorder)
+    follow_declines(tx, recorders)
     note_gateway(tx, answers, results)
     return results
 

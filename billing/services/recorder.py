@@ -62,6 +62,8 @@ class Recorder:
         self.subscription = subscription
         self.asked_at = tx.now
         self.is_from_the_charge = True
+        # Not yet followed by a retry, a hold, or the end of retries: see `follow`.
+        self.decline: Decline | None = None
 
     def apply(self, answer: Answer) -> Result:
         self.asked_at = answer.asked_at or self.tx.now
@@ -223,20 +225,21 @@ class Recorder:
         self.attempt.decline_class = decline.decline_class
         self.attempt.message = clean(message)
         self.attempt.imp_uid = imp_uid
-        self._follow_decline(decline)
+        self.decline = decline
         return Result.DECLINED
 
-    def _follow_decline(self, decline: Decline) -> None:
+    def follow(self, decline: Decline, sent: Sequence[datetime]) -> None:
+        """What comes after a decline. `sent`: when each declined attempt of the cycle was, this one
+        among them."""
         paused = self.subscription.status == SubscriptionStatus.PAUSED
         if self.cycle.status != CycleStatus.OPEN or not (
             paused or self.subscription.status == SubscriptionStatus.ACTIVE
         ):
             return
-        self.tx.session.flush()
         dates = cycle_dates(
             self.subscription.anchor_on, self.cycle.number, self.policy.plan.calendar
         )
-        step = next_attempt(decline, self.tx.now, self._declines(), dates, self.policy.plan)
+        step = next_attempt(decline, self.tx.now, self._declines(sent), dates, self.policy.plan)
         again_at: datetime | None = None
         match step:
             case RetryAt(at=at):
@@ -255,8 +258,7 @@ class Recorder:
                 self._event("cycle.no_more_attempts", {"why": why})
         self._notice(news.declined(self.policy, self.cycle, self.attempt, again_at))
 
-    def _declines(self) -> Declines:
-        sent = attempts.declined_sent_at(self.tx.session, self.cycle.id)
+    def _declines(self, sent: Sequence[datetime]) -> Declines:
         today = day_of(self.tx.now, self.policy.plan.zone)
         return Declines(
             total=len(sent),
@@ -266,14 +268,13 @@ class Recorder:
     def _plan_retry(self, at: datetime) -> None:
         retry = new_attempt(self.subscription, self.cycle, self.attempt.number + 1, at, self.policy)
         self.tx.session.add(retry)
-        self.tx.session.flush()
         events.add(
             self.tx.session,
             at=self.tx.now,
             kind="attempt.planned",
             subscription_id=self.subscription.id,
             cycle_id=self.cycle.id,
-            attempt_id=retry.id,
+            attempt_id=lambda: retry.id,
             data={"merchant_uid": retry.merchant_uid, "at": retry.planned_at.isoformat()},
         )
 
@@ -426,6 +427,19 @@ class Recorder:
         events.notify(
             self.tx.session, at=self.tx.now, subscription_id=self.subscription.id, news=told
         )
+
+
+def follow_declines(tx: Transaction, recorders: Sequence[Recorder]) -> None:
+    """Plan what comes after the declines among what was applied, all of them at once: on a day of
+    retries most answers are declines."""
+    declined = [(one, one.decline) for one in recorders if one.decline is not None]
+    if not declined:
+        return
+    # A cycle has one live attempt: the old ones must be written as ended before new ones are.
+    tx.session.flush()
+    sent = attempts.declined_sent_at(tx.session, [one.cycle.id for one, _ in declined])
+    for one, decline in declined:
+        one.follow(decline, sent[one.cycle.id])
 
 
 _NEEDS_A_PERSON = frozenset(

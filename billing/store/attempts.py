@@ -372,9 +372,13 @@ def newest_of(session: Session, cycle_id: int) -> int | None:
     return session.execute(query).scalar_one_or_none()
 
 
-def declined_sent_at(session: Session, cycle_id: int) -> Sequence[datetime]:
-    """When each declined attempt of a cycle was sent."""
-    query = select(Attempt.sent_at).where(
-        Attempt.cycle_id == cycle_id, Attempt.status == AttemptStatus.DECLINED
+def declined_sent_at(session: Session, cycle_ids: Sequence[int]) -> dict[int, list[datetime]]:
+    """When each declined attempt of each of these cycles was sent."""
+    found: dict[int, list[datetime]] = {cycle_id: [] for cycle_id in cycle_ids}
+    query = select(Attempt.cycle_id, Attempt.sent_at).where(
+        Attempt.cycle_id == _any(cycle_ids), Attempt.status == AttemptStatus.DECLINED
     )
-    return [moment for moment in session.execute(query).scalars() if moment is not None]
+    for cycle_id, sent_at in session.execute(query):
+        if sent_at is not None:
+            found[cycle_id].append(sent_at)
+    return found

@@ -7,7 +7,7 @@ the book), while the rows they tell of are still locked: their order is the orde
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -45,11 +45,14 @@ def add(
     kind: str,
     subscription_id: int | None = None,
     cycle_id: int | None = None,
-    attempt_id: int | None = None,
+    attempt_id: int | Callable[[], int] | None = None,
     data: Mapping[str, Any] | None = None,
     alarm: bool = False,
 ) -> None:
-    """Append one line. `data` holds ids, dates, amounts and the gateway's words; nobody's data."""
+    """Append one line. `data` holds ids, dates, amounts and the gateway's words; nobody's data.
+
+    An attempt that is not written yet has no id: a function tells it once it is.
+    """
     line = {
         "at": at.isoformat(),
         "kind": kind,
@@ -111,6 +114,10 @@ def notify(session: Session, *, at: datetime, subscription_id: int | None, news:
 
 def write(session: Session) -> None:
     """Write what was gathered in this transaction."""
+    session.flush()
+    for line in session.info.get("events", ()):
+        if callable(line["attempt_id"]):
+            line["attempt_id"] = line["attempt_id"]()
     for table, statement in _WRITTEN_BY.items():
         if lines := session.info.pop(table, None):
             session.execute(statement, {"rows": json.dumps(lines)})

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import event
 
 from billing.domain.policy import BillingPolicy
+from billing.sandbox import LineChange, change
 from billing.services.dispatch import dispatch
 from billing.services.open_cycles import open_cycles
 from billing.store.session import Book
@@ -33,7 +34,8 @@ def counting(world: World) -> Iterator[Counted]:
 
     def count(*arguments: Any) -> None:
         *_, parameters, _context, executemany = arguments
-        counted.statements += len(parameters) if executemany else 1
+        many = executemany and isinstance(parameters, list)
+        counted.statements += len(parameters) if many else 1
 
     event.listen(engine, "before_cursor_execute", count)
     try:
@@ -61,3 +63,17 @@ def test_a_batch_costs_a_few_statements_however_large_it_is(many: World) -> None
     assert many.statuses("cycles") == {"paid": MANY}
     # One claim; answers may come in a few groups.
     assert charging.statements <= 40
+
+
+def test_declines_cost_a_few_statements_too(many: World) -> None:
+    """On a day of retries nearly every answer is one."""
+    for number in range(MANY):
+        line = LineChange(script=["declined:0098"])
+        change(many.sandbox, f"customer-{number}", line)
+    open_cycles(many.book, many.policy)
+    dispatch(many.book, many, many.policy)
+    with counting(many) as charging:
+        many.work()
+    assert many.statuses("attempts") == {"declined": MANY, "due": MANY}
+    # One line of an UPDATE for each; the retries are planned by one INSERT.
+    assert charging.statements <= MANY + 40

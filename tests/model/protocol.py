@@ -286,7 +286,7 @@ def _became_unknown(state: State, spec: Spec, provable: int) -> State:
 
 
 def _declined(state: State, refusal: str) -> tuple[State, str]:
-    """`_declined`, `_follow_decline`: a new order, unless "already paid" is what was said."""
+    """`_declined`, `follow`: a new order, unless "already paid" is what was said."""
     broken = _unproved(state, "declined")
     over = state._replace(attempt=Attempt(state.attempt.order, "declined"))
     if refusal == "already_paid":

@@ -383,7 +383,7 @@ _real_move_on = open_cycles.move_on
 # -- retries and ends --------------------------------------------------------------------------
 
 
-def _declines_forgotten(self: Any) -> plan.Declines:
+def _declines_forgotten(self: Any, sent: Any) -> plan.Declines:
     return plan.Declines(total=1, today=1)
 
 

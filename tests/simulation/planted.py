@@ -42,6 +42,9 @@ def hunt(bug: Bug, engine: Engine) -> Found:
 
 def main(wanted: Sequence[str]) -> int:
     bugs = [bug for bug in BUGS if all(word in bug.name for word in wanted)]
+    if not bugs:
+        print(f"no planted mistake has all of these words in its name: {' '.join(wanted)}")
+        return 2
     missed = 0
     print(f"{'planted bug':58} {'seeds':>5} {'seconds':>8}  found by")
     with one_database(lambda text: print(text, file=sys.stderr)) as engine:

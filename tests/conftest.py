@@ -26,6 +26,22 @@ from billing.store.session import Book, create_book_engine
 _names = itertools.count(1)
 
 
+def _in_memory() -> None:
+    """Keep what tests write in memory, where there is room for it: servers and databases of a test
+    are thousands of small files that nobody wants a second later. A copy of the template took 0.3 s
+    on a busy disk, and takes 0.03 s here."""
+    folder = Path("/dev/shm")  # noqa: S108 - of this machine, and never in a setting
+    if "TMPDIR" in os.environ or not os.access(folder, os.W_OK | os.X_OK):
+        return
+    there = os.statvfs(folder)
+    if there.f_bavail * there.f_frsize > 4 * 2**30 and not there.f_flag & os.ST_NOEXEC:
+        os.environ["TMPDIR"] = str(folder)
+        tempfile.tempdir = None
+
+
+_in_memory()
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A test sees only the settings it makes itself."""

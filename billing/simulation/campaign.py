@@ -6,6 +6,7 @@ import multiprocessing
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -97,9 +98,17 @@ def run_seeds(
                     yield _one(engine, settings, scenario)
             return
         context = multiprocessing.get_context("spawn")
-        with context.Pool(processes, _begin, (url, settings)) as pool:
-            yield from pool.imap_unordered(_in_pool, scenarios)
-            # The pool's databases go with the server, which is ours alone.
+        with ProcessPoolExecutor(processes, context, _begin, (url, settings)) as pool:
+            try:
+                asked = [pool.submit(_in_pool, scenario) for scenario in scenarios]
+                for answered in as_completed(asked):
+                    yield answered.result()
+            except BaseException:
+                # Nobody waits for the rest, some of which is under way. Their databases go with
+                # the server, which is ours alone.
+                for child in multiprocessing.active_children():
+                    child.kill()
+                raise
 
 
 _pool: dict[str, tuple[Engine, Settings]] = {}

@@ -146,15 +146,17 @@ def _many(
                 scenarios, settings, processes=processes, announce=lambda text: err.print(text)
             ):
                 total.add(verdict)
-                done = f"{total.seeds} of {seeds} seeds, {total.figures['charges']:,} charges"
-                done = f"{done}, {len(total.failed)} failed"
+                done = (
+                    f"{total.seeds} of {seeds} seeds, {total.figures['charges']:,} charges,"
+                    f" {len(total.failed)} failed"
+                )
                 bar.update(task, description=done)
                 if not err.is_terminal and total.seeds % _TOLD_EVERY == 0:
                     err.print(done)
                 if verdict.breaches:
                     said = f"seed {verdict.scenario.seed}: {verdict.breaches[0]}"
                     err.print(said, markup=False)
-    if total.seeds < seeds:
+    if stopped := total.seeds < seeds:
         err.print(f"Stopped by hand after {total.seeds} of {seeds} seeds: these are summed up.")
     # A handful of seeds cannot meet everything; a campaign must.
     never = total.never if scenario.chaos and total.seeds >= _A_CAMPAIGN else []
@@ -172,7 +174,7 @@ def _many(
                     report, lambda small: run(small, engine, settings=settings), _SHRINK_SECONDS
                 )
                 _tell(failure.report.scenario, story.told(failure), failure.breach.rule, again)
-    return not total.failed and not never and total.seeds == seeds
+    return not total.failed and not never and not stopped
 
 
 # So many seeds meet everything that must happen sometimes.

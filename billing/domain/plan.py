@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum, auto
 from functools import lru_cache
-from typing import Final
+from typing import Final, Self
 from zoneinfo import ZoneInfo
 
 # croniter is annotated but ships no py.typed; `_fields` and `_firing_days` give its answers types.
@@ -220,6 +220,12 @@ class Declines:
 
     total: int
     today: int
+
+    @classmethod
+    def counted(cls, sent: Sequence[datetime], declined_at: datetime, zone: ZoneInfo) -> Self:
+        """From when each declined attempt was sent, and when the newest was declined."""
+        today = day_of(declined_at, zone)
+        return cls(len(sent), sum(day_of(moment, zone) == today for moment in sent))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,11 @@
 """One request out, one whole answer back: the seam under the client, with httpx's errors.
 
 `AiohttpTransport` carries it over aiohttp's connection pool; `HttpxTransport` over anything that is
-made for httpx, which is how a simulation puts its sandbox here. Why not httpx's own pool, why not
-the package httpx-aiohttp, and why not httpx's requests: docs/adr/0003-http-transport.md. In short:
-the pool slows down with its size, the package reports a connection that broke *after* the request
-left as `ConnectTimeout`, which would read as "provably not sent", and building the objects of a
-request costs as much as sending it.
+made for httpx, which is how tests put a sandbox here; a simulation brings a `Transport` of its own.
+Why not httpx's own pool, why not the package httpx-aiohttp, and why not httpx's requests:
+docs/adr/0003-http-transport.md. In short: the pool slows down with its size, the package reports a
+connection that broke *after* the request left as `ConnectTimeout`, which would read as "provably
+not sent", and building the objects of a request costs as much as sending it.
 
 What the rest relies on, and the tests prove with real sockets:
 

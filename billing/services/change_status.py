@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import select
 
 from billing.domain.attempt import LIVE, MAX_ATTEMPT_NUMBER, AttemptStatus
-from billing.domain.calendar import cycle_dates, day_of
+from billing.domain.calendar import cycle_dates
 from billing.domain.cycle import CycleReason, CycleStatus
 from billing.domain.declines import DeclineClass
 from billing.domain.errors import Conflict, NotFound, TransitionRefused
@@ -252,10 +252,7 @@ def _next_moment(
     if newest is None or newest.settled_at is None:
         return resume_at(tx.now, dates, plan) or NoRetryReason.BAND_OVER
     sent = attempts.declined_sent_at(tx.session, [cycle.id])[cycle.id]
-    day = day_of(newest.settled_at, plan.zone)
-    declines = Declines(
-        total=len(sent), today=sum(day_of(moment, plan.zone) == day for moment in sent)
-    )
+    declines = Declines.counted(sent, newest.settled_at, plan.zone)
     decline = policy.declines.classify(newest.message)
     if pardoned or _was_let_go(tx, cycle, newest.settled_at):
         decline = replace(decline, decline_class=DeclineClass.AGAIN_SOON)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from billing.domain.attempt import ATTEMPT_TRANSITIONS, AttemptStatus
-from billing.domain.calendar import cycle_dates, day_of
+from billing.domain.calendar import cycle_dates
 from billing.domain.cycle import CYCLE_TRANSITIONS, CycleReason, CycleStatus, HoldReason
 from billing.domain.declines import Decline, DeclineClass
 from billing.domain.finding import (
@@ -239,7 +239,8 @@ class Recorder:
         dates = cycle_dates(
             self.subscription.anchor_on, self.cycle.number, self.policy.plan.calendar
         )
-        step = next_attempt(decline, self.tx.now, self._declines(sent), dates, self.policy.plan)
+        declines = Declines.counted(sent, self.tx.now, self.policy.plan.zone)
+        step = next_attempt(decline, self.tx.now, declines, dates, self.policy.plan)
         again_at: datetime | None = None
         match step:
             case RetryAt(at=at):
@@ -257,13 +258,6 @@ class Recorder:
             case NoRetry(why=why):
                 self._event("cycle.no_more_attempts", {"why": why})
         self._notice(news.declined(self.policy, self.cycle, self.attempt, again_at))
-
-    def _declines(self, sent: Sequence[datetime]) -> Declines:
-        today = day_of(self.tx.now, self.policy.plan.zone)
-        return Declines(
-            total=len(sent),
-            today=sum(day_of(moment, self.policy.plan.zone) == today for moment in sent),
-        )
 
     def _plan_retry(self, at: datetime) -> None:
         retry = new_attempt(self.subscription, self.cycle, self.attempt.number + 1, at, self.policy)

@@ -58,7 +58,9 @@ def database(server_url: str, name: str = "") -> Iterator[Engine]:
 
 
 def _plan_once(connection: psycopg.Connection[Any], _: object) -> None:
-    """A simulated year is thousands of small statements, of which planning is the larger part."""
+    """A simulated year is thousands of small statements, of which planning is the larger part.
+
+    A rollback makes the driver forget what it has prepared: so whoever only reads commits, too."""
     connection.execute("SET plan_cache_mode = force_generic_plan")
     connection.commit()
 

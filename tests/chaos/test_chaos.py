@@ -16,6 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests import heard
+
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 60
 
@@ -58,10 +60,8 @@ def test_every_promise_holds_while_real_processes_are_killed() -> None:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_running_however_a_campaign_ends(how: signal.Signals) -> None:
     with a_campaign("--kills", "1000") as (process, mark):
-        assert process.stdout is not None
-        told = ""
-        while "kill" not in told.partition("imported")[2]:
-            told += process.stdout.readline()
+        told = heard.until(process.stdout, "imported")
+        told += heard.until(process.stdout, "kill")
         process.send_signal(how)
         process.wait(PATIENCE_SECONDS)
 

@@ -34,6 +34,7 @@ from billing.cli.demo.watch import Month, Snapshot
 from billing.domain.calendar import SEOUL, cycle_dates, first_cycle
 from billing.sandbox import mood
 from billing.sandbox.world import NewCustomer
+from tests import heard
 
 
 @pytest.mark.timeout(300)
@@ -59,12 +60,7 @@ def test_ctrl_c_stops_everything_that_it_started() -> None:
         text=True,
     ) as process:
         try:
-            assert process.stdout is not None
-            told = ""
-            while "Ready" not in told:
-                line = process.stdout.readline()
-                assert line, told
-                told += line
+            told = heard.until(process.stdout, "Ready")
             process.send_signal(signal.SIGINT)
             told += process.communicate(timeout=60)[0]
         finally:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import heard
 from tests.console_blocks import BLOCK, steps
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sandbox.md").read_text("utf-8")
@@ -54,12 +55,7 @@ def told_by(shell: subprocess.Popen[str], command: str) -> tuple[int, str]:
         return 0, shell.stdout.readline()
     shell.stdin.write(f"{command}\necho; echo @@ $?\n")
     shell.stdin.flush()
-    told = ""
-    while "\n@@ " not in told:
-        line = shell.stdout.readline()
-        assert line, told
-        told += line
-    told, _, code = told.rpartition("\n@@ ")
+    told, _, code = heard.until(shell.stdout, "\n@@ ").rpartition("\n@@ ")
     return int(code), told
 
 

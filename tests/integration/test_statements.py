@@ -34,8 +34,9 @@ def counting(world: World) -> Iterator[Counted]:
 
     def count(*arguments: Any) -> None:
         *_, parameters, _context, executemany = arguments
-        many = executemany and isinstance(parameters, list)
-        counted.statements += len(parameters) if many else 1
+        # An INSERT of many rows is one statement, whose values SQLAlchemy gives by their names.
+        each = executemany and isinstance(parameters, list)
+        counted.statements += len(parameters) if each else 1
 
     event.listen(engine, "before_cursor_execute", count)
     try:

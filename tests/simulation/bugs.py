@@ -383,7 +383,7 @@ _real_move_on = open_cycles.move_on
 # -- retries and ends --------------------------------------------------------------------------
 
 
-def _declines_forgotten(self: Any, sent: Any) -> plan.Declines:
+def _declines_forgotten(*_: Any) -> plan.Declines:
     return plan.Declines(total=1, today=1)
 
 
@@ -598,7 +598,7 @@ BUGS: Sequence[Bug] = (
     ),
     Bug(
         "attempts per day not counted",
-        _replaced(Recorder, "_declines", _declines_forgotten),
+        _replaced(plan.Declines, "counted", _declines_forgotten),
         ("I9",),
         recipe={"trouble": 1.0, "settings": {"retry_cron": "*/30 * * * *", "attempts_per_day": 2}},
     ),

@@ -24,6 +24,7 @@ from billing.simulation import story
 from billing.simulation.ledger_judge import Breach
 from billing.simulation.run import Scenario, simulate
 from billing.simulation.swarm import KINDS, drawn, mood_of
+from tests import heard
 from tests.simulation.bugs import BUGS
 from tests.simulation.planted import hunt
 
@@ -196,14 +197,12 @@ def test_many_seeds_are_summed_up_when_they_are_stopped_by_hand(tmp_path: Path) 
         # Ctrl-C reaches all processes of a group.
         start_new_session=True,
     ) as running:
-        assert running.stderr is not None
-        said = ""
-        while "10 of 500 seeds" not in said:
-            line = running.stderr.readline()
-            assert line, said
-            said += line
-        os.killpg(running.pid, signal.SIGINT)
-        printed, rest = running.communicate(timeout=60)
+        try:
+            heard.until(running.stderr, "10 of 500 seeds")
+            os.killpg(running.pid, signal.SIGINT)
+            printed, rest = running.communicate(timeout=60)
+        finally:
+            running.kill()
     summary = json.loads(printed)
     assert 10 <= summary["seeds"] < 500
     assert summary["failed"] == []

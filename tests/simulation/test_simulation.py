@@ -185,11 +185,19 @@ def test_the_command_line(tmp_path: Path) -> None:
         assert wrong[1] in refused.stderr
 
 
+# Tests that run in a shell's background are started with Ctrl-C ignored, and hand that on to
+# whatever they start.
+AT_A_TERMINAL = (
+    "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "runpy.run_module('billing.cli', run_name='__main__')"
+)
+
+
 @pytest.mark.timeout(300)
 def test_many_seeds_are_summed_up_when_they_are_stopped_by_hand(tmp_path: Path) -> None:
     arguments = ["--chaos", "--seeds", "500", "--months", "0.3", "--subscriptions", "2", "--json"]
     with subprocess.Popen(
-        [sys.executable, "-m", "billing.cli", "simulate", *arguments, "--processes", "2"],
+        [sys.executable, "-c", AT_A_TERMINAL, "simulate", *arguments, "--processes", "2"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -11,8 +13,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-out = Console()
-err = Console(stderr=True)
+# A pipe has no edge: cells folded at column 80 are no use to `grep`, and no rows to a reader.
+_WIDTH_IN_A_PIPE = 1000
+
+
+def _console(*, stderr: bool = False) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    folded = stream.isatty() or "COLUMNS" in os.environ
+    return Console(stderr=stderr, width=None if folded else _WIDTH_IN_A_PIPE)
+
+
+out = _console()
+err = _console(stderr=True)
 
 # Moments are printed in Seoul's time anyway; a person needs neither seconds nor offset.
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d\+09:00")

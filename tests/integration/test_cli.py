@@ -29,7 +29,6 @@ class Shell:
             **os.environ,
             "MAEWOL_DATABASE_URL": database_url,
             "MAEWOL_BROKER_URL": servers.broker_url,
-            "COLUMNS": "200",
         }
 
     def run(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -108,6 +107,19 @@ def test_import_show_pause_resume_cancel(shell: Shell) -> None:
     assert len(facts) > 10
     assert all(set(one) == {"name", "statement", "rows"} and not one["rows"] for one in facts)
     assert shell.document("why", "b")["status"] == "not opened"
+
+
+def test_in_a_pipe_a_row_is_one_line_and_a_message_too(shell: Shell) -> None:
+    long = "a-customer-uid-that-is-longer-than-one-would-like-to-type"
+    shell.document("subscription", "import", shell.file(row(long)))
+    listed = shell.run("subscription", "list")
+    (line,) = (line for line in listed.stdout.splitlines() if "customer-uid" in line)
+    assert all(cell in line for cell in (long, "9,900", "active")), listed.stdout
+    assert len(line) > 80
+    refused = shell.run("subscription", "pause", "nobody-" + long)
+    assert len(refused.stderr.splitlines()) == 1, refused.stderr
+    folded = shell.run("subscription", "list", COLUMNS="60")
+    assert all(len(line) <= 60 for line in folded.stdout.splitlines()), folded.stdout
 
 
 def test_a_bad_file_exits_1_with_its_report(shell: Shell) -> None:

@@ -59,7 +59,7 @@ def run(text: str, home: Path) -> tuple[int, str]:
     """The exit code, and everything that was printed. Nothing goes on afterwards."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("MAEWOL_")}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env |= {"COLUMNS": "200", "LC_ALL": "C.UTF-8"}
+    env |= {"LC_ALL": "C.UTF-8"}
     process = subprocess.Popen(
         ["bash", "-c", text],
         cwd=home,

@@ -67,7 +67,6 @@ class Shell:
             "MAEWOL_PORTONE_IMP_KEY": "key",
             "MAEWOL_PORTONE_IMP_SECRET": "secret",
             "MAEWOL_GATEWAY_VISIBILITY_SECONDS": "0",
-            "COLUMNS": "200",
         }
 
     def run(self, *words: str, code: int) -> subprocess.CompletedProcess[str]:

@@ -39,8 +39,10 @@ TICK_WEBHOOKS = "maewol.tick.webhooks"
 TICK_RECONCILE = "maewol.tick.reconcile"
 TICK_PRUNE = "maewol.tick.prune"
 
-# Tasks at a time in one process; each waits for the gateway with a batch of charges.
-CONCURRENCY = 6
+# Tasks at a time in one process; each waits for the gateway with a batch of charges, and as long as
+# the slowest of them. Of a gateway that leaves a few in a hundred hanging nearly every batch waits
+# for the deadline: with few places all others would stand still.
+CONCURRENCY = 16
 
 # A tick that nobody ran is worth nothing when the next one is there.
 _TICK_EXPIRES_SECONDS = 300
@@ -130,6 +132,9 @@ class CeleryWorkQueue:
 
     def dispatch_soon(self) -> None:
         self._send(TICK_DISPATCH, TICKS_QUEUE, [], expires=_TICK_EXPIRES_SECONDS)
+
+    def charges_waiting(self) -> int:
+        return self.waiting(CHARGES_QUEUE)
 
     def waiting(self, queue: str) -> int:
         """How many messages wait in a queue. Raises `BrokerUnavailable`."""

@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import gc
 import os
+import resource
 import sys
 import threading
 from collections.abc import Awaitable, Callable
@@ -28,6 +29,8 @@ from billing.settings import Settings
 from billing.store import schema
 
 T = TypeVar("T")
+
+_OPEN_FILES = 16_384
 
 
 class Daemon:
@@ -88,6 +91,7 @@ class Daemon:
 def start(name: str) -> Daemon:
     """Build the process's daemon; a wrong setting ends the process with one clear line."""
     try:
+        _allow_many_connections()
         daemon = Daemon(name)
         _check_schema(daemon.house)
         _show_that_it_lives(daemon.settings)
@@ -115,6 +119,16 @@ def for_charging(daemon: Daemon) -> None:
         credentials(daemon.settings)
     except InvalidSetting as error:
         raise _ended(error) from None
+
+
+def _allow_many_connections() -> None:
+    """Some systems give a process 1,024 open files unless it asks for more, which it may. A gateway
+    that leaves everything hanging fills that, and then nothing else can be opened."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    # A system that promises more than it gives is no reason not to start.
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
 
 def _ended(error: BillingError) -> SystemExit:

@@ -176,6 +176,10 @@ class WorkQueue(Protocol):
         """Ask a charging worker to ask the gateway what became of these attempts."""
         ...
 
+    def charges_waiting(self) -> int:
+        """How many messages to charge no worker has taken yet. Raises `BrokerUnavailable`."""
+        ...
+
     def dispatch_soon(self) -> None:
         """Ask for a dispatch tick before the schedule has the next one."""
         ...

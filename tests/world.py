@@ -70,6 +70,9 @@ class World:
     def inquire(self, attempt_ids: Sequence[int]) -> None:
         self.inquiries.append(list(attempt_ids))
 
+    def charges_waiting(self) -> int:
+        return len(self.charges)
+
     def dispatch_soon(self) -> None:
         """The next tick comes soon enough."""
 

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from billing import daemon
-from billing.broker import CHARGE_TASK, CHARGES_QUEUE, CONCURRENCY, INQUIRE_TASK, checked_ids
+from billing.broker import CHARGE_TASK, CONCURRENCY, INQUIRE_TASK, checked_ids
 from billing.domain.errors import BrokerUnavailable
 from billing.services.answer import Result
 from billing.services.charge import charge
@@ -53,6 +53,6 @@ def _finish(tally: Counter[Result]) -> dict[str, int]:
         # There is room again; waiting for the next scheduled tick would leave us idle. Without a
         # broker the schedule finds what is due all the same.
         with contextlib.suppress(BrokerUnavailable):
-            if _house.queue.waiting(CHARGES_QUEUE) < _RUNNING_DRY:
+            if _house.queue.charges_waiting() < _RUNNING_DRY:
                 _house.queue.dispatch_soon()
     return {str(result): count for result, count in tally.items()}

@@ -49,6 +49,8 @@ GET_ACCESS = "/users/getToken"
 # PortOne's own webhook sender takes 10 s to connect (gateway.md §3); more than half the deadline
 # would leave no time for the answer.
 CONNECT_SECONDS = 10.0
+# A page of a hundred rows takes far less.
+LOOKUP_SECONDS = 20.0
 
 _KINDS = {AGAIN: "charge", CANCEL: "cancel", preparation.PATH: "prepare", GET_ACCESS: "token"}
 
@@ -77,7 +79,7 @@ class PortOneClient:
         monotonic: Callable[[], float],
         charge_timeout: float,
         include_sandbox: bool,
-        lookup_timeout: float = 20.0,
+        lookup_timeout: float = LOOKUP_SECONDS,
         max_connections: int = 100,
         page_limit: int = PAGE_LIMIT,
         tls: ssl.SSLContext | None = None,
@@ -151,7 +153,7 @@ class PortOneClient:
         self, status: str, since: datetime, until: datetime
     ) -> AsyncIterator[Sequence[Payment]]:
         """Payments of a status between two moments, in whole verified portions (see `spans`)."""
-        return Spans(self._lookups).payments(status, since, until)
+        return Spans(self._lookups, sandbox=self._sandbox).payments(status, since, until)
 
     async def prepare(self, merchant_uid: str, amount: Won) -> None:
         """Pin the amount of an order; see `preparation`."""
@@ -173,7 +175,7 @@ class PortOneClient:
         later failed one would hide an earlier paid one (gateway.md §4)."""
         path = f"/payments/findAll/{segment('merchant_uid', merchant_uid)}"
         # The state is left out to get all. Public clients spell that both ways.
-        found = _payments(await self._lookups.all(path, f"{path}/"))
+        found = self._payments(await self._lookups.all(path, f"{path}/"))
         if any(payment.merchant_uid != merchant_uid for payment in found):
             raise GatewayUnavailable("look-up: rows of another order")
         return found
@@ -185,7 +187,7 @@ class PortOneClient:
         kept: it may have happened a second ago.
         """
         path = f"{_customer(customer_uid)}/payments"
-        found = _payments(await self._lookups.all(path))
+        found = self._payments(await self._lookups.all(path))
         if any(payment.customer_uid not in (None, customer_uid) for payment in found):
             raise GatewayUnavailable("look-up: rows of another billing key")
         return [payment for payment in found if _happened_since(payment, since)]
@@ -195,7 +197,7 @@ class PortOneClient:
         row = await self._lookups.one(f"/payments/{segment('imp_uid', imp_uid)}")
         if row is None:
             return None
-        (found,) = _payments([row])
+        (found,) = self._payments([row])
         if found.imp_uid != imp_uid:
             raise GatewayUnavailable("look-up: another payment")
         return found
@@ -244,13 +246,25 @@ class PortOneClient:
         departure.possible = answer.status != 401
         return answer
 
+    def _payments(self, found: Sequence[object]) -> list[Payment]:
+        """Each payment once: a page may repeat a row when a new one pushed it on."""
+        read = _checked(lambda: [rows.payment(row, sandbox=self._sandbox) for row in found])
+        return list({payment.imp_uid: payment for payment in read}.values())
+
     async def _fetched_token(self) -> AccessToken:
+        """Asked for once more when it goes wrong: everybody waits for this one answer."""
         try:
             async with asyncio.timeout(self._lookup_timeout):
-                answer = await self._others.post(GET_ACCESS, None, self._credentials)
+                try:
+                    return await self._asked_for_token()
+                except (httpx.TransportError, Unreadable, GatewayUnavailable):
+                    return await self._asked_for_token()
         except (httpx.TransportError, Unreadable, TimeoutError) as error:
             why = str(error) if isinstance(error, Unreadable) else type(error).__name__
             raise GatewayUnavailable(f"getToken: {why}") from None
+
+    async def _asked_for_token(self) -> AccessToken:
+        answer = await self._others.post(GET_ACCESS, None, self._credentials)
         return token_of(answer, self._now())
 
 
@@ -274,12 +288,6 @@ def _happened_since(payment: Payment, since: datetime) -> bool:
     )
     known = [moment for moment in moments if moment is not None]
     return not known or max(known) >= since
-
-
-def _payments(found: Sequence[object]) -> list[Payment]:
-    """Each payment once: a page may repeat a row when a new one pushed it on."""
-    read = _checked(lambda: [rows.payment(row) for row in found])
-    return list({payment.imp_uid: payment for payment in read}.values())
 
 
 def _checked(read: Callable[[], T]) -> T:

@@ -5,6 +5,7 @@ Absent, null and (for texts and moments) empty are one and the same to the gatew
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -85,8 +86,12 @@ def flag(source: Row, name: str) -> bool | None:
 
 
 def moment(source: Row, name: str) -> datetime | None:
-    """Unix seconds as aware UTC; the gateway writes 0 for "did not happen"."""
-    seconds = whole(source, name)
+    """Unix seconds as aware UTC; the gateway writes 0 for "did not happen". A part of a second is
+    left out."""
+    value = source.get(name)
+    seconds = math.floor(value) if isinstance(value, float) and math.isfinite(value) else value
+    if seconds is not None and type(seconds) is not int:
+        raise Unreadable(f"{name} is no whole number")
     if not seconds:
         return None
     try:

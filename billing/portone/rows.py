@@ -8,9 +8,11 @@ from billing.portone.answer import Unreadable
 from billing.ports import BillingKey, Buyer, Payment, ScheduledPayment
 
 
-def payment(value: object) -> Payment:
-    """One payment (gateway.md §3, payment fields)."""
+def payment(value: object, *, sandbox: bool = False) -> Payment:
+    """One payment (gateway.md §3, payment fields). `sandbox` says which kind a row
+    is of that does not tell: it contradicts nothing."""
     row = fields.row(value)
+    flag = fields.flag(row, "sandbox")
     reason = row.get("fail_reason")
     return Payment(
         imp_uid=fields.needed_text(row, "imp_uid"),
@@ -28,7 +30,7 @@ def payment(value: object) -> Payment:
         pg_provider=fields.text(row, "pg_provider"),
         order_name=fields.text(row, "name"),
         currency=fields.text(row, "currency"),
-        sandbox=fields.flag(row, "sandbox") or False,
+        sandbox=sandbox if flag is None else flag,
         customer_uid_usage=fields.text(row, "customer_uid_usage"),
         buyer=Buyer(
             name=fields.text(row, "buyer_name"),

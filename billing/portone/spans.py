@@ -37,8 +37,9 @@ _Portion = tuple[int, int]
 class Spans:
     """Reads spans through look-ups."""
 
-    def __init__(self, lookups: Lookups) -> None:
+    def __init__(self, lookups: Lookups, *, sandbox: bool) -> None:
         self._lookups = lookups
+        self._sandbox = sandbox
 
     async def payments(
         self, status: str, since: datetime, until: datetime
@@ -88,7 +89,7 @@ class Spans:
                 return None
             if total > MOST_ROWS:
                 raise _TooLong
-            for imp_uid, payment in map(_read, page.rows):
+            for imp_uid, payment in (_read(row, self._sandbox) for row in page.rows):
                 if payment is not None and status not in ("all", payment.status):
                     raise GatewayUnavailable("look-up: rows in another status")
                 found[imp_uid] = payment
@@ -110,7 +111,7 @@ def _cut(first: int, last: int, longest: int) -> list[_Portion]:
     return [(start, min(start + longest, last)) for start in reversed(starts)]
 
 
-def _read(value: object) -> tuple[str, Payment | None]:
+def _read(value: object, sandbox: bool) -> tuple[str, Payment | None]:
     """A payment under its id; without the payment when it is in another currency.
 
     A store may take dollars and cents elsewhere. Those are none of ours, and no reason to give up.
@@ -120,6 +121,6 @@ def _read(value: object) -> tuple[str, Payment | None]:
         imp_uid = fields.needed_text(row, "imp_uid")
         if fields.text(row, "currency") not in (None, CURRENCY):
             return imp_uid, None
-        return imp_uid, rows.payment(row)
+        return imp_uid, rows.payment(row, sandbox=sandbox)
     except Unreadable as error:
         raise GatewayUnavailable(f"look-up: {error}") from None

@@ -147,15 +147,15 @@ def _outcome_of_envelope(answered: Envelope, asked: ChargeRequest, sandbox: bool
 def _paid(payment: fields.Row, asked: ChargeRequest, sandbox: bool) -> Outcome:
     """Approved only if the answer echoes everything that we asked for."""
     amount = fields.needed_amount(payment, "amount")
-    currency = fields.needed_text(payment, "currency")
+    currency = fields.text(payment, "currency")
     customer_uid = fields.text(payment, "customer_uid")
     if amount != asked.amount.amount:
         return _contradiction("amount")
-    if currency != CURRENCY:
+    # What an answer leaves out contradicts nothing: the order and the amount are ours.
+    if currency not in (None, CURRENCY):
         return _contradiction("currency")
     if customer_uid is not None and customer_uid != asked.customer_uid:
         return _contradiction("customer_uid")
-    # Answers older than the field do not carry it: that contradicts nothing.
     if fields.flag(payment, "sandbox") not in (None, sandbox):
         return _contradiction("sandbox")
     imp_uid = fields.needed_text(payment, "imp_uid")

@@ -25,7 +25,7 @@ from billing.domain.plan import (
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SUBSCRIPTION_TRANSITIONS, SubscriptionStatus
 from billing.services import news
-from billing.services.open_cycles import new_attempt
+from billing.services.open_cycles import another_attempt
 from billing.store import attempts, events, subscriptions
 from billing.store.session import Book, Transaction
 from billing.store.tables import Attempt, Cycle, Event, Subscription
@@ -221,7 +221,7 @@ def attempt_again(
     number = max(numbers.scalars(), default=0) + 1
     if number > MAX_ATTEMPT_NUMBER:
         raise Conflict(f"this month has had {MAX_ATTEMPT_NUMBER} attempts; there is no number left")
-    attempt = new_attempt(subscription, cycle, number, at, policy)
+    attempt = another_attempt(subscription, cycle, number, at, tx.now, policy)
     tx.session.add(attempt)
     tx.session.flush()
     events.add(

@@ -14,16 +14,20 @@ def dispatch(book: Book, queue: WorkQueue, policy: BillingPolicy) -> int:
     The book is written first, then the messages leave: one that is lost is handed out again when
     its `dispatched_at` has grown old. Raises `BrokerUnavailable`; nothing is lost by it.
     """
-    ids = book.run(lambda tx: _hand_out(tx, policy))
+    drained = queue.charges_waiting() == 0
+    ids = book.run(lambda tx: _hand_out(tx, policy, drained=drained))
     for start in range(0, len(ids), policy.charge_batch):
         queue.charge(ids[start : start + policy.charge_batch])
     return len(ids)
 
 
-def _hand_out(tx: Transaction, policy: BillingPolicy) -> list[int]:
+def _hand_out(tx: Transaction, policy: BillingPolicy, *, drained: bool = False) -> list[int]:
+    """`drained` when no message waits: what was handed out a while ago is with a worker, or lost
+    together with whatever Redis held."""
     by_index(tx.session)
     attempts.one_dispatcher(tx.session)
-    again_after, most = policy.dispatch_again_after, policy.max_outstanding
+    again_after = policy.ask_again_after if drained else policy.dispatch_again_after
+    most = policy.max_outstanding
     free = most - attempts.outstanding(tx.session, tx.now, again_after, most)
     room = health.room(tx.session, tx.now, free, policy.ceiling)
     if room <= 0:

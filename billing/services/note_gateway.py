@@ -4,6 +4,7 @@ workers share learn it here."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from billing.domain.brake import Verdict, verdict_of
 from billing.domain.declines import DeclineClass
@@ -18,7 +19,12 @@ from billing.store.tables import Attempt
 def note_gateway(tx: Transaction, answers: Sequence[Answer], results: Sequence[Result]) -> None:
     """Feed the circuit, the pace and the brake with answers and what became of each."""
     usable = sum(_is_usable(answer) for answer in answers)
-    useless = sum(_is_useless(answer) for answer in answers)
+    useless = [
+        _claimed_at(tx, answer)
+        for answer, result in zip(answers, results, strict=True)
+        # Of a claim that was lost meanwhile, by a worker that stood still: it says nothing of now.
+        if _is_useless(answer) and result is not Result.TOO_LATE
+    ]
     if health.note_answers(tx.session, tx.now, usable=usable, useless=useless):
         refused = any(isinstance(one.learnt, NotSent) and one.learnt.credentials for one in answers)
         data = {"why": "it refuses our credentials" if refused else "no usable answer"}
@@ -60,6 +66,11 @@ def _is_useless(answer: Answer) -> bool:
             return refusal is None and not slow_down
         case _:
             return False
+
+
+def _claimed_at(tx: Transaction, answer: Answer) -> datetime:
+    sent_at = tx.session.get_one(Attempt, answer.attempt_id).sent_at
+    return tx.now if sent_at is None else sent_at
 
 
 def _verdicts(

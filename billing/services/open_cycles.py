@@ -116,11 +116,19 @@ def new_cycle(
     return Cycle(**_cycle_values(subscription, dates, now, policy))
 
 
-def new_attempt(
-    subscription: Subscription, cycle: Cycle, number: int, at: datetime, policy: BillingPolicy
+def another_attempt(
+    subscription: Subscription,
+    cycle: Cycle,
+    number: int,
+    at: datetime,
+    now: datetime,
+    policy: BillingPolicy,
 ) -> Attempt:
-    """An attempt planned for `at`, under a `merchant_uid` of its own that never changes."""
+    """An attempt after a declined one, planned for `at`, under a `merchant_uid` of its own that
+    never changes. It may not go before the gateway shows what it has done: "failed" may have been
+    a payment, and the look-up before the charge must see it."""
     values = _attempt_values(subscription, cycle.month, cycle.closes_at, number, at, policy)
+    values["ready_at"] = max(at, now + policy.visibility)
     return Attempt(cycle_id=cycle.id, **values)
 
 

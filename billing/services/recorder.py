@@ -28,7 +28,7 @@ from billing.domain.refund import month_of
 from billing.domain.subscription import CHAIN_AT_RISK, SubscriptionStatus, SuspensionReason
 from billing.services import news
 from billing.services.answer import Answer, FactsChanged, GivenBack, Result, clean
-from billing.services.open_cycles import new_attempt
+from billing.services.open_cycles import another_attempt
 from billing.store import attempts, events
 from billing.store.session import Transaction
 from billing.store.tables import Attempt, Cycle, Subscription
@@ -260,7 +260,8 @@ class Recorder:
         self._notice(news.declined(self.policy, self.cycle, self.attempt, again_at))
 
     def _plan_retry(self, at: datetime) -> None:
-        retry = new_attempt(self.subscription, self.cycle, self.attempt.number + 1, at, self.policy)
+        number = self.attempt.number + 1
+        retry = another_attempt(self.subscription, self.cycle, number, at, self.tx.now, self.policy)
         self.tx.session.add(retry)
         events.add(
             self.tx.session,

@@ -78,6 +78,12 @@ class SimulatedQueue:
     def inquire(self, attempt_ids: Sequence[int]) -> None:
         self._send("inquire", attempt_ids)
 
+    def charges_waiting(self) -> int:
+        self._process.check()
+        if self._process.world.broker_is_down:
+            raise BrokerUnavailable(MADE_UP)
+        return self._process.world.mail.charges_waiting
+
     def dispatch_soon(self) -> None:
         self._send("dispatch", ())
 

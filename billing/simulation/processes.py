@@ -231,6 +231,10 @@ class Mail:
         self.hand_over()
 
     @property
+    def charges_waiting(self) -> int:
+        return sum(message.kind == "charge" for message in self._waiting)
+
+    @property
     def is_empty(self) -> bool:
         return not self._waiting and not self.on_the_way
 

@@ -150,7 +150,9 @@ def reserve(
         return Permit(wanted, timedelta(0))
     # A moved clock may have left the next place far in the future; nobody waits for that.
     start = min(max(health.next_start_at or now, now), now + longest)
-    count = min(wanted, int((now + longest - start).total_seconds() * rate))
+    room = int((now + longest - start).total_seconds() * rate)
+    # Whatever the rate: whose turn it is may go, or nobody ever would.
+    count = min(wanted, max(room, 1 if start <= now else 0))
     health.next_start_at = start + timedelta(seconds=count / rate)
     return Permit(count, start - now, rate)
 
@@ -205,11 +207,16 @@ def note_skew(session: Session, now: datetime, skew: timedelta) -> bool:
     return _skewed(health) and not before
 
 
-def note_answers(session: Session, now: datetime, *, usable: int, useless: int) -> bool:
-    """Count answers of one batch; True when this has just opened the circuit.
+def note_answers(
+    session: Session, now: datetime, *, usable: int, useless: Sequence[datetime]
+) -> bool:
+    """Count answers of one batch, the useless ones by when their attempts were claimed; True when
+    this has just opened the circuit.
 
     Level-triggered: any usable answer closes it. Speed then returns step by step, so that what
-    waited does not fall upon a gateway that has just got up.
+    waited does not fall upon a gateway that has just got up. A useless answer to something older
+    than the last usable one says nothing: requests that time out are heard of last of all, and a
+    few in a hundred that hang would close the road to all the others.
     """
     if not usable and not useless:
         return False
@@ -222,7 +229,8 @@ def note_answers(session: Session, now: datetime, *, usable: int, useless: int) 
             health.pace, health.slowed_at = pace.AFTER_AN_OUTAGE, now
         health.failures, health.open_until, health.last_answer_at = 0, None, now
         return False
-    health.failures = before + useless
+    answered_at = health.last_answer_at
+    health.failures += sum(answered_at is None or claimed >= answered_at for claimed in useless)
     if health.failures >= FAILURES_TO_OPEN and before < FAILURES_TO_OPEN:
         health.open_until = now + PROBE_EVERY
         return True

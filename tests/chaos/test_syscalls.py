@@ -58,6 +58,9 @@ class Lane:
     def inquire(self, attempt_ids: Sequence[int]) -> None:
         self.questions += attempt_ids
 
+    def charges_waiting(self) -> int:
+        return len(self.charges)
+
     def dispatch_soon(self) -> None:
         """The test dispatches in every round."""
 

@@ -14,15 +14,18 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from billing import clock as clocks
 from billing.domain.calendar import SEOUL
 from billing.domain.errors import GatewayUnavailable
+from billing.domain.outcome import Declined
 from billing.domain.policy import BillingPolicy
 from billing.portone.client import PortOneClient
 from billing.portone.token import MemoryTokenStore
-from billing.services.answer import Result
+from billing.services.answer import Answer, Result
 from billing.services.charge import charge
 from billing.services.close_cycles import close_cycles
 from billing.services.dispatch import dispatch
 from billing.services.inquire import find_unknown, inquire
 from billing.services.open_cycles import open_cycles
+from billing.services.record import record
+from billing.store import attempts
 from billing.store.session import Book
 from tests.builders import (
     ForeignGateway,
@@ -47,6 +50,9 @@ class Queue:
 
     def inquire(self, attempt_ids: Sequence[int]) -> None:
         self.inquiries.append(list(attempt_ids))
+
+    def charges_waiting(self) -> int:
+        return len(self.charges)
 
     def dispatch_soon(self) -> None:
         """The test says when."""
@@ -173,6 +179,41 @@ def test_a_broker_that_forgets_a_full_queue_does_not_stop_everything(
     assert dispatch(book, Queue(), policy) == 0, "no more than three at a time"
     clock.move(seconds=policy.dispatch_again_after.total_seconds() + 1)
     assert dispatch(book, Queue(), policy) == 3, "all three were lost, and count no more"
+
+
+def test_what_an_empty_queue_has_lost_goes_again_within_a_minute(
+    book: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock
+) -> None:
+    """A full queue takes minutes to drain at this rate; a flushed Redis is seen to be empty."""
+    policy = make_policy(max_outstanding=2000, charges_per_second=7)
+    assert policy.dispatch_again_after > timedelta(minutes=7)
+    opened(book, policy, clock, 3)
+    clock.move(seconds=61)
+    full = Queue()
+    full.charges = [[1]]
+    assert dispatch(book, full, policy) == 0, "they may be in it still"
+    assert dispatch(book, Queue(), policy) == 3
+    assert dispatch(book, Queue(), policy) == 0, "with a worker by now"
+
+
+def test_a_decline_may_have_been_a_payment_so_the_next_waits_until_it_would_show(
+    book: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock
+) -> None:
+    policy = make_policy(
+        charge_cron="* * * * *", retry_cron="* * * * *", retry_soon_minutes=0, canary_charges=0
+    )
+    (attempt_id,) = opened(book, policy, clock, 1)
+    (claim,) = book.run(
+        lambda tx: attempts.claim(tx.session, [attempt_id], tx.now, tx.now + policy.lease)
+    )
+    clock.move(seconds=59 - clock.now.second)
+    answer = Answer(claim.attempt_id, claim.fence, Declined("[0098] 잠시 후", "imp_1"))
+    book.run(lambda tx: record(tx, policy, [answer]))
+    ((planned_at, ready_at),) = query(
+        book, "SELECT planned_at, ready_at FROM attempts WHERE status = 'due'"
+    )
+    assert planned_at - clock.now < timedelta(seconds=2), "the slot stands in the plan"
+    assert ready_at == clock.now + policy.visibility
 
 
 def test_a_lost_answer_is_found_by_asking(

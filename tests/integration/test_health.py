@@ -24,9 +24,12 @@ def reserve(book: Book, clock: MovedClock, wanted: int, rate: float, longest: ti
         return health.reserve(tx.session, clock.now, wanted, Ceiling(rate, canaries=0), longest)
 
 
-def answered(book: Book, clock: MovedClock, usable: int = 0, useless: int = 0) -> bool:
+def answered(
+    book: Book, clock: MovedClock, usable: int = 0, useless: int = 0, claimed_ago: int = 0
+) -> bool:
     with book.transaction() as tx:
-        return health.note_answers(tx.session, clock.now, usable=usable, useless=useless)
+        claimed = [clock.now - timedelta(seconds=claimed_ago)] * useless
+        return health.note_answers(tx.session, clock.now, usable=usable, useless=claimed)
 
 
 def judged(book: Book, clock: MovedClock, letters: str = "") -> bool:
@@ -102,6 +105,25 @@ def test_five_useless_answers_in_a_row_open_it_and_one_usable_closes_it(
     assert room(book, clock) == 0
     assert not answered(book, clock, usable=1)
     assert room(book, clock) == 100
+
+
+def test_time_outs_of_what_went_before_the_last_answer_open_nothing(
+    book: Book, clock: MovedClock
+) -> None:
+    """A few in a hundred hang, and are heard of last of all."""
+    answered(book, clock, usable=1)
+    clock.move(seconds=59)
+    assert not answered(book, clock, useless=50, claimed_ago=60)
+    assert room(book, clock) == 100
+    assert answered(book, clock, useless=5, claimed_ago=58), "these went after it"
+    assert room(book, clock) == 0
+
+
+def test_however_slow_the_ceiling_somebody_may_go(book: Book, clock: MovedClock) -> None:
+    assert reserve(book, clock, 50, 0.01, LONG) == Permit(1, NO_WAIT, 0.01)
+    assert reserve(book, clock, 50, 0.01, LONG).count == 0, "the next in a hundred seconds"
+    clock.move(seconds=101)
+    assert reserve(book, clock, 50, 0.01, LONG).count == 1
 
 
 def test_no_answers_change_nothing(book: Book, clock: MovedClock) -> None:

@@ -197,6 +197,9 @@ class Machine(RuleBasedStateMachine):
     def inquire(self, attempt_ids: Sequence[int]) -> None:
         self.messages.append(("inquire", list(attempt_ids)))
 
+    def charges_waiting(self) -> int:
+        return sum(kind == "charge" for kind, _ in self.messages)
+
     def dispatch_soon(self) -> None:
         """The next tick comes soon enough."""
 

@@ -236,7 +236,7 @@ async def test_no_token_no_charge(kit: Any, status: int, body: object, credentia
     assert kit.gateway.arrivals == []
 
 
-async def test_a_failed_fetch_is_shared_not_repeated(kit: Any) -> None:
+async def test_a_failed_fetch_is_repeated_once_and_shared(kit: Any) -> None:
     async def scene(wire: Any, arrival: Any) -> None:
         await asyncio.sleep(0.1)
         await wire.answer(500, b"")
@@ -245,9 +245,32 @@ async def test_a_failed_fetch_is_shared_not_repeated(kit: Any) -> None:
     client = kit.client()
     outcomes = await charge_many(client, kit, 50)
     assert all(isinstance(outcome, NotSent) for outcome in outcomes)
-    assert kit.gateway.token_fetches == 1
+    assert kit.gateway.token_fetches == 2
     kit.gateway.token_scene = None
     assert isinstance(await client.charge(kit.request()), Approved)
+
+
+@pytest.mark.parametrize("broken", [b"", b"<html>", b'{"code":0,"message":null,"response":{}}'])
+async def test_one_broken_answer_to_get_token_costs_nobody_anything(
+    kit: Any, broken: bytes
+) -> None:
+    async def scene(wire: Any, arrival: Any) -> None:
+        kit.gateway.token_scene = None
+        await wire.answer(200, broken)
+
+    kit.gateway.token_scene = scene
+    outcomes = await charge_many(kit.client(), kit, 50)
+    assert all(isinstance(outcome, Approved) for outcome in outcomes)
+    assert kit.gateway.token_fetches == 2
+
+
+async def test_refused_credentials_are_not_tried_again(kit: Any) -> None:
+    async def scene(wire: Any, arrival: Any) -> None:
+        await wire.answer(401, {"code": -1, "message": "no", "response": None})
+
+    kit.gateway.token_scene = scene
+    assert (await kit.client().charge(kit.request())).credentials
+    assert kit.gateway.token_fetches == 1
 
 
 async def test_a_silent_get_token_is_not_sent_within_the_deadline(kit: Any) -> None:

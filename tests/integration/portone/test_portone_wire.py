@@ -79,6 +79,9 @@ Rung = tuple[int, bytes, Callable[[object], bool]]
 LADDER: dict[str, Rung] = {
     "paid": (200, body(), approved),
     "paid, amount as an integral float": (200, body(amount=9900.0), approved),
+    "paid, no currency": (200, without("currency"), approved),
+    "paid, no sandbox flag": (200, without("sandbox"), approved),
+    "paid, a part of a second": (200, body(paid_at=1_732_400_000.75), approved),
     "paid, customer_uid not echoed": (200, without("customer_uid"), approved),
     "paid, sandbox flag not carried": (200, without("sandbox"), approved),
     "failed": (200, body(status="failed", paid_at=0, fail_reason="[0031] 한도초과"),
@@ -119,7 +122,7 @@ LADDER: dict[str, Rung] = {
     "imp_uid malformed": (200, body(imp_uid="../x"), unknown("imp_uid")),
     "imp_uid with half a surrogate": (200, body(imp_uid="imp\udc00"), unknown("imp_uid")),
     **{f"no {name}": (200, without(name), unknown(name))
-       for name in ("imp_uid", "merchant_uid", "amount", "currency", "status", "paid_at")},
+       for name in ("imp_uid", "merchant_uid", "amount", "status", "paid_at")},
     "response null, code 0": (200, refusal(0, None), unknown("not an object")),
     "response a list": (200, b'{"code":0,"message":null,"response":[]}', unknown("not an object")),
     "a list": (200, b"[]", unknown("not a JSON object")),

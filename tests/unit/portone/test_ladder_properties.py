@@ -71,11 +71,11 @@ def echoes(body: bytes, sandbox: bool) -> bool:
             and payment.get("customer_uid") in (None, "", "customer")
             and type(payment["amount"]) in (int, float)
             and payment["amount"] == 9900
-            and payment["currency"] == "KRW"
+            and payment.get("currency") in (None, "", "KRW")
             and payment.get("sandbox") in (None, sandbox)
             and type(payment.get("sandbox")) in (type(None), bool)
             and bool(payment["imp_uid"])
-            and payment["paid_at"] > 0
+            and payment["paid_at"] >= 1
         )
     except (ValueError, KeyError, TypeError, RecursionError):
         return False

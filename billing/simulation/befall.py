@@ -121,13 +121,13 @@ async def _outage(world: World, _: Sequence[Person], until: float) -> None:
 
 async def _clock_step(world: World, _: Sequence[Person], until: float) -> None:
     """The database's clock is set wrong by minutes, forwards or back, and later right again."""
-    before = world.database_ahead
-    step = timedelta(seconds=world.nemesis.between(90, 2_000) * world.dice.choice((-1, 1)))
-    world.database_ahead = before + step
+    # Far enough to be wrong wherever it has strayed to.
+    step = timedelta(seconds=world.nemesis.between(120, 2_000) * world.dice.choice((-1, 1)))
+    world.stepped += step
     world.tell("database clock wrong", seconds=round(step.total_seconds()))
     world.wake()
     await _for_a_while(world, until, 10 * _MINUTE, _DAY)
-    world.database_ahead = before
+    world.stepped -= step
     world.tell("database clock right")
     world.wake()
 
@@ -137,9 +137,9 @@ async def drift(world: World, until: float) -> None:
     if not world.nemesis.strikes("clock_drift"):
         return
     while world.loop.time() < until:
-        world.database_ahead = timedelta(seconds=world.dice.uniform(-50, 50))
+        world.strayed = timedelta(seconds=world.dice.uniform(-50, 50))
         await asyncio.sleep(world.nemesis.between(_HOUR, 20 * _DAY))
-    world.database_ahead = timedelta(0)
+    world.strayed = timedelta(0)
 
 
 # -- people -----------------------------------------------------------------------------------

@@ -99,7 +99,8 @@ class World:
         )
         self.app: ASGIApp = create_app(self.sandbox)
         self.mail = Mail(self)
-        self.database_ahead = timedelta(0)
+        # How far the database's clock is ahead of the gateway's: set wrong, and strayed.
+        self.stepped = self.strayed = timedelta(0)
         self.database_is_down = self.broker_is_down = self.way_is_down = False
         self.ticks_are_down = self.lookups_are_down = False
         self.out = False
@@ -117,7 +118,7 @@ class World:
 
     def database_time(self, _: Session) -> datetime:
         """The database's own clock; it may be ahead of the world's, or behind."""
-        return self.loop.now() + self.database_ahead
+        return self.database_time_now()
 
     def chosen(self, free: Sequence[Process]) -> Process:
         return free[self.dice.randrange(len(free))]
@@ -218,7 +219,7 @@ class World:
         await asyncio.sleep(_to_the_minute(self.loop.time(), 1.0))
 
     def database_time_now(self) -> datetime:
-        return self.loop.now() + self.database_ahead
+        return self.loop.now() + self.stepped + self.strayed
 
     def _agenda(self) -> tuple[set[str], datetime | None]:
         """Which ticks have something to do now, and when the next one will."""

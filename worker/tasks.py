@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from billing import daemon
-from billing.broker import CHARGE_TASK, CONCURRENCY, INQUIRE_TASK, checked_ids
+from billing.broker import CHARGE_TASK, INQUIRE_TASK, checked_ids
 from billing.domain.errors import BrokerUnavailable
 from billing.services.answer import Result
 from billing.services.charge import charge
@@ -20,9 +20,9 @@ daemon.for_charging(this_process)
 
 _house = this_process.house
 _desk = Desk(_house.book, _house.policy)
-# With fewer messages waiting than two processes work on, more are asked for. A dispatch for each
-# task would cost as much as the task.
-_RUNNING_DRY = 2 * CONCURRENCY
+# With fewer messages waiting than this, more are asked for. A dispatch for each task would cost as
+# much as the task.
+_RUNNING_DRY = 12
 
 
 @app.task(name=CHARGE_TASK)  # type: ignore[untyped-decorator]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from billing.domain.policy import BillingPolicy
 from billing.ports import WorkQueue
 from billing.store import attempts, health
-from billing.store.session import Book, Transaction, by_index
+from billing.store.session import Book, Transaction, by_index_in_order
 
 
 def dispatch(book: Book, queue: WorkQueue, policy: BillingPolicy) -> int:
@@ -24,7 +24,7 @@ def dispatch(book: Book, queue: WorkQueue, policy: BillingPolicy) -> int:
 def _hand_out(tx: Transaction, policy: BillingPolicy, *, drained: bool = False) -> list[int]:
     """`drained` when no message waits: what was handed out a while ago is with a worker, or lost
     together with whatever Redis held."""
-    by_index(tx.session)
+    by_index_in_order(tx.session)
     attempts.one_dispatcher(tx.session)
     again_after = policy.ask_again_after if drained else policy.dispatch_again_after
     most = policy.max_outstanding

@@ -106,17 +106,13 @@ def hand_out(session: Session, now: datetime, again_after: timedelta, limit: int
 
     One that was dispatched longer than `again_after` ago and never claimed was lost: it goes again.
     """
-    due = (
-        _with_cycle(select(Attempt.id))
-        .where(
-            _chargeable(now),
-            or_(Attempt.dispatched_at.is_(None), Attempt.dispatched_at < now - again_after),
-        )
-        .order_by(Attempt.closes_at, Attempt.id)
-        .limit(limit)
-        .with_for_update(of=Attempt, skip_locked=True)
-    )
-    ids = list(session.execute(due).scalars())
+    lost_before = now - again_after
+    ids: list[int] = []
+    for closes_at in _closings(session, now):
+        found = _due(session, closes_at, now, lost_before, limit - len(ids))
+        ids += found
+        if len(ids) == limit:
+            break
     if ids:
         session.execute(
             update(Attempt)
@@ -125,6 +121,46 @@ def hand_out(session: Session, now: datetime, again_after: timedelta, limit: int
             .execution_options(synchronize_session=False)
         )
     return ids
+
+
+def _closings(session: Session, now: datetime) -> Sequence[datetime]:
+    """When the windows of due attempts close, in order: midnights, and so a dozen at most, each
+    found by a step in the index."""
+    return session.execute(_CLOSINGS, {"now": now}).scalars().all()
+
+
+def _due(
+    session: Session, closes_at: datetime, now: datetime, lost_before: datetime, limit: int
+) -> Sequence[int]:
+    """Of one closing alone, the index leads to those that are ready, past all that are not yet."""
+    due = (
+        _with_cycle(select(Attempt.id))
+        .where(
+            Attempt.closes_at == closes_at,
+            _chargeable(now),
+            or_(Attempt.dispatched_at.is_(None), Attempt.dispatched_at < lost_before),
+        )
+        .order_by(Attempt.ready_at, Attempt.id)
+        .limit(limit)
+        .with_for_update(of=Attempt, skip_locked=True)
+    )
+    return session.execute(due).scalars().all()
+
+
+_CLOSINGS = text(
+    """
+    WITH RECURSIVE closing (at) AS (
+        SELECT min(closes_at) FROM attempts WHERE status = 'due' AND closes_at > :now
+        UNION ALL
+        SELECT (
+            SELECT min(closes_at) FROM attempts
+            WHERE status = 'due' AND closes_at > greatest(closing.at, :now)
+        )
+        FROM closing WHERE closing.at IS NOT NULL
+    )
+    SELECT at FROM closing WHERE at IS NOT NULL
+    """
+)
 
 
 def take_back(session: Session, attempt_ids: Sequence[int]) -> None:

@@ -307,12 +307,13 @@ class Attempt(Base):
             unique=True,
             postgresql_where=text("status = 'approved'"),
         ),
-        # Dispatch: earliest window close first.
+        # Dispatch: earliest window close first, and of those that close together the longest ready.
         Index(
-            "ix_attempts_due",
+            "ix_attempts_ready",
             "closes_at",
+            "ready_at",
             "id",
-            postgresql_include=["ready_at", "dispatched_at"],
+            postgresql_include=["dispatched_at"],
             postgresql_where=text("status = 'due'"),
         ),
         Index(

@@ -82,7 +82,7 @@ class Recorder:
             case Declined(message=message, imp_uid=imp_uid):
                 return self._declined(message, imp_uid)
             case FailedThis(message=message, imp_uid=imp_uid):
-                return self._declined(message, imp_uid)
+                return self._found_failed(message, imp_uid)
             case NotSent(why=why, our_fault=our_fault):
                 return self._not_sent(why, alarm=our_fault)
             case GivenBack(why=why):
@@ -227,6 +227,14 @@ class Recorder:
         self.attempt.imp_uid = imp_uid
         self.decline = decline
         return Result.DECLINED
+
+    def _found_failed(self, message: str, imp_uid: str) -> Result:
+        if self.attempt.status == AttemptStatus.UNKNOWN and not self._is_provable():
+            # Several rows may stand under one name (the gateway's console tries again by itself),
+            # and the paid one may be the last to show.
+            self._ask_again(self.attempt.provable_at)
+            return Result.UNKNOWN
+        return self._declined(message, imp_uid)
 
     def follow(self, decline: Decline, sent: Sequence[datetime]) -> None:
         """What comes after a decline. `sent`: when each declined attempt of the cycle was, this one

@@ -96,6 +96,20 @@ def test_a_sender_that_reports_after_its_lease_puts_the_proof_off(
     assert recorded(book, policy, Answer(attempt_id, 1, Nothing(), clock.now)) == "not_sent"
 
 
+def test_a_failed_row_may_be_the_first_to_show_of_two(
+    book: Book, policy: BillingPolicy, clock: MovedClock, attempt_id: int
+) -> None:
+    """The gateway's console tried a paid order again, and the payment is not seen yet (found by the
+    simulation, seed 700035)."""
+    failed = FailedThis("[0098] 잠시 후", "imp_2")
+    recorded(book, policy, Answer(attempt_id, 1, Unknown("no answer")))
+    clock.move(seconds=1)
+    assert recorded(book, policy, Answer(attempt_id, 1, failed, clock.now)) == "unknown"
+    assert status(book) == "unknown"
+    clock.move_to(clock.now - SECONDS + policy.settle)
+    assert recorded(book, policy, Answer(attempt_id, 1, failed, clock.now)) == "declined"
+
+
 def test_a_failure_that_says_already_paid_is_asked_about_for_a_while_only(
     book: Book, policy: BillingPolicy, clock: MovedClock, attempt_id: int
 ) -> None:

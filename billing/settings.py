@@ -19,7 +19,12 @@ from zoneinfo import ZoneInfo
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from billing.domain.attempt import check_prefix
 from billing.domain.calendar import SEOUL, CalendarPolicy
@@ -157,7 +162,12 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, SecretFiles(settings_cls), dotenv_settings
+        return (
+            init_settings,
+            env_settings,
+            SecretFiles(settings_cls, dotenv_settings),
+            dotenv_settings,
+        )
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -451,9 +461,17 @@ class Settings(BaseSettings):
 class SecretFiles(PydanticBaseSettingsSource):
     """`MAEWOL_X_FILE` names a file whose content is the secret `X` (Docker and systemd secrets)."""
 
+    def __init__(
+        self, settings_cls: type[BaseSettings], dotenv: PydanticBaseSettingsSource
+    ) -> None:
+        super().__init__(settings_cls)
+        written = dotenv.env_vars if isinstance(dotenv, DotEnvSettingsSource) else {}
+        # The names in `.env` come in small letters; the environment stands before the file.
+        self._named = {name.upper(): path for name, path in written.items()} | os.environ
+
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
         name = field_name.upper()
-        path = os.environ.get(f"{PREFIX}{name}_FILE") if name in _SECRETS else None
+        path = self._named.get(f"{PREFIX}{name}_FILE") if name in _SECRETS else None
         if not path:
             return None, field_name, False
         try:

@@ -25,8 +25,9 @@ class Shell:
     def __init__(self, database_url: str, servers: Servers, folder: Path) -> None:
         assert servers.broker_url is not None
         self.folder = folder
+        # A test's own terminal has a width; a pipe has none.
         self.env = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name != "COLUMNS"},
             "MAEWOL_DATABASE_URL": database_url,
             "MAEWOL_BROKER_URL": servers.broker_url,
         }

@@ -58,6 +58,7 @@ def home() -> Iterator[Path]:
 def run(text: str, home: Path) -> tuple[int, str]:
     """The exit code, and everything that was printed. Nothing goes on afterwards."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("MAEWOL_")}
+    env.pop("COLUMNS", None)
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     env |= {"LC_ALL": "C.UTF-8"}
     process = subprocess.Popen(

@@ -109,3 +109,17 @@ def test_a_secret_from_a_file_and_never_shown(
     settings = Settings.load()
     assert settings.notice_keys == [b"k" * 32]
     assert dict(effective(settings))["NOTICE_SECRET"] == "********"
+
+
+def test_the_file_of_a_secret_may_be_named_in_the_settings_file_and_the_environment_outdoes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, byte in (("named-in-file", b"f"), ("named-in-environment", b"e")):
+        secret = "whsec_" + base64.b64encode(byte * 32).decode()
+        (tmp_path / name).write_text(f"{secret}\n")
+    (tmp_path / ".env").write_text(f"MAEWOL_NOTICE_SECRET_FILE={tmp_path / 'named-in-file'}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(Settings.model_config, "env_file", ".env")
+    assert Settings.load().notice_keys == [b"f" * 32]
+    monkeypatch.setenv("MAEWOL_NOTICE_SECRET_FILE", str(tmp_path / "named-in-environment"))
+    assert Settings.load().notice_keys == [b"e" * 32]

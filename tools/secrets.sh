@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes ./secrets for docker-compose.yml: passwords by chance, addresses made of them, and the
+# Makes ./secrets for docker-compose.yml: random passwords, addresses made of them, and the
 # gateway's credentials, which it asks for (or takes from PORTONE_IMP_KEY, PORTONE_IMP_SECRET).
 # What is there already is kept, so that it may be called again.
 set -eu

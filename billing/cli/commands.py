@@ -516,7 +516,7 @@ def sandbox(
 def demo(
     seconds: Annotated[float | None, typer.Option(envvar="DEMO_SECONDS", min=1)] = None,
 ) -> None:
-    """The whole system on this machine, with subscribers of all kinds and a small gateway."""
+    """The whole system on this machine: subscribers of all kinds, the sandbox, every daemon."""
     from billing.cli import demo as story
 
     raise typer.Exit(story.run(seconds))

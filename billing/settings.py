@@ -467,7 +467,8 @@ class SecretFiles(PydanticBaseSettingsSource):
         super().__init__(settings_cls)
         written = dotenv.env_vars if isinstance(dotenv, DotEnvSettingsSource) else {}
         # The names in `.env` come in small letters; the environment stands before the file.
-        self._named = {name.upper(): path for name, path in written.items()} | os.environ
+        in_file = {name.upper(): path for name, path in written.items()}
+        self._named = {**in_file, **os.environ}
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
         name = field_name.upper()

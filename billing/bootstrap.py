@@ -143,8 +143,9 @@ async def gateway(
     """A client of the gateway, for one event loop. Raises `InvalidSetting` without credentials."""
     key, secret = credentials(settings)
     # Here, since most commands never speak to the gateway and need not wait for its libraries.
-    from billing.portone.client import LOOKUP_SECONDS, PortOneClient
+    from billing.portone.client import LOOKUP_SECONDS, SHORTEST_LOOKUP_SECONDS, PortOneClient
 
+    charge_timeout = settings.portone_timeout_seconds
     shared = tokens or RedisTokenStore(redis_address(settings, _given(broker_url)), clock.host_time)
     client = PortOneClient(
         settings.portone_api_url,
@@ -153,10 +154,10 @@ async def gateway(
         tokens=shared,
         now=clock.host_time,
         monotonic=clock.monotonic,
-        charge_timeout=settings.portone_timeout_seconds,
+        charge_timeout=charge_timeout,
         # Where charges are not waited for long, their leases may be short; and a look-up that hangs
         # must not outlive them.
-        lookup_timeout=min(LOOKUP_SECONDS, max(5.0, settings.portone_timeout_seconds)),
+        lookup_timeout=min(LOOKUP_SECONDS, max(SHORTEST_LOOKUP_SECONDS, charge_timeout)),
         include_sandbox=settings.include_sandbox,
         # Every charge of every task of a process may be on its way at once.
         max_connections=max(100, settings.charge_batch * CONCURRENCY),

@@ -69,6 +69,11 @@ class BillingPolicy:
         drain = self.max_outstanding / self.charges_per_second if self.charges_per_second else 0
         return max(self.ask_again_after, timedelta(seconds=1.5 * drain))
 
+    def lost_after(self, *, drained: bool) -> timedelta:
+        """How long after its dispatch an attempt that nobody claimed counts as lost. `drained` when
+        no message waits: then it is with a worker, or lost with whatever the broker held."""
+        return self.ask_again_after if drained else self.dispatch_again_after
+
     @property
     def ask_again_after(self) -> timedelta:
         """A question whose message or answer was lost is asked again after this.

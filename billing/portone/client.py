@@ -49,8 +49,9 @@ GET_ACCESS = "/users/getToken"
 # PortOne's own webhook sender takes 10 s to connect (gateway.md §3); more than half the deadline
 # would leave no time for the answer.
 CONNECT_SECONDS = 10.0
-# A page of a hundred rows takes far less.
+# A page of a hundred rows takes far less; no less is waited for, however quick the charges are.
 LOOKUP_SECONDS = 20.0
+SHORTEST_LOOKUP_SECONDS = 5.0
 
 _KINDS = {AGAIN: "charge", CANCEL: "cancel", preparation.PATH: "prepare", GET_ACCESS: "token"}
 

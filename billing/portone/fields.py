@@ -89,9 +89,9 @@ def moment(source: Row, name: str) -> datetime | None:
     """Unix seconds as aware UTC; the gateway writes 0 for "did not happen". A part of a second is
     left out."""
     value = source.get(name)
-    seconds = math.floor(value) if isinstance(value, float) and math.isfinite(value) else value
-    if seconds is not None and type(seconds) is not int:
-        raise Unreadable(f"{name} is no whole number")
+    if isinstance(value, float) and math.isfinite(value):
+        source = {name: math.floor(value)}
+    seconds = whole(source, name)
     if not seconds:
         return None
     try:

@@ -22,14 +22,11 @@ def dispatch(book: Book, queue: WorkQueue, policy: BillingPolicy) -> int:
 
 
 def _hand_out(tx: Transaction, policy: BillingPolicy, *, drained: bool = False) -> list[int]:
-    """`drained` when no message waits: what was handed out a while ago is with a worker, or lost
-    together with whatever Redis held."""
     by_index_in_order(tx.session)
     attempts.one_dispatcher(tx.session)
-    again_after = policy.ask_again_after if drained else policy.dispatch_again_after
-    most = policy.max_outstanding
+    again_after, most = policy.lost_after(drained=drained), policy.max_outstanding
     free = most - attempts.outstanding(tx.session, tx.now, again_after, most)
     room = health.room(tx.session, tx.now, free, policy.ceiling)
     if room <= 0:
         return []
-    return list(attempts.hand_out(tx.session, tx.now, again_after, room))
+    return attempts.hand_out(tx.session, tx.now, again_after, room)

@@ -133,10 +133,9 @@ class Recorder:
 
     def _paid_by_other(self, payment: Payment, reason: CycleReason) -> Result:
         """The month is paid, but not by this attempt: it must never be sent (again)."""
-        if self.attempt.status == AttemptStatus.UNKNOWN and not self._is_provable():
+        if self._is_asked_early():
             # Ours may still be charged as well; first be sure that it was not.
-            self._ask_again(self.attempt.provable_at)
-            return Result.UNKNOWN
+            return self._ask_when_provable()
         self._move_attempt(AttemptStatus.DUE)
         self._settle_attempt(AttemptStatus.WITHDRAWN)
         self._settle_cycle_paid(
@@ -229,11 +228,10 @@ class Recorder:
         return Result.DECLINED
 
     def _found_failed(self, message: str, imp_uid: str) -> Result:
-        if self.attempt.status == AttemptStatus.UNKNOWN and not self._is_provable():
+        if self._is_asked_early():
             # Several rows may stand under one name (the gateway's console tries again by itself),
             # and the paid one may be the last to show.
-            self._ask_again(self.attempt.provable_at)
-            return Result.UNKNOWN
+            return self._ask_when_provable()
         return self._declined(message, imp_uid)
 
     def follow(self, decline: Decline, sent: Sequence[datetime]) -> None:
@@ -363,8 +361,7 @@ class Recorder:
     def _nothing_found(self) -> Result:
         """Proof only when it is late enough, and seen often enough."""
         if not self._is_provable():
-            self._ask_again(self.attempt.provable_at)
-            return Result.UNKNOWN
+            return self._ask_when_provable()
         if self.attempt.refusal is not None:
             if self._says_already_paid():
                 self._hold_cycle(HoldReason.CONTRADICTION)
@@ -385,6 +382,14 @@ class Recorder:
     def _is_provable(self) -> bool:
         provable_at = self.attempt.provable_at
         return provable_at is not None and self.asked_at >= provable_at
+
+    def _is_asked_early(self) -> bool:
+        """Whether its request may have left, and this look cannot show yet what became of it."""
+        return self.attempt.status == AttemptStatus.UNKNOWN and not self._is_provable()
+
+    def _ask_when_provable(self) -> Result:
+        self._ask_again(self.attempt.provable_at)
+        return Result.UNKNOWN
 
     # -- the rows -----------------------------------------------------------------------------
 

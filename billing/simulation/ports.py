@@ -23,7 +23,7 @@ from billing.simulation.loop import Killed
 from billing.store.session import Book, Transaction
 
 if TYPE_CHECKING:
-    from billing.simulation.processes import Process
+    from billing.simulation.processes import Mail, Process
 
 # How the errors that the nemesis makes are told from real ones.
 MADE_UP = "simulated"
@@ -79,19 +79,19 @@ class SimulatedQueue:
         self._send("inquire", attempt_ids)
 
     def charges_waiting(self) -> int:
-        self._process.check()
-        if self._process.world.broker_is_down:
-            raise BrokerUnavailable(MADE_UP)
-        return self._process.world.mail.charges_waiting
+        return self._reached().charges_waiting
 
     def dispatch_soon(self) -> None:
         self._send("dispatch", ())
 
     def _send(self, kind: str, attempt_ids: Sequence[int]) -> None:
+        self._reached().send(kind, tuple(attempt_ids))
+
+    def _reached(self) -> Mail:
         self._process.check()
         if self._process.world.broker_is_down:
             raise BrokerUnavailable(MADE_UP)
-        self._process.world.mail.send(kind, tuple(attempt_ids))
+        return self._process.world.mail
 
 
 class SimulatedTokens:

@@ -224,13 +224,9 @@ class World:
     def _agenda(self) -> tuple[set[str], datetime | None]:
         """Which ticks have something to do now, and when the next one will."""
         now = self.database_time_now()
-        # As `dispatch` does.
-        again = self.policy.dispatch_again_after
-        if not self.mail.charges_waiting:
-            again = self.policy.ask_again_after
         values = {
             "now": now,
-            "again": again,
+            "again": self.policy.lost_after(drained=not self.mail.charges_waiting),
             "soon": self.policy.closing_soon,
         }
         with self.engine.begin() as connection:

@@ -101,7 +101,7 @@ def one_dispatcher(session: Session) -> None:
     session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ONE_DISPATCHER})
 
 
-def hand_out(session: Session, now: datetime, again_after: timedelta, limit: int) -> Sequence[int]:
+def hand_out(session: Session, now: datetime, again_after: timedelta, limit: int) -> list[int]:
     """Mark up to `limit` due attempts as dispatched, earliest window close first.
 
     One that was dispatched longer than `again_after` ago and never claimed was lost: it goes again.
@@ -109,8 +109,7 @@ def hand_out(session: Session, now: datetime, again_after: timedelta, limit: int
     lost_before = now - again_after
     ids: list[int] = []
     for closes_at in _closings(session, now):
-        found = _due(session, closes_at, now, lost_before, limit - len(ids))
-        ids += found
+        ids += _due(session, closes_at, now, lost_before, limit - len(ids))
         if len(ids) == limit:
             break
     if ids:
@@ -154,7 +153,7 @@ _CLOSINGS = text(
         UNION ALL
         SELECT (
             SELECT min(closes_at) FROM attempts
-            WHERE status = 'due' AND closes_at > greatest(closing.at, :now)
+            WHERE status = 'due' AND closes_at > closing.at
         )
         FROM closing WHERE closing.at IS NOT NULL
     )

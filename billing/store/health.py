@@ -150,9 +150,9 @@ def reserve(
         return Permit(wanted, timedelta(0))
     # A moved clock may have left the next place far in the future; nobody waits for that.
     start = min(max(health.next_start_at or now, now), now + longest)
-    room = int((now + longest - start).total_seconds() * rate)
+    ahead = int((now + longest - start).total_seconds() * rate)
     # Whatever the rate: whose turn it is may go, or nobody ever would.
-    count = min(wanted, max(room, 1 if start <= now else 0))
+    count = min(wanted, max(ahead, 1 if start <= now else 0))
     health.next_start_at = start + timedelta(seconds=count / rate)
     return Permit(count, start - now, rate)
 

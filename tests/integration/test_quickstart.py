@@ -58,9 +58,10 @@ def home() -> Iterator[Path]:
 def run(text: str, home: Path) -> tuple[int, str]:
     """The exit code, and everything that was printed. Nothing goes on afterwards."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("MAEWOL_")}
-    env.pop("COLUMNS", None)
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env |= {"LC_ALL": "C.UTF-8"}
+    env["LC_ALL"] = "C.UTF-8"
+    # A test's own terminal has a width; a pipe has none.
+    env.pop("COLUMNS", None)
     process = subprocess.Popen(
         ["bash", "-c", text],
         cwd=home,

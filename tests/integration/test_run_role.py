@@ -27,18 +27,19 @@ def run_book(database_url: str, clock: MovedClock) -> Iterator[Book]:
     """The book as the daemons see it, with the page's own statements."""
     (statements,) = re.findall(r"```sql\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
     owner = make_url(database_url).set(drivername="postgresql")
+    address = owner.render_as_string(hide_password=False)
     made = statements.replace("DATABASE maewol", f'DATABASE "{owner.database}"')
     made = made.replace("ROLE maewol ", f'ROLE "{owner.username}" ').replace("'…'", "'run'")
-    with psycopg.connect(owner.render_as_string(hide_password=False)) as connection:
+    with psycopg.connect(address) as connection:
         connection.execute(made.encode())
     engine = create_book_engine(
         make_url(database_url)
         .set(username="maewol_run", password="run")
         .render_as_string(hide_password=False)
     )
-    yield Book(engine, lambda _: clock.now)
+    yield Book(engine, clock.read)
     engine.dispose()
-    with psycopg.connect(owner.render_as_string(hide_password=False)) as connection:
+    with psycopg.connect(address) as connection:
         connection.execute("DROP OWNED BY maewol_run")
         connection.execute("DROP ROLE maewol_run")
 

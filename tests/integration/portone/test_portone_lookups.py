@@ -73,20 +73,6 @@ async def ask(kit: Any, what: str, **settings: Any) -> Any:
             return await client.scheduled_payments("customer", moment, moment)
 
 
-@pytest.mark.parametrize("what", ["order", "key", "payment"])
-@pytest.mark.parametrize("ours", [True, False])
-async def test_a_row_that_does_not_tell_its_kind_is_of_ours(
-    kit: Any, what: str, ours: bool
-) -> None:
-    untold = row()
-    del untold["sandbox"]
-    kit.gateway.scene = answering(
-        200, {"code": 0, "message": None, "response": untold if what == "payment" else [untold]}
-    )
-    found = await ask(kit, what, include_sandbox=ours)
-    assert [one.sandbox for one in ([found] if what == "payment" else found)] == [ours]
-
-
 EVERYTHING = ["order", "key", "payment", "billing key", "schedules"]
 LISTS = ["order", "key"]
 
@@ -131,6 +117,23 @@ async def test_what_cannot_be_an_id_is_never_asked(kit: Any, text: str) -> None:
         await kit.client().payment(text)
     assert not text or text not in str(raised.value).replace("cannot be part of an address.", "")
     assert kit.gateway.connections == 0
+
+
+# --- test payments and live ones ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["order", "key", "payment"])
+@pytest.mark.parametrize("ours", [True, False])
+async def test_a_row_that_does_not_tell_its_kind_is_of_ours(
+    kit: Any, what: str, ours: bool
+) -> None:
+    untold = row()
+    del untold["sandbox"]
+    kit.gateway.scene = answering(
+        200, {"code": 0, "message": None, "response": untold if what == "payment" else [untold]}
+    )
+    found = await ask(kit, what, include_sandbox=ours)
+    assert [one.sandbox for one in ([found] if what == "payment" else found)] == [ours]
 
 
 # --- whole lists --------------------------------------------------------------------------------

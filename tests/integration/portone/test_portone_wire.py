@@ -80,7 +80,6 @@ LADDER: dict[str, Rung] = {
     "paid": (200, body(), approved),
     "paid, amount as an integral float": (200, body(amount=9900.0), approved),
     "paid, no currency": (200, without("currency"), approved),
-    "paid, no sandbox flag": (200, without("sandbox"), approved),
     "paid, a part of a second": (200, body(paid_at=1_732_400_000.75), approved),
     "paid, customer_uid not echoed": (200, without("customer_uid"), approved),
     "paid, sandbox flag not carried": (200, without("sandbox"), approved),

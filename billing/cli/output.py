@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-# A pipe has no edge: cells folded at column 80 are no use to `grep`, and no rows to a reader.
-_WIDTH_IN_A_PIPE = 1000
+# Cells folded at column 80 are no use to `grep`, and no rows to a reader. Nor is a table without an
+# edge: one long cell would pad every row of it.
+_WIDTH_IN_A_PIPE = 200
 
 
 def _console(*, stderr: bool = False) -> Console:

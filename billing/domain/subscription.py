@@ -26,7 +26,7 @@ class SuspensionReason(StrEnum):
     KEY_INVALID = "key_invalid"
 
 
-# Not charged any more, unless late proof of a payment mends the chain of a suspended one.
+# Not charged any more, unless a payment that is found later takes a suspension back.
 ENDED: Final = frozenset({SubscriptionStatus.SUSPENDED, SubscriptionStatus.CANCELLED})
 
 # The status reason of a subscription that goes on although a payment of its chain was given back:
@@ -42,7 +42,7 @@ SUBSCRIPTION_TRANSITIONS = Transitions(
         SubscriptionStatus.PAUSED: frozenset(
             {SubscriptionStatus.ACTIVE, SubscriptionStatus.SUSPENDED, SubscriptionStatus.CANCELLED}
         ),
-        # Back to active only when late proof of a payment mends the chain.
+        # Back to active only when a payment is found that takes the suspension back.
         SubscriptionStatus.SUSPENDED: frozenset(
             {SubscriptionStatus.ACTIVE, SubscriptionStatus.CANCELLED}
         ),

@@ -193,17 +193,20 @@ class Recorder:
         self.cycle.paid_at = paid_at
         self._event("cycle.paid", {"imp_uid": imp_uid, "merchant_uid": merchant_uid})
         self._notice(news.paid(self.cycle, paid_at))
-        if late:
-            self._mend_chain()
+        self._mend(late=late, ours=reason is not CycleReason.PAID_ELSEWHERE)
         if self.subscription.status_reason == CHAIN_AT_RISK:
             # The carrier went along: the refund of last month did no harm.
             self.subscription.status_reason = None
             self._event("subscription.chain_whole", {})
 
-    def _mend_chain(self) -> None:
-        """Proof of payment came after the close: the chain was never broken."""
-        broken = (SubscriptionStatus.SUSPENDED, SuspensionReason.CHAIN_BROKEN)
-        if (self.subscription.status, self.subscription.status_reason) == broken:
+    def _mend(self, *, late: bool, ours: bool) -> None:
+        """A payment that was found takes a suspension back: proof after the close, since the chain
+        was never broken; a charge of `ours` that was answered "failed" and is paid all the same,
+        since a key that was charged works."""
+        if self.subscription.status != SubscriptionStatus.SUSPENDED:
+            return
+        unbroken = late and self.subscription.status_reason == SuspensionReason.CHAIN_BROKEN
+        if ours or unbroken:
             self.subscription.status = SubscriptionStatus.ACTIVE
             self.subscription.status_reason = None
             self._event("subscription.mended", {}, alarm=True)

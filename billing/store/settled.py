@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 
 from billing.domain.attempt import AttemptStatus
 from billing.domain.cycle import CycleStatus
-from billing.domain.subscription import CHAIN_AT_RISK
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,5 +118,5 @@ def _is_as_claimed(row: Row[Any], fence: int) -> bool:
         row.status == AttemptStatus.SENDING
         and row.fence == fence
         and row.cycle_status == CycleStatus.OPEN
-        and row.status_reason != CHAIN_AT_RISK
+        and row.status_reason is None
     )

@@ -97,7 +97,7 @@ STATES = {
     "claimed anew": "UPDATE attempts SET fence = fence + 1",
     "settled": "UPDATE attempts SET status = 'withdrawn', settled_at = now()",
 }
-PLAIN = {"as claimed", "paused", "cancelled", "suspended", "held"}
+PLAIN = {"as claimed", "paused", "cancelled", "held"}
 
 
 @pytest.mark.parametrize("state", STATES)

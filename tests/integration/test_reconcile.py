@@ -50,10 +50,10 @@ def paid(town: Town) -> Town:
     return town
 
 
-def declined(town: Town) -> str:
+def declined(town: Town, code: str = "0031") -> str:
     """One subscriber whose first attempt was declined; that attempt's merchant_uid."""
     town.subscribe()
-    town.sandbox.mood = mood({"scripts": [{"customers": "*", "does": ["declined:0031"]}]})
+    town.sandbox.mood = mood({"scripts": [{"customers": "*", "does": [f"declined:{code}"]}]})
     assert town.charge() == {"declined": 1}
     ((name,),) = query(town.book, "SELECT merchant_uid FROM attempts WHERE status = 'declined'")
     return str(name)
@@ -214,6 +214,26 @@ def test_late_proof_mends_the_chain(town: Town) -> None:
     assert query(town.book, "SELECT status, status_reason FROM subscriptions") == [("active", None)]
     assert "subscription.mended" in alarms(town)
     assert broken(town.book, town.policy) == []
+
+
+def test_paid_though_refused_for_good(town: Town) -> None:
+    """The answer said that the number is unknown; the payment was made all the same."""
+    name = declined(town, "0011")
+    assert cycle(town) == ("open", None)
+    town.move(minutes=1)
+    town.close()
+    assert query(town.book, "SELECT status, status_reason FROM subscriptions") == [
+        ("suspended", "key_invalid")
+    ]
+    town.pay_by_hand(merchant_uid=name)
+    assert applied(town) == ["late_paid"]
+    assert cycle(town) == ("paid", "paid_late")
+    assert query(town.book, "SELECT status, status_reason FROM subscriptions") == [("active", None)]
+    assert "subscription.mended" in alarms(town)
+    assert broken(town.book, town.policy) == []
+    town.at("2026-12-20 10:00")
+    town.sandbox.mood = mood({})
+    assert town.charge() == {"approved": 1}, "and the next month is charged again"
 
 
 def test_paid_elsewhere(town: Town) -> None:

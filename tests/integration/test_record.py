@@ -818,10 +818,11 @@ def test_two_looks_prove_and_then_the_same_attempt_goes_again_at_once(case: Case
 # -- a payment that nobody waited for ----------------------------------------------------------
 
 
-def adopted(case: Case, found: Payment) -> Result:
+def adopted(
+    case: Case, found: Payment, reason: CycleReason = CycleReason.PAID_ELSEWHERE
+) -> Result:
     ((cycle_id,),) = query(case.book, "SELECT id FROM cycles")
-    elsewhere = CycleReason.PAID_ELSEWHERE
-    return case.book.run(lambda tx: adopt(tx, case.policy, cycle_id, found, elsewhere))
+    return case.book.run(lambda tx: adopt(tx, case.policy, cycle_id, found, reason))
 
 
 def test_a_payment_from_elsewhere_ends_what_was_due(case: Case) -> None:
@@ -858,19 +859,42 @@ def test_a_charge_under_way_is_settled_first(case: Case) -> None:
     assert case.cycle_row() == {"status": "open"}
 
 
-@pytest.mark.parametrize(("reason", "mended"), [("chain_broken", True), ("key_invalid", False)])
-def test_proof_after_the_close_mends_the_chain_and_nothing_else(
-    case: Case, reason: str, mended: bool
+@pytest.mark.parametrize(
+    ("reason", "month", "name", "mended"),
+    [
+        ("chain_broken", "missed", "by-hand", True),
+        # The gateway said so, in a month that is not over: a payment by hand does not disprove it.
+        ("chain_broken", "open", "by-hand", False),
+        ("key_invalid", "missed", "by-hand", False),
+        # A key that one of our charges was paid with works.
+        ("key_invalid", "missed", OURS, True),
+        ("key_invalid", "open", OURS, True),
+        ("chain_broken", "open", OURS, True),
+    ],
+)
+def test_what_takes_a_suspension_back(
+    case: Case, reason: str, month: str, name: str, mended: bool
 ) -> None:
     case.answer(Declined("[0018] 번호", None))
-    missed = "status = 'missed', reason = 'declined', held = NULL, settled_at = :now"
-    execute(case.book, f"UPDATE cycles SET {missed}", now=case.clock.now)
+    if month == "missed":
+        missed = "status = 'missed', reason = 'declined', settled_at = :now"
+        execute(case.book, f"UPDATE cycles SET {missed}", now=case.clock.now)
+    execute(case.book, "UPDATE cycles SET held = NULL")
     suspended = f"status = 'suspended', status_reason = '{reason}'"
     execute(case.book, f"UPDATE subscriptions SET {suspended}")
-    assert adopted(case, payment(case.clock)) == "paid_elsewhere"
+    found = CycleReason.PAID_LATE if name == OURS else CycleReason.PAID_ELSEWHERE
+    assert adopted(case, payment(case.clock, merchant_uid=name), found) == "paid_elsewhere"
     expected = ("active", None) if mended else ("suspended", reason)
     assert query(case.book, "SELECT status, status_reason FROM subscriptions") == [expected]
     assert (("subscription.mended", True) in case.events()) is mended
+
+
+def test_a_cancelled_subscription_stays_cancelled_when_it_is_found_paid(case: Case) -> None:
+    case.answer(Declined("[0018] 번호", None))
+    execute(case.book, "UPDATE cycles SET held = NULL")
+    execute(case.book, "UPDATE subscriptions SET status = 'cancelled'")
+    adopted(case, payment(case.clock, merchant_uid=OURS), CycleReason.PAID_LATE)
+    assert query(case.book, "SELECT status FROM subscriptions") == [("cancelled",)]
 
 
 def test_a_payment_after_a_refund_makes_the_chain_whole(case: Case) -> None:

@@ -87,7 +87,7 @@ class DeclineTable:
     ) -> None:
         self._pairs: dict[str, list[_Entry]] = {}
         self._codes: dict[str, _Entry] = {}
-        self._phrases = [entry for entry in entries if entry.phrases and entry.phrase_alone]
+        self._phrases = [entry for entry in entries if entry.phrase_alone]
         self._advice = dict(advice)
         for entry in entries:
             for code in entry.codes:

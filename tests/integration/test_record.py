@@ -818,9 +818,7 @@ def test_two_looks_prove_and_then_the_same_attempt_goes_again_at_once(case: Case
 # -- a payment that nobody waited for ----------------------------------------------------------
 
 
-def adopted(
-    case: Case, found: Payment, reason: CycleReason = CycleReason.PAID_ELSEWHERE
-) -> Result:
+def adopted(case: Case, found: Payment, reason: CycleReason = CycleReason.PAID_ELSEWHERE) -> Result:
     ((cycle_id,),) = query(case.book, "SELECT id FROM cycles")
     return case.book.run(lambda tx: adopt(tx, case.policy, cycle_id, found, reason))
 

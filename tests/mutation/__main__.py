@@ -35,8 +35,21 @@ ENGINE = [
     "tests/integration/test_explain.py",
     "tests/integration/test_forecast.py",
     "tests/integration/test_proofs.py",
+    "tests/integration/test_record.py",
+    "tests/integration/test_let_go.py",
+    "tests/integration/test_clock_guard.py",
+    "tests/integration/test_desk.py",
+    "tests/integration/test_opening.py",
+    "tests/integration/test_plain_approvals.py",
+    "tests/integration/test_reconciled.py",
+    "tests/integration/test_forget.py",
 ]
-RECORD = ["tests/integration/test_record.py", "tests/integration/test_proof.py"]
+RECORD = [
+    "tests/integration/test_record.py",
+    "tests/integration/test_proof.py",
+    "tests/integration/test_plain_approvals.py",
+    "tests/integration/test_reconcile.py",
+]
 # Long walks over what shorter tests check too; a mutant must be found without them.
 LEFT_OUT = ["tests/unit/domain/test_calendar.py::test_every_anchor_day_of_400_years"]
 TESTS = {

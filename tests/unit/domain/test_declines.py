@@ -206,6 +206,7 @@ def test_wait_days_and_advice_come_with_the_class() -> None:
     assert TABLE.classify("0039").wait_days == 1
     assert "1600-0523" in TABLE.classify("0037").advice_en
     assert "1600-0523" in TABLE.classify("0037").advice_ko
+    assert TABLE.classify("알 수 없음").wait_days == 1
     for text in ("0098", "0031", "0020", "0060", "0071", "0051", "알 수 없음"):
         found = TABLE.classify(text)
         assert found.advice_en
@@ -215,7 +216,7 @@ def test_wait_days_and_advice_come_with_the_class() -> None:
 
 def test_an_endless_text_is_cut() -> None:
     found = TABLE.classify("x" * (MAX_MESSAGE - 4) + " 00" + "31 한도초과" * 100_000)
-    assert len(found.message) == MAX_MESSAGE
+    assert len(found.message) == MAX_MESSAGE == 2000
     assert found.decline_class == UNRECOGNIZED
 
 
@@ -282,6 +283,38 @@ def test_an_entry_may_bring_its_own_advice() -> None:
     assert (found.advice_en, found.advice_ko) == ("Call us.", "ko operator")
 
 
+def test_a_text_that_is_in_no_entry_brings_the_advice_of_its_class() -> None:
+    found = table('class = "operator"\ncodes = ["0031"]').classify("알 수 없음")
+    assert (found.advice_en, found.advice_ko) == ("en unrecognized", "ko unrecognized")
+
+
+def test_a_range_holds_both_of_its_ends() -> None:
+    edited = table('class = "operator"\ncodes = ["0031-0033"]')
+    kinds = {code: edited.classify(code).decline_class for code in ("0030", "0031", "0033", "0034")}
+    assert [code for code, kind in kinds.items() if kind is OPERATOR] == ["0031", "0033"]
+
+
+@pytest.mark.parametrize(("line", "days"), [("", 1), ("wait_days = 31", 31), ("wait_days = 1", 1)])
+def test_days_to_wait(line: str, days: int) -> None:
+    edited = table('class = "not_today"\ncodes = ["0032"]\n' + line)
+    assert edited.classify("0032").wait_days == days
+
+
+def test_the_longest_phrase_and_the_longest_table() -> None:
+    phrase = "가" * 200
+    edited = f'{ADVICE}\n[[decline]]\nclass = "operator"\nphrases = ["{phrase}"]\n'
+    assert DeclineTable.parse(edited.ljust(1_000_000)).classify(phrase).decline_class == OPERATOR
+
+
+def test_a_refusal_quotes_the_beginning_of_a_long_value() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        table(f'class = "operator"\nphrases = ["{"가나" * 200}"]')
+    assert str(refused.value).count("가나") == 20
+    with pytest.raises(InvalidInput) as refused:
+        table(f'class = "{"가" * 300}"\ncodes = ["0031"]')
+    assert len(refused.value.value) == 200
+
+
 def test_a_byte_order_mark_and_windows_line_ends_are_fine() -> None:
     edited = DeclineTable.parse("\ufeff" + BUILT_IN.replace("\n", "\r\n"))
     assert edited.classify("0031").decline_class == NOT_THIS_MONTH
@@ -292,13 +325,20 @@ def test_a_byte_order_mark_and_windows_line_ends_are_fine() -> None:
     [
         ("", "no entries"),
         (ADVICE, "no entries"),
-        ("decline = 3", "no entries"),
+        ("decline = 3", "decline.*no entries"),
+        ("decline = []", "no entries"),
         ("[[decline]\n", "not TOML"),
         (ENTRY, "classes.again_soon.*is missing"),
         (ADVICE.replace("ko mismatch", " ") + "\n" + ENTRY, "classes.mismatch.*no advice"),
+        (ADVICE.replace("en mismatch", " ") + "\n" + ENTRY, "classes.mismatch.*no advice"),
+        (
+            ADVICE.replace("[classes.mismatch]", "[classes.mismatch]\nof = 3") + "\n" + ENTRY,
+            "mismatch: of",
+        ),
+        (ADVICE.replace('"ko mismatch"', "3") + "\n" + ENTRY, "mismatch: advice_ko = 3"),
         (ADVICE + "\n[classes.other]\n" + ENTRY, "classes: other"),
         (ADVICE + "\n" + ENTRY + "[other]\n", "the table: other"),
-        ("classes = 3\n" + ENTRY, "no section"),
+        ("classes = 3\n" + ENTRY, "classes = 3.*no section"),
         ("decline = [3]\n" + ADVICE, "entry 1 = 3"),
         (" " * 1_000_001, "too long"),
     ],
@@ -321,18 +361,23 @@ def test_a_broken_table_is_refused(text: str, told: str) -> None:
         ('class = "operator"\ncodes = "0031"', "codes = '0031'"),
         ('class = "operator"\ncodes = ["31"]', "codes = '31'"),
         ('class = "operator"\ncodes = ["0031-0011"]', "codes = '0031-0011'"),
+        ('class = "operator"\ncodes = ["0032-0032"]', "codes = '0032-0032'"),
         ('class = "operator"\ncodes = ["٠٠٣١"]', "is no code"),
         ('class = "operator"\nphrases = ["a"]', "too short"),
         ('class = "operator"\nphrases = ["  \\u200b "]', "too short"),
+        (f'class = "operator"\nphrases = ["{"가" * 201}"]', "too long"),
         ('class = "operator"\nphrases = ["초과"]\nphrase_alone = true', "codes and phrases"),
+        ('class = "operator"\ncodes = ["0032"]\nphrase_alone = false', "codes and phrases"),
         (
             'class = "operator"\ncodes = ["0032"]\nphrases = ["가나"]\nphrase_alone = 1',
             "yes or no",
         ),
         ('class = "operator"\ncodes = ["0032"]\nwait_days = 2', "means nothing"),
         ('class = "not_today"\ncodes = ["0032"]\nwait_days = 0', "out of range"),
+        ('class = "not_today"\ncodes = ["0032"]\nwait_days = 32', "out of range"),
         ('class = "not_today"\ncodes = ["0032"]\nwait_days = true', "out of range"),
         ('class = "operator"\ncodes = ["0032"]\nadvice_en = 3', "advice_en = 3"),
+        ('class = "operator"\ncodes = ["0032"]\nadvice_ko = 3', "advice_ko = 3"),
         ('class = "operator"\ncodes = ["0032"]\nsource = []', r"source = \[\]"),
         ('class = "operator"\ncode = "0032"', "entry 2: code"),
         ('class = "operator"\ncodes = ["0030-0040"]', "0031.*already in entry 1"),
@@ -343,3 +388,17 @@ def test_a_broken_entry_is_named(entry: str, told: str) -> None:
         table('class = "not_this_month"\ncodes = ["0031"]', entry)
     assert "entry 2" in str(refused.value)
     assert refused.value.remedy
+
+
+ALONE = 'class = "operator"\nphrases = ["가나"]'
+PAIR = 'class = "not_today"\ncodes = ["0032"]\nphrases = ["가나"]'
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(ALONE, ALONE), (PAIR, PAIR), (PAIR + "\nphrase_alone = true", ALONE)],
+)
+def test_two_entries_that_claim_the_same_are_refused(one: str, other: str) -> None:
+    with pytest.raises(InvalidInput, match="가나.*already in entry 1"):
+        table(one, other)
+    assert table(PAIR, ALONE).classify("가나").decline_class == OPERATOR

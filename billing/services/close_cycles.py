@@ -89,11 +89,13 @@ def _is_over(tx: Transaction) -> Select[Cycle, Subscription]:
 
 def _still_settling(tx: Transaction) -> ColumnElement[bool]:
     """An attempt that may have been charged keeps its cycle open, for 48 hours at most."""
+    # A month has one live attempt. Not EXISTS: for that the planner reads every live attempt there
+    # is beforehand, also those that wait for their next try (0.5 s in a book of ten million).
     live = select(Attempt.id).where(
         Attempt.cycle_id == Cycle.id,
         Attempt.status.in_([AttemptStatus.SENDING, AttemptStatus.UNKNOWN]),
     )
-    return live.exists() & (Cycle.closes_at > tx.now - GIVE_UP_AFTER)
+    return live.scalar_subquery().is_not(None) & (Cycle.closes_at > tx.now - GIVE_UP_AFTER)
 
 
 def _end_all(tx: Transaction, rows: Sequence[tuple[Cycle, Subscription]]) -> None:

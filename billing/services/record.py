@@ -34,7 +34,7 @@ def record(tx: Transaction, policy: BillingPolicy, answers: Sequence[Answer]) ->
             _tell(tx, cycle)
             results.append(Result.APPROVED)
         else:
-            recorder = Recorder(tx, policy, *rows[answer.attempt_id])
+            recorder = Recorder(tx, policy, *rows[answer.attempt_id], answer.asked_at)
             results.append(recorder.apply(answer))
             recorders.append(recorder)
     follow_declines(tx, recorders)

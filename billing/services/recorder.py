@@ -54,20 +54,21 @@ class Recorder:
         attempt: Attempt,
         cycle: Cycle,
         subscription: Subscription,
+        asked_at: datetime | None = None,
     ) -> None:
+        """`asked_at`: when the look-up began that the answer comes from; None for the charge's own
+        answer."""
         self.tx = tx
         self.policy = policy
         self.attempt = attempt
         self.cycle = cycle
         self.subscription = subscription
-        self.asked_at = tx.now
-        self.is_from_the_charge = True
+        self.asked_at = asked_at or tx.now
+        self.is_from_the_charge = asked_at is None
         # Not yet followed by a retry, a hold, or the end of retries: see `follow`.
         self.decline: Decline | None = None
 
     def apply(self, answer: Answer) -> Result:
-        self.asked_at = answer.asked_at or self.tx.now
-        self.is_from_the_charge = answer.asked_at is None
         if not self._is_newest(answer):
             if self._stands(answer):
                 return Result.TOO_LATE
@@ -366,8 +367,6 @@ class Recorder:
         if not self._is_provable():
             return self._ask_when_provable()
         if self.attempt.refusal is not None:
-            if self._says_already_paid():
-                self._hold_cycle(HoldReason.CONTRADICTION)
             return self._declined(self.attempt.refusal, None)
         self.attempt.nothing_found += 1
         if self.attempt.nothing_found < LOOKS_THAT_PROVE:
@@ -377,10 +376,6 @@ class Recorder:
             return Result.UNKNOWN
         self._back_to_due("proved not charged by the gateway's look-ups", timedelta(0))
         return Result.NOT_SENT
-
-    def _says_already_paid(self) -> bool:
-        found = self.policy.declines.classify(self.attempt.refusal)
-        return found.decline_class is DeclineClass.ALREADY_PAID
 
     def _is_provable(self) -> bool:
         provable_at = self.attempt.provable_at

@@ -25,6 +25,7 @@ from billing.domain.outcome import Approved, Declined, NotSent, Unknown
 from billing.domain.payment import Payment
 from billing.domain.policy import BillingPolicy
 from billing.services.answer import Answer, FactsChanged, GivenBack, Result, clean
+from billing.services.inquire import _give_up_on_expired
 from billing.services.open_cycles import open_cycles
 from billing.services.record import adopt, record
 from billing.store import attempts
@@ -786,6 +787,56 @@ def test_an_older_claim_changes_nothing(case: Case) -> None:
     assert case.answer(Approved("imp_1", Won(1001), case.clock.now)) == "too_late"
     assert (case.attempt_row(), case.cycle_row()) == before
     assert case.events() == [("answer.too_late", True)]
+    told = "SELECT data FROM events WHERE kind = 'answer.too_late'"
+    assert query(case.book, told) == [({"learnt": "Approved"},)]
+
+
+@pytest.mark.parametrize(
+    "learnt",
+    [
+        "approved",
+        "paid by this, and once more",
+        "declined",
+        "failed",
+        "not sent",
+        "given back",
+    ],
+)
+def test_what_was_written_by_a_commit_whose_answer_was_lost_is_no_surprise(
+    case: Case, clock: MovedClock, learnt: str
+) -> None:
+    told = cases(clock)[learnt]
+    case.answer(told)
+    before = case.attempt_row(), case.cycle_row(), case.events()
+    assert case.answer(told) == "too_late"
+    assert (case.attempt_row(), case.cycle_row(), case.events()) == before
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (Declined("[0098] 시스템", "imp_1"), Declined("[0098] 시스템", "imp_2")),
+        (Declined("[0098] 시스템", "imp_1"), NotSent("no way")),
+        (Declined("[0098] 시스템", "imp_1"), Unknown("no answer")),
+        (NotSent("no way"), Declined("[0098] 시스템", None)),
+        (NotSent("no way"), Unknown("no answer")),
+    ],
+)
+def test_another_answer_to_what_is_settled_changes_nothing_and_is_told(
+    case: Case, first: Any, then: Any
+) -> None:
+    case.answer(first)
+    before = case.attempt_row(), case.cycle_row()
+    assert case.answer(then) == "too_late"
+    assert (case.attempt_row(), case.cycle_row()) == before
+    assert case.events()[-1] == ("answer.too_late", True)
+
+
+def test_the_same_answer_by_an_older_claim_is_told(case: Case) -> None:
+    case.answer(NotSent("no way"))
+    execute(case.book, "UPDATE attempts SET fence = 2")
+    assert case.answer(NotSent("no way")) == "too_late"
+    assert case.events()[-1] == ("answer.too_late", True)
 
 
 def test_a_request_that_cannot_leave_goes_again_ever_more_slowly(case: Case) -> None:
@@ -815,6 +866,112 @@ def test_two_looks_prove_and_then_the_same_attempt_goes_again_at_once(case: Case
     assert "provable_at" not in row
 
 
+@pytest.mark.parametrize("found", ["nothing", "failed", "paid elsewhere"])
+def test_a_look_that_began_too_early_settles_nothing(
+    case: Case, clock: MovedClock, found: str
+) -> None:
+    """However late its answer is: the request may have arrived behind the question."""
+    case.answer(Unknown("no answer"))
+    provable_in = case.attempt_row()["provable_at"]
+    asked_at = clock.now
+    clock.move(seconds=provable_in + 1)
+    early = Answer(case.attempt, 1, cases(clock)[found], asked_at)
+    assert case.book.run(lambda tx: record(tx, case.policy, [early])) == ["unknown"]
+    row = case.attempt_row()
+    assert (row["status"], row["ask_at"], row["asked"]) == ("unknown", -1, 2)
+    assert "nothing_found" not in row
+    assert case.cycle_row() == {"status": "open"}
+
+
+def test_two_looks_that_began_together_are_one(case: Case, clock: MovedClock) -> None:
+    case.was_unknown()
+    asked_at = clock.now
+    clock.move(seconds=60)
+    for _ in range(2):
+        look = Answer(case.attempt, 1, Nothing(), asked_at)
+        assert case.book.run(lambda tx: record(tx, case.policy, [look])) == ["unknown"]  # noqa: B023
+    row = case.attempt_row()
+    assert (row["nothing_found"], row["provable_at"], row["ask_at"]) == (1, -30, -30)
+
+
+def given_up_on(case: Case, clock: MovedClock) -> None:
+    """Its lease ran out while its worker was still at it."""
+    clock.move(seconds=case.policy.lease.total_seconds() + 1)
+    case.book.run(lambda tx: _give_up_on_expired(tx, case.policy))
+    assert case.attempt_row()["provable_at"] == case.policy.settle.total_seconds() - 1
+
+
+def test_already_paid_told_after_the_lease_is_no_proof(case: Case, clock: MovedClock) -> None:
+    given_up_on(case, clock)
+    assert case.answer(cases(clock)["declined as paid already"]) == "unknown"
+    # Its own answer says that the request is over, but not whether another worker sent one.
+    assert case.attempt_row()["provable_at"] == case.policy.settle.total_seconds() - 1
+
+
+def test_no_answer_told_after_the_lease_puts_the_proof_off(case: Case, clock: MovedClock) -> None:
+    given_up_on(case, clock)
+    assert case.answer(Unknown("no answer")) == "unknown"
+    assert case.attempt_row()["provable_at"] == case.policy.settle.total_seconds()
+
+
+def missed(case: Case) -> None:
+    """The window closed, and what became of the attempt stayed unproven."""
+    case.was_unknown()
+    unproven = "status = 'missed', reason = 'unproven', settled_at = :now"
+    execute(case.book, f"UPDATE cycles SET {unproven}", now=case.clock.now)
+    suspended = "status = 'suspended', status_reason = 'chain_broken'"
+    execute(case.book, f"UPDATE subscriptions SET {suspended}")
+
+
+def test_a_month_that_was_missed_and_is_found_paid(case: Case, clock: MovedClock) -> None:
+    missed(case)
+    assert case.answer(PaidByThis(payment(clock)), asked=True) == "approved"
+    cycle = case.cycle_row()
+    assert (cycle["status"], cycle["reason"]) == ("paid", "paid_late")
+    assert case.notices() == ["payment.paid", "subscription.resumed"]
+    assert case.events() == [
+        ("attempt.approved", False),
+        ("cycle.paid", False),
+        ("subscription.mended", True),
+    ]
+
+
+def test_nothing_follows_a_decline_in_a_month_that_was_missed(
+    case: Case, clock: MovedClock
+) -> None:
+    missed(case)
+    execute(case.book, "UPDATE subscriptions SET status = 'active', status_reason = NULL")
+    assert case.answer(cases(clock)["failed"], asked=True) == "declined"
+    assert (case.events(), case.notices()) == ([("attempt.declined", False)], [])
+
+
+def test_nothing_is_held_in_a_month_that_was_missed(case: Case, clock: MovedClock) -> None:
+    missed(case)
+    assert case.answer(cases(clock)["contradiction"], asked=True) == "held"
+    assert "held" not in case.cycle_row()
+    told = "SELECT data FROM events WHERE kind = 'attempt.contradicted'"
+    assert query(case.book, told) == [({"why": "odd"},)]
+
+
+def test_what_is_proved_not_charged_in_a_month_that_was_missed_is_withdrawn(case: Case) -> None:
+    missed(case)
+    execute(case.book, "UPDATE subscriptions SET status = 'active', status_reason = NULL")
+    case.answer(Nothing(), asked=True)
+    case.clock.move(seconds=30)
+    assert case.answer(Nothing(), asked=True) == "not_sent"
+    assert case.attempt_row()["status"] == "withdrawn"
+
+
+@pytest.mark.parametrize(
+    ("status", "notices"), [("paused", ["payment.declined"]), ("cancelled", [])]
+)
+def test_no_retry_for_a_subscriber_who_left(case: Case, status: str, notices: list[str]) -> None:
+    execute(case.book, f"UPDATE subscriptions SET status = '{status}'")
+    assert case.answer(Declined("[0098] 시스템", "imp_1")) == "declined"
+    assert case.events() == [("attempt.declined", False)]
+    assert case.notices() == notices
+
+
 # -- a payment that nobody waited for ----------------------------------------------------------
 
 
@@ -841,6 +998,12 @@ def test_a_payment_from_elsewhere_ends_what_was_due(case: Case) -> None:
     why = "SELECT data->>'why' FROM events WHERE kind = 'attempt.withdrawn'"
     assert query(case.book, why) == [("the month is paid already",)]
     assert adopted(case, payment(case.clock)) == "too_late"
+
+
+def test_a_foreign_order_number_is_cut_to_what_the_book_holds(case: Case) -> None:
+    case.answer(GivenBack("another time"))
+    assert adopted(case, payment(case.clock, merchant_uid="m" * 41)) == "paid_elsewhere"
+    assert case.cycle_row()["paid_merchant_uid"] == "m" * 40
 
 
 def test_a_payment_under_our_own_name_approves_what_was_due(case: Case) -> None:
@@ -885,6 +1048,8 @@ def test_what_takes_a_suspension_back(
     expected = ("active", None) if mended else ("suspended", reason)
     assert query(case.book, "SELECT status, status_reason FROM subscriptions") == [expected]
     assert (("subscription.mended", True) in case.events()) is mended
+    assert ("subscription.resumed" in case.notices()) is mended
+    assert case.cycle_row()["reason"] == found
 
 
 def test_a_cancelled_subscription_stays_cancelled_when_it_is_found_paid(case: Case) -> None:

@@ -399,6 +399,6 @@ PAIR = 'class = "not_today"\ncodes = ["0032"]\nphrases = ["가나"]'
     [(ALONE, ALONE), (PAIR, PAIR), (PAIR + "\nphrase_alone = true", ALONE)],
 )
 def test_two_entries_that_claim_the_same_are_refused(one: str, other: str) -> None:
-    with pytest.raises(InvalidInput, match="가나.*already in entry 1"):
+    with pytest.raises(InvalidInput, match=r"가나.*already in entry 1"):
         table(one, other)
     assert table(PAIR, ALONE).classify("가나").decline_class == OPERATOR

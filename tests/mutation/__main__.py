@@ -53,9 +53,14 @@ RECORD = [
 # Long walks over what shorter tests check too; a mutant must be found without them.
 LEFT_OUT = ["tests/unit/domain/test_calendar.py::test_every_anchor_day_of_400_years"]
 TESTS = {
-    "billing/domain/enrolment.py": ["tests/unit/services", "tests/integration/test_enrol.py"],
+    "billing/domain/enrolment.py": [
+        "tests/unit/domain/test_enrolment.py",
+        "tests/unit/services",
+        "tests/integration/test_enrol.py",
+    ],
     "billing/domain/refund.py": ["tests/integration/test_refund.py"],
     "billing/domain/seal.py": [
+        "tests/unit/domain/test_seal.py",
         "tests/integration/test_seals.py",
         "tests/integration/test_import.py",
     ],

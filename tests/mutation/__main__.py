@@ -58,7 +58,10 @@ TESTS = {
         "tests/unit/services",
         "tests/integration/test_enrol.py",
     ],
-    "billing/domain/refund.py": ["tests/integration/test_refund.py"],
+    "billing/domain/refund.py": [
+        "tests/unit/domain/test_refund.py",
+        "tests/integration/test_refund.py",
+    ],
     "billing/domain/seal.py": [
         "tests/unit/domain/test_seal.py",
         "tests/integration/test_seals.py",

@@ -5,6 +5,7 @@ Every name carries the prefix `MAEWOL_`. A secret `X` may also come from a file,
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import re
@@ -132,6 +133,8 @@ class Settings(BaseSettings):
     notice_secret: SecretStr | None = None
     api_token: SecretStr | None = None
     console_password: SecretStr | None = None
+    # Proxies of ours in front of `maewol web`, by address or network, separated by commas.
+    trusted_proxies: str = ""
     # Where people reach Flower, for the console's links to it.
     flower_url: str | None = None
     # Flower's, whose user is "maewol".
@@ -234,6 +237,24 @@ class Settings(BaseSettings):
             "not an https address",
             "Use https://…; plain http is for a gateway on this machine only",
         )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies(cls, value: str) -> str:
+        try:
+            networks = [
+                ipaddress.ip_network(one.strip()) for one in value.split(",") if one.strip()
+            ]
+        except ValueError as error:
+            raise InvalidSetting(
+                "TRUSTED_PROXIES", value, f"no address or network ({error})", "Use 10.0.0.0/24"
+            ) from None
+        if any(network.prefixlen == 0 for network in networks):
+            # Whoever is believed may name any address as the customer's.
+            raise InvalidSetting(
+                "TRUSTED_PROXIES", value, "trusts everybody", "Name the proxy's own address"
+            )
+        return ",".join(str(network) for network in networks)
 
     @field_validator("flower_url")
     @classmethod

@@ -52,7 +52,7 @@ def serve(host: str, port: int) -> None:
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                # The peer of the connection decides who is on this machine, no header does.
+                # Believed only of the proxies that are named (`create_app`).
                 proxy_headers=False,
                 limit_concurrency=MOST_CONNECTIONS,
                 http=PatientProtocol,

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 
 from fastapi import FastAPI
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 import billing
 from billing.bootstrap import House, gateway, quick_redis
@@ -63,4 +64,9 @@ def create_app(house: House, connect: Connect | None = None) -> FastAPI:
     app.add_middleware(EncodedPaths)
     app.add_middleware(Bodies)
     app.add_middleware(SecurityHeaders)
+    if house.settings.trusted_proxies:
+        # Customers behind our own proxy are counted one by one. It makes nobody local: whoever was
+        # passed on never is (`access.is_local`).
+        trusted = house.settings.trusted_proxies.split(",")
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=trusted)
     return app

@@ -327,6 +327,39 @@ def test_nobody_orders_without_end(shop: Edge) -> None:
         assert client.post("/checkout/order", json=BUYER).status_code == 200
 
 
+def test_each_customer_behind_our_own_proxy_is_counted(make_edge: Callable[..., Edge]) -> None:
+    shop = make_edge(**SELLING, trusted_proxies="10.0.0.0/24, 10.0.1.1")
+
+    def orders(client: Any, count: int, customer: str) -> list[int]:
+        said = {"X-Forwarded-For": f"203.0.113.99, {customer}, 10.0.0.9"}
+        return [
+            client.post("/checkout/order", json=BUYER, headers=said).status_code
+            for _ in range(count)
+        ]
+
+    with shop.browse(peer="10.0.1.1", host="shop.example") as client:
+        # Only the last that is no proxy of ours counts: the rest is what the customer may invent.
+        assert orders(client, 13, "192.0.2.7") == [200] * 12 + [429]
+        assert orders(client, 1, "192.0.2.8") == [200]
+    with shop.browse(peer="198.51.100.1", host="shop.example") as client:
+        codes = orders(client, 7, "192.0.2.9") + orders(client, 7, "192.0.2.10")
+        assert codes == [200] * 12 + [429] * 2, "a stranger's word counts for nothing"
+
+
+def test_a_proxy_of_ours_makes_nobody_local(make_edge: Callable[..., Edge]) -> None:
+    edge = make_edge(trusted_proxies="127.0.0.1")
+    said = {"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "http"}
+    with edge.browse() as client:
+        assert client.get("/v1/cycles").status_code == 200
+        assert client.get("/v1/cycles", headers=said).status_code == 403
+
+
+@pytest.mark.parametrize("value", ["proxy.internal", "10.0.0.1/24", "*", "0.0.0.0/0", "::/0"])
+def test_proxies_are_named_by_address(value: str) -> None:
+    with pytest.raises(InvalidSetting, match="TRUSTED_PROXIES"):
+        Settings.load(trusted_proxies=value)
+
+
 def test_nobody_asks_without_end(shop: Edge) -> None:
     with shop.browse() as client:
         codes = [completed(client, "x", None).status_code for _ in range(42)]

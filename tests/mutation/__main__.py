@@ -21,6 +21,7 @@ ACCEPTED = Path(__file__).with_name("accepted.toml")
 # The tests that run a module; of these each mutant gets those that reach its line.
 ENGINE = [
     "tests/integration/test_proof.py",
+    "tests/integration/test_inquire.py",
     "tests/integration/test_races.py",
     "tests/integration/test_engine.py",
     "tests/integration/test_change_status.py",
@@ -71,8 +72,8 @@ TESTS = {
     "billing/services/record.py": RECORD,
     "billing/services/recorder.py": RECORD,
     "billing/store/settled.py": RECORD,
-    "billing/services/inquire.py": RECORD,
-    "billing/services/asking.py": RECORD,
+    "billing/services/inquire.py": ["tests/integration/test_inquire.py"],
+    "billing/services/asking.py": ["tests/integration/test_inquire.py"],
     "billing/portone": ["tests/unit/portone", "tests/integration/portone"],
     "billing/services": ENGINE,
     "billing/store": ENGINE,

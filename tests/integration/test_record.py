@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from billing.domain.brake import Verdict
 from billing.domain.cycle import CycleReason
 from billing.domain.errors import TransitionRefused
 from billing.domain.finding import (
@@ -1122,10 +1123,26 @@ def test_what_an_answer_says_about_the_gateway_and_us(
     assert health_of(case) == (failures, verdicts)
 
 
-def test_an_answer_that_can_be_used_ends_a_run_of_useless_ones(case: Case) -> None:
+@pytest.mark.parametrize("name", ["approved", "declined", "refused"])
+def test_an_answer_that_can_be_used_ends_a_run_of_useless_ones(case: Case, name: str) -> None:
     execute(case.book, "UPDATE gateway_health SET failures = 3")
-    case.answer(Unknown("code 1", refusal="no"))
+    case.answer(cases(case.clock)[name])
     assert health_of(case)[0] == 0
+
+
+@pytest.mark.parametrize("name", ["no answer", "not sent"])
+def test_a_worker_that_stood_still_says_nothing_of_now(case: Case, name: str) -> None:
+    execute(case.book, "UPDATE attempts SET fence = 2")
+    assert case.answer(cases(case.clock)[name]) == "too_late"
+    assert health_of(case) == (0, "")
+
+
+def test_the_decline_that_is_one_too_many_stops_all_charging(case: Case) -> None:
+    execute(case.book, "UPDATE gateway_health SET verdicts = :v", v=str(Verdict.OPERATOR) * 2)
+    case.answer(cases(case.clock)["declined by our fault"])
+    ((held,),) = query(case.book, "SELECT hold_reason FROM installation")
+    assert held == "3 declines without an approval point at our own configuration"
+    assert ("charging.held", True) in case.events()
 
 
 @pytest.mark.parametrize(
@@ -1133,10 +1150,11 @@ def test_an_answer_that_can_be_used_ends_a_run_of_useless_ones(case: Case) -> No
     [
         (NotSent("401", credentials=True), "it refuses our credentials"),
         (NotSent("no way"), "no usable answer"),
+        (Unknown("no answer"), "no usable answer"),
     ],
 )
 def test_the_fifth_useless_answer_says_why_the_gateway_is_down(
-    case: Case, last: NotSent, why: str
+    case: Case, last: NotSent | Unknown, why: str
 ) -> None:
     execute(case.book, "UPDATE gateway_health SET failures = 4")
     case.answer(last)

@@ -55,7 +55,7 @@ def refund_(
 
 
 def cancel_with_refund(customer_uid: str, yes: bool, as_json: bool) -> None:
-    """`maewol subscription cancel … --refund`: both or neither."""
+    """`maewol subscription cancel … --refund`: both at once."""
     from billing.cli import refunding
     from billing.cli.commands import _open_house
 

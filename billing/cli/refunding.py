@@ -21,6 +21,7 @@ from billing.portone.client import PortOneClient
 from billing.services import change_status, refund
 from billing.services.refund import Proposal
 from billing.store import refunds, views
+from billing.store.session import Transaction
 from billing.store.tables import Refund
 
 T = TypeVar("T")
@@ -36,16 +37,16 @@ def give_back(
     imp_uid: str | None = None,
     reason: str = "",
     asks: bool = False,
-    first: Callable[[], object] = lambda: None,
+    also: Callable[[Transaction], object] = lambda _: None,
 ) -> dict[str, Any]:
-    """Give one payment back and tell how it stands. `asks`: a person confirms it. `first` is done
-    once it is sure to be wanted.
+    """Give one payment back and tell how it stands. `asks`: a person confirms it. `also` is done
+    in the transaction that writes the wish down.
 
     Raises `BillingError`, and `typer.Exit` when it was not confirmed."""
     known = _known(house, merchant_uid, imp_uid)
     if known is not None:
         # It was confirmed when it was requested: say how it stands, or go on with it.
-        first()
+        house.book.run(also)
         done = known.status == RefundStatus.DONE
         if not done:
             _see_through(house, known.id)
@@ -58,8 +59,7 @@ def give_back(
         _say_what_follows(house, proposal)
         if asks and not typer.confirm("Give it back? 환불할까요?", err=True):
             raise typer.Exit(1)
-    first()
-    refund_id = refund.request(house.book, proposal, reason)
+    refund_id = refund.request(house.book, proposal, reason, also)
     _see_through(house, refund_id)
     return _document(house, refund_id, already=proposal.cancelled_at is not None)
 
@@ -73,7 +73,8 @@ def is_asked(*, yes: bool, as_json: bool) -> bool:
 def cancel_and_give_back(
     house: House, customer_uid: str, *, reason: str = "", asks: bool = False
 ) -> dict[str, Any]:
-    """End a subscription and give this month's payment back, or neither. Raises `BillingError`."""
+    """End a subscription and ask for this month's payment back, or neither. Raises
+    `BillingError`."""
     merchant_uid, imp_uid = _payment_of_month(house, customer_uid)
     return give_back(
         house,
@@ -81,7 +82,9 @@ def cancel_and_give_back(
         imp_uid=imp_uid,
         reason=reason,
         asks=asks,
-        first=lambda: change_status.cancel(house.book, house.policy, customer_uid),
+        also=lambda tx: change_status.end(
+            tx, house.policy, change_status.found_one(tx, customer_uid)
+        ),
     )
 
 

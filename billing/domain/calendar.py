@@ -168,7 +168,8 @@ def first_cycle(
     Raises `InvalidInput` when the dates contradict each other (a payment before the initial one, or
     after the enrolment).
     """
-    enrolled_on = day_of(enrolled_at, zone)
+    # The gateway's clock may be ahead of ours by a moment, at midnight too.
+    enrolled_on = max(day_of(enrolled_at, zone), anchor_on)
     number = max(cycle_number_of(anchor_on, enrolled_on), 1)
     if enrolled_on > cycle_dates(anchor_on, number, policy).window.closes_on:
         number += 1

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Final
 
 from billing.portone.answer import Unreadable
 
@@ -19,6 +20,9 @@ LONGEST_MESSAGE = 500
 
 # What neither a database nor a terminal takes: NUL, and halves of surrogate pairs.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+# Far above what anybody pays by telephone, and below what a column of the book takes.
+MOST_WON: Final = 10**15
 
 
 def row(value: object) -> Row:
@@ -62,10 +66,12 @@ def whole(source: Row, name: str) -> int | None:
 
 
 def amount(source: Row, name: str) -> int | None:
-    """Whole won, not below zero."""
+    """Whole won, not below zero, and no more than any book holds."""
     value = whole(source, name)
     if value is not None and value < 0:
         raise Unreadable(f"{name} is below zero")
+    if value is not None and value > MOST_WON:
+        raise Unreadable(f"{name} is no amount of money")
     return value
 
 

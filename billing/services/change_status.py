@@ -52,6 +52,25 @@ def pause(book: Book, policy: BillingPolicy, customer_uid: str) -> Changed:
     return book.run(step)
 
 
+def was_paused(tx: Transaction, subscription: Subscription) -> bool:
+    """Whether a suspended one had been paused, and not resumed, when it was suspended."""
+    newest = (
+        select(Event.kind)
+        .where(
+            Event.subscription_id == subscription.id,
+            Event.kind.in_(["subscription.paused", "subscription.resumed"]),
+        )
+        .order_by(Event.id.desc())
+        .limit(1)
+    )
+    return tx.session.execute(newest).scalar_one_or_none() == "subscription.paused"
+
+
+def pause_again(tx: Transaction, subscription: Subscription, policy: BillingPolicy) -> None:
+    """What was paused before it was suspended, and is not suspended any more, is paused again."""
+    _moves(tx, subscription, SubscriptionStatus.PAUSED, policy)
+
+
 def before_pause(book: Book, policy: BillingPolicy, customer_uid: str) -> Changed:
     """What pausing now would risk; nothing is changed. Raises `NotFound`."""
 

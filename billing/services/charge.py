@@ -27,11 +27,11 @@ from billing.services import asking
 from billing.services.answer import Answer, FactsChanged, GivenBack, Result
 from billing.services.clock_guard import compare_clocks
 from billing.services.desk import Desk
+from billing.services.fence import why_not_from
 from billing.services.hold import stop
 from billing.store import attempts, events, health, installation
 from billing.store.attempts import Claim
 from billing.store.health import Permit
-from billing.store.installation import Identity
 from billing.store.session import Book, Transaction, by_index
 
 _log = structlog.get_logger(__name__)
@@ -176,19 +176,9 @@ def _fenced(
     known = None if here.database is None else seen.get(here.database)
     if known is not None and newest < known:
         stop(tx, f"the database went back in time: event {known} is gone")
-    elif policy.goes_on_after_failover and installation.failed_over(tx.session, here):
-        _after_failover(tx, policy, here)
-    elif problem := installation.fence(tx.session, here):
+    elif problem := why_not_from(tx, policy, here):
         stop(tx, problem)
     return None if here.database is None else (here.database, newest)
-
-
-def _after_failover(tx: Transaction, policy: BillingPolicy, here: Identity) -> None:
-    """A standby with every commit took over. Claims that were under way are made or lost as a
-    whole; whatever they sent shows in look-ups before anything starts again."""
-    health.wait_out(tx.session, tx.now, policy.over_after)
-    told = {"timeline": here.timeline}
-    events.add(tx.session, at=tx.now, kind="database.failed_over", data=told, alarm=True)
 
 
 async def _charge_one(

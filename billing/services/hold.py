@@ -5,6 +5,8 @@ from __future__ import annotations
 from sqlalchemy import select
 
 from billing.domain.cycle import CycleStatus, HoldReason
+from billing.domain.errors import Conflict
+from billing.domain.plan import NoRetryReason
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SubscriptionStatus
 from billing.services.let_go import lift
@@ -57,5 +59,16 @@ def _try_again(tx: Transaction, policy: BillingPolicy) -> int:
         .with_for_update()
     ).all()
     for cycle, subscription in rows:
-        lift(tx, policy, subscription, cycle)
+        try:
+            lift(tx, policy, subscription, cycle)
+        except Conflict:
+            # Its month has no number left for an attempt. The others are tried all the same.
+            events.add(
+                tx.session,
+                at=tx.now,
+                kind="cycle.no_more_attempts",
+                subscription_id=subscription.id,
+                cycle_id=cycle.id,
+                data={"why": NoRetryReason.ATTEMPTS_USED_UP},
+            )
     return len(rows)

@@ -15,6 +15,7 @@ from billing.domain.customer_advice import (
     for_customer,
 )
 from billing.domain.cycle import CycleStatus
+from billing.domain.money import Won
 from billing.domain.notice import (
     ClosingSoon,
     Declined,
@@ -31,7 +32,7 @@ from billing.domain.policy import BillingPolicy
 from billing.domain.reconciliation import Difference, DifferenceKind
 from billing.domain.refund import month_of, refundable_until
 from billing.domain.remedies import Remedy, remedy
-from billing.store.tables import Attempt, Cycle, Refund
+from billing.store.tables import Attempt, Cycle, Refund, Subscription
 
 
 class PaidCycle(Protocol):
@@ -133,6 +134,26 @@ def paid_twice(
         refund_by=refundable_until(paid_at, policy.plan.zone),
     )
     return unknown(found, paid_at)
+
+
+def paid_after_cancel(
+    subscription: Subscription, cycle: Cycle, policy: BillingPolicy
+) -> UnknownPayment:
+    """A charge that was under way when its subscription was cancelled, and has just been paid."""
+    if cycle.paid_at is None:
+        raise AssertionError("a CHECK constraint says that a paid cycle has its moment")
+    found = Difference(
+        kind=DifferenceKind.PAID_NOT_DUE,
+        at=cycle.paid_at,
+        imp_uid=cycle.paid_imp_uid,
+        merchant_uid=str(cycle.paid_merchant_uid),
+        customer_uid=subscription.customer_uid,
+        month=cycle.month,
+        paid_at=cycle.paid_at,
+        ledger_amount=Won(cycle.amount),
+        refund_by=refundable_until(cycle.paid_at, policy.plan.zone),
+    )
+    return unknown(found, cycle.paid_at)
 
 
 def unknown(found: Difference, now: datetime) -> UnknownPayment:

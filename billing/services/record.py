@@ -55,6 +55,10 @@ def adopt(
     if newest is None:
         return Result.TOO_LATE
     rows = attempts.lock_with_cycle(tx.session, [newest])
+    # With the month locked nobody can plan another attempt; until then somebody may have.
+    while (again := attempts.newest_of(tx.session, cycle_id)) != newest and again is not None:
+        newest = again
+        rows = attempts.lock_with_cycle(tx.session, [newest])
     return Recorder(tx, policy, *rows[newest]).adopt(payment, reason)
 
 

@@ -24,12 +24,12 @@ from billing.domain.outcome import Approved, Declined, NotSent, Unknown
 from billing.domain.payment import Payment
 from billing.domain.plan import Declines, NoRetry, NoRetryReason, RetryAt, next_attempt
 from billing.domain.policy import BillingPolicy
-from billing.domain.refund import month_of
+from billing.domain.refund import RefundStatus, month_of
 from billing.domain.subscription import CHAIN_AT_RISK, SubscriptionStatus, SuspensionReason
-from billing.services import news
+from billing.services import change_status, news
 from billing.services.answer import Answer, FactsChanged, GivenBack, Result, clean
 from billing.services.open_cycles import another_attempt
-from billing.store import attempts, events
+from billing.store import attempts, events, refunds, settled
 from billing.store.session import Transaction
 from billing.store.tables import Attempt, Cycle, Subscription
 
@@ -91,11 +91,9 @@ class Recorder:
             case Unknown() as unknown:
                 return self._unknown(unknown)
             case PaidByEarlier(payment, also):
-                self._warn_of_more(payment, also)
-                return self._paid_by_other(payment, CycleReason.PAID_LATE)
+                return self._paid_by_other(payment, CycleReason.PAID_LATE, also)
             case PaidElsewhere(payment, also):
-                self._warn_of_more(payment, also)
-                return self._paid_by_other(payment, CycleReason.PAID_ELSEWHERE)
+                return self._paid_by_other(payment, CycleReason.PAID_ELSEWHERE, also)
             case Contradiction(why=why, cancelled=cancelled):
                 return self._contradicted(why, cancelled)
             case FactsChanged():
@@ -132,11 +130,18 @@ class Recorder:
         self._settle_cycle_paid(imp_uid, self.attempt.merchant_uid, paid_at, None)
         return Result.APPROVED
 
-    def _paid_by_other(self, payment: Payment, reason: CycleReason) -> Result:
+    def _paid_by_other(
+        self, payment: Payment, reason: CycleReason, also: Sequence[Payment]
+    ) -> Result:
         """The month is paid, but not by this attempt: it must never be sent (again)."""
         if self._is_asked_early():
             # Ours may still be charged as well; first be sure that it was not.
             return self._ask_when_provable()
+        if settled.month_of_payment(self.tx.session, payment.imp_uid) is not None:
+            # Made for the month before and charged when that was over: a payment of both by its
+            # name and its day, which no rule of ours decides.
+            return self._contradicted(f"{payment.imp_uid} pays another month", cancelled=False)
+        self._warn_of_more(payment, also)
         self._move_attempt(AttemptStatus.DUE)
         self._settle_attempt(AttemptStatus.WITHDRAWN)
         self._settle_cycle_paid(
@@ -151,6 +156,10 @@ class Recorder:
         if self.attempt.status in (AttemptStatus.SENDING, AttemptStatus.UNKNOWN):
             return Result.UNKNOWN
         if self.cycle.status not in (CycleStatus.OPEN, CycleStatus.MISSED):
+            return Result.TOO_LATE
+        standing = refunds.standing(self.tx.session, payment.imp_uid)
+        if standing is not None and standing.status == RefundStatus.DONE:
+            # Given back since it was looked up.
             return Result.TOO_LATE
         paid_at = _moment(payment)
         fits = payment.amount.amount == self.cycle.amount
@@ -194,23 +203,32 @@ class Recorder:
         self.cycle.paid_at = paid_at
         self._event("cycle.paid", {"imp_uid": imp_uid, "merchant_uid": merchant_uid})
         self._notice(news.paid(self.cycle, paid_at))
-        self._mend(late=late, ours=reason is not CycleReason.PAID_ELSEWHERE)
+        self._mend(merchant_uid, late=late)
+        if self.subscription.status == SubscriptionStatus.CANCELLED:
+            self._event("payment.after_cancel", {"imp_uid": imp_uid}, alarm=True)
+            self._notice(news.paid_after_cancel(self.subscription, self.cycle, self.policy))
         if self.subscription.status_reason == CHAIN_AT_RISK:
             # The carrier went along: the refund of last month did no harm.
             self.subscription.status_reason = None
             self._event("subscription.chain_whole", {})
 
-    def _mend(self, *, late: bool, ours: bool) -> None:
+    def _mend(self, merchant_uid: str, *, late: bool) -> None:
         """A payment that was found takes a suspension back: proof after the close, since the chain
-        was never broken; a charge of `ours` that was answered "failed" and is paid all the same,
-        since a key that was charged works."""
-        if self.subscription.status != SubscriptionStatus.SUSPENDED:
+        was never broken; the very charge that was refused for good and is paid all the same, since
+        its key works. What the next month has broken meanwhile it does not mend."""
+        subscription = self.subscription
+        if subscription.status != SubscriptionStatus.SUSPENDED:
             return
-        unbroken = late and self.subscription.status_reason == SuspensionReason.CHAIN_BROKEN
-        if ours or unbroken:
-            self.subscription.status = SubscriptionStatus.ACTIVE
-            self.subscription.status_reason = None
-            self._event("subscription.mended", {}, alarm=True)
+        unbroken = late and subscription.status_reason == SuspensionReason.CHAIN_BROKEN
+        refused = merchant_uid == self.attempt.merchant_uid
+        if subscription.next_closes_at <= self.tx.now or not (unbroken or refused):
+            return
+        subscription.status = SubscriptionStatus.ACTIVE
+        subscription.status_reason = None
+        self._event("subscription.mended", {}, alarm=True)
+        if change_status.was_paused(self.tx, subscription):
+            change_status.pause_again(self.tx, subscription, self.policy)
+        else:
             self._notice(Resumed(before=SubscriptionStatus.SUSPENDED))
 
     # -- declined -----------------------------------------------------------------------------

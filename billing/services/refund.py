@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -34,8 +35,10 @@ from billing.domain.refund import (
 from billing.ports import PaymentGateway
 from billing.services import take_back
 from billing.services.answer import clean
+from billing.services.fence import why_not_from
+from billing.services.hold import stop
 from billing.services.recorder import FIRST_BACKOFF, FIRST_LOOK, LONGEST_BACKOFF, LOOKS_THAT_PROVE
-from billing.store import refunds
+from billing.store import installation, refunds, subscriptions
 from billing.store.refunds import RefundClaim
 from billing.store.session import Book, Transaction
 from billing.store.tables import Attempt, Cycle, Refund, Subscription
@@ -59,6 +62,8 @@ class Proposal:
     refund_by: datetime
     # Whether its calendar month would be left without a payment.
     breaks_chain: bool
+    # The month's other payments, by `imp_uid`: one of them that is not given back keeps the chain.
+    others: tuple[str, ...] = ()
     # When the gateway gave it back already; None while it holds the money.
     cancelled_at: datetime | None = None
 
@@ -130,14 +135,15 @@ async def propose(
         _check_refundable(payment, refundable_until(paid_at, zone), now, policy)
     month = month_of(paid_at, zone)
     of_key = await gateway.payments_of_key(owner.customer_uid, paid_at - timedelta(days=32))
-    others = [
-        one
+    others = tuple(
+        one.imp_uid
         for one in of_key
         if one.status == "paid"
         and one.imp_uid != payment.imp_uid
         and one.paid_at is not None
         and month_of(one.paid_at, zone) == month
-    ]
+    )
+    stays = await asyncio.to_thread(book.run, lambda tx: _month_stays(tx, others))
     return Proposal(
         subscription_id=owner.id,
         customer_uid=owner.customer_uid,
@@ -146,9 +152,15 @@ async def propose(
         merchant_uid=payment.merchant_uid,
         amount=payment.amount,
         refund_by=refundable_until(paid_at, zone),
-        breaks_chain=not others,
+        breaks_chain=not stays,
+        others=others,
         cancelled_at=None if payment.status == "paid" else payment.cancelled_at or now,
     )
+
+
+def _month_stays(tx: Transaction, others: Sequence[str]) -> bool:
+    """Whether one of these payments of the month is not given back, nor about to be."""
+    return bool(set(others) - refunds.given_back(tx.session, others))
 
 
 async def _the_payment(gateway: PaymentGateway, merchant_uid: str, imp_uid: str | None) -> Payment:
@@ -250,8 +262,14 @@ def _of_month(tx: Transaction, policy: BillingPolicy, customer_uid: str) -> Name
 # -- request ------------------------------------------------------------------------------------
 
 
-def request(book: Book, proposal: Proposal, reason: str) -> int:
-    """Write the wish down, and the end when the gateway had it cancelled already.
+def request(
+    book: Book,
+    proposal: Proposal,
+    reason: str,
+    also: Callable[[Transaction], object] = lambda _: None,
+) -> int:
+    """Write the wish down, and the end when the gateway had it cancelled already; `also` is done in
+    the same transaction.
 
     Returns the refund's id; the standing one's when there is one. Raises `Conflict` when the month
     ended meanwhile."""
@@ -260,6 +278,7 @@ def request(book: Book, proposal: Proposal, reason: str) -> int:
         standing = refunds.standing(tx.session, proposal.imp_uid)
         if standing is None:
             standing = _new(tx, proposal, reason)
+        also(tx)
         ends_now = standing.status in (RefundStatus.REQUESTED, RefundStatus.UNKNOWN)
         if proposal.cancelled_at is not None and ends_now:
             take_back.done(tx, standing, proposal.cancelled_at)
@@ -271,6 +290,9 @@ def request(book: Book, proposal: Proposal, reason: str) -> int:
 def _new(tx: Transaction, proposal: Proposal, reason: str) -> Refund:
     if proposal.cancelled_at is None and tx.now >= proposal.refund_by:
         raise Conflict("the calendar month of this payment ended; nothing was sent")
+    # One after the other: of two payments of a month, given back at once, one is the last.
+    subscriptions.lock(tx.session, proposal.subscription_id)
+    breaks_chain = not _month_stays(tx, proposal.others)
     cycle_id = tx.session.execute(
         select(Cycle.id).where(Cycle.paid_imp_uid == proposal.imp_uid)
     ).scalar_one_or_none()
@@ -280,7 +302,7 @@ def _new(tx: Transaction, proposal: Proposal, reason: str) -> Refund:
         imp_uid=proposal.imp_uid,
         merchant_uid=proposal.merchant_uid[:100],
         amount=proposal.amount.amount,
-        breaks_chain=proposal.breaks_chain,
+        breaks_chain=breaks_chain,
         refund_by=proposal.refund_by,
         reason=clean(reason)[:REASON_LENGTH],
         status=RefundStatus.REQUESTED,
@@ -334,43 +356,59 @@ async def work_on(
     """Send a refund, or ask what became of it, whichever is due; then write down what was learnt.
 
     Commit, call out, commit: no transaction is open while the gateway is asked."""
-    claim, sends = await asyncio.to_thread(book.run, lambda tx: _take(tx, policy, refund_id))
-    if claim is not None and sends:
-        outcome = await gateway.cancel(claim.request)
-        await asyncio.to_thread(book.run, lambda tx: _record(tx, policy, claim, outcome))
-    elif claim is not None:
+    taken = await asyncio.to_thread(book.run, lambda tx: _take(tx, policy, refund_id))
+    if taken is not None and taken.sends:
+        outcome = await gateway.cancel(taken.claim.request)
+        await asyncio.to_thread(book.run, lambda tx: _record(tx, policy, taken.claim, outcome))
+    elif taken is not None:
         try:
-            found = await gateway.payment(claim.request.imp_uid)
+            found = await gateway.payment(taken.claim.request.imp_uid)
         except GatewayError:
-            await asyncio.to_thread(book.run, lambda tx: _put_off(tx, claim))
+            await asyncio.to_thread(book.run, lambda tx: _put_off(tx, taken.claim))
         else:
-            await asyncio.to_thread(book.run, lambda tx: _conclude(tx, policy, claim, found))
+            await asyncio.to_thread(book.run, lambda tx: _conclude(tx, policy, taken, found))
     return await asyncio.to_thread(book.run, lambda tx: _standing(tx, refund_id))
 
 
-def _take(
-    tx: Transaction, policy: BillingPolicy, refund_id: int
-) -> tuple[RefundClaim | None, bool]:
-    """What is to be done now: a claim to send, a question to ask (False), or nothing."""
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A claim to send, or a question to ask, and since when."""
+
+    claim: RefundClaim
+    sends: bool
+    at: datetime
+
+
+def _take(tx: Transaction, policy: BillingPolicy, refund_id: int) -> _Taken | None:
+    """What is to be done now, if anything."""
     refund = refunds.locked(tx.session, refund_id)
     if refund is None:
-        return None, False
+        return None
     if refund.status == RefundStatus.SENDING:
         if refund.lease_until is None or refund.lease_until >= tx.now:
-            return None, False
+            return None
         # Its sender is gone, or too slow: the request may still be under way.
         _make_unknown(tx, refund, refund.lease_until + policy.settle, "the lease ran out")
     if refund.ask_at is not None and refund.ask_at > tx.now:
-        return None, False
+        return None
     if refund.status == RefundStatus.UNKNOWN:
-        return refunds.as_claim(refund), False
+        # Two who ask at one moment see one thing.
+        refund.ask_at = tx.now + ASK_AGAIN
+        return _Taken(refunds.as_claim(refund), sends=False, at=tx.now)
     if tx.now >= refund.refund_by:
         take_back.refused(tx, refund, "the calendar month of the payment ended before it was sent")
-        return None, False
+        return None
+    if problem := why_not_from(tx, policy, installation.identity(tx.session, policy.store)):
+        # A copy of the book gives back nothing of the original's either.
+        stop(tx, problem)
+        refund.ask_at = tx.now + ASK_AGAIN
+        return None
     claim = refunds.claim(tx.session, refund_id, tx.now, policy.lease)
+    if claim is None:
+        return None
     tx.session.refresh(refund)
     take_back.told(tx, refund, "refund.sending")
-    return claim, True
+    return _Taken(claim, sends=True, at=tx.now)
 
 
 def _record(
@@ -396,11 +434,9 @@ def _record(
             _make_unknown(tx, refund, tx.now + over, refusal or why, wait, contradiction)
 
 
-def _conclude(
-    tx: Transaction, policy: BillingPolicy, claim: RefundClaim, found: Payment | None
-) -> None:
+def _conclude(tx: Transaction, policy: BillingPolicy, taken: _Taken, found: Payment | None) -> None:
     """Apply what the gateway's own row of the payment says."""
-    refund = _newest(tx, claim)
+    refund = _newest(tx, taken.claim)
     if refund is None:
         return
     if found is None:
@@ -411,14 +447,14 @@ def _conclude(
     elif found.cancelled_amount.amount or found.status == "cancelled":
         take_back.refused(tx, refund, f"cancelled in part: {found.cancelled_amount}")
     elif found.status == "paid":
-        _still_paid(tx, policy, refund)
+        _still_paid(tx, policy, refund, taken.at)
     else:
         refund.ask_at = tx.now + ASK_AGAIN
 
 
-def _still_paid(tx: Transaction, policy: BillingPolicy, refund: Refund) -> None:
+def _still_paid(tx: Transaction, policy: BillingPolicy, refund: Refund, asked_at: datetime) -> None:
     """Proof that nothing was given back, when it is late enough and seen often enough."""
-    if refund.provable_at is not None and tx.now < refund.provable_at:
+    if refund.provable_at is not None and asked_at < refund.provable_at:
         refund.ask_at = refund.provable_at
         return
     if refund.refusal is not None:
@@ -426,7 +462,9 @@ def _still_paid(tx: Transaction, policy: BillingPolicy, refund: Refund) -> None:
         return
     refund.still_paid += 1
     if refund.still_paid < LOOKS_THAT_PROVE:
-        refund.ask_at = tx.now + max(policy.visibility, FIRST_LOOK)
+        # Two questions asked at one moment are one look: the next counts a while after this.
+        refund.provable_at = asked_at + max(policy.visibility, FIRST_LOOK)
+        refund.ask_at = max(refund.provable_at, tx.now)
         return
     _back_to_requested(tx, refund, timedelta(0), "proved not given back by the gateway's look-ups")
 

@@ -95,6 +95,10 @@ def _follow_cancellation(tx: Transaction, policy: BillingPolicy, found: Differen
     standing = refunds.standing(tx.session, found.imp_uid)
     if standing is None:
         standing = _unasked(tx, policy, found, cycle)
+    if standing.status == RefundStatus.DONE:
+        # Given back while its charge was still in question: the month counted it afterwards.
+        take_back.apply(tx, standing, standing.cancelled_at or found.at)
+        return True
     if standing.status not in (RefundStatus.REQUESTED, RefundStatus.UNKNOWN):
         # Our own request is on its way: its answer, or the question about it, settles that.
         return False

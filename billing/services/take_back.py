@@ -19,9 +19,14 @@ _GOES_ON = (SubscriptionStatus.ACTIVE, SubscriptionStatus.PAUSED)
 
 def done(tx: Transaction, refund: Refund, cancelled_at: datetime, *, found: bool = False) -> None:
     """The gateway's own row says cancelled. `found` says that nobody here asked for it."""
-    subscription, cycle = refunds.with_cycle(tx.session, refund)
     _end(tx, refund, RefundStatus.DONE, alarm=found)
     refund.cancelled_at = cancelled_at
+    apply(tx, refund, cancelled_at)
+
+
+def apply(tx: Transaction, refund: Refund, cancelled_at: datetime) -> None:
+    """What a refund that is done does to the month that its payment counts for, if any."""
+    subscription, cycle = refunds.with_cycle(tx.session, refund)
     if cycle is not None and cycle.status == CycleStatus.PAID:
         _refund_cycle(tx, subscription, cycle, refund)
     at_risk = refund.breaks_chain and subscription.status in _GOES_ON

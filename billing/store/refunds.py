@@ -32,6 +32,14 @@ def standing(session: Session, imp_uid: str) -> Refund | None:
     ).scalar_one_or_none()
 
 
+def given_back(session: Session, imp_uids: Sequence[str]) -> set[str]:
+    """Those of these payments that are given back, or about to be."""
+    query = select(Refund.imp_uid).where(
+        Refund.imp_uid.in_(imp_uids), Refund.status != RefundStatus.REFUSED
+    )
+    return set(session.execute(query).scalars())
+
+
 def open_now(session: Session, now: datetime, limit: int) -> Sequence[int]:
     """Refunds that something should be done about now: sent, asked about, or given up on."""
     query = select(Refund.id).where(_due(now)).order_by(Refund.refund_by, Refund.id).limit(limit)

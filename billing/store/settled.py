@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row, select, text
 from sqlalchemy.orm import Session
 
 from billing.domain.attempt import AttemptStatus
 from billing.domain.cycle import CycleStatus
+from billing.domain.subscription import SubscriptionStatus
+from billing.store.tables import Cycle
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,8 @@ class Approved:
 _LOCK = text(
     """
     SELECT a.id, a.cycle_id, a.status, a.fence, a.merchant_uid, c.subscription_id, c.number,
-        c.month, c.amount, c.status AS cycle_status, s.status_reason
+        c.month, c.amount, c.status AS cycle_status, s.status AS subscription_status,
+        s.status_reason
     FROM attempts a
     JOIN cycles c ON c.id = a.cycle_id
     JOIN subscriptions s ON s.id = c.subscription_id
@@ -111,6 +114,12 @@ def approve(session: Session, now: datetime, told: Sequence[Told]) -> Mapping[in
     return {one.attempt_id: one for one in approved}
 
 
+def month_of_payment(session: Session, imp_uid: str) -> date | None:
+    """The month that counts this payment, if any does."""
+    counted = select(Cycle.month).where(Cycle.paid_imp_uid == imp_uid)
+    return session.execute(counted).scalar_one_or_none()
+
+
 def _is_as_claimed(row: Row[Any], fence: int) -> bool:
     """A claim that is still the newest, of a cycle that is still open, of a subscription that needs
     no further change."""
@@ -118,5 +127,6 @@ def _is_as_claimed(row: Row[Any], fence: int) -> bool:
         row.status == AttemptStatus.SENDING
         and row.fence == fence
         and row.cycle_status == CycleStatus.OPEN
+        and row.subscription_status != SubscriptionStatus.CANCELLED
         and row.status_reason is None
     )

@@ -172,6 +172,13 @@ def locked(session: Session, customer_uid: str) -> Subscription | None:
     ).scalar_one_or_none()
 
 
+def lock(session: Session, subscription_id: int) -> None:
+    """Lock one until the transaction ends."""
+    session.execute(
+        select(Subscription.id).where(Subscription.id == subscription_id).with_for_update()
+    )
+
+
 def follower_of(session: Session, subscription_id: int) -> int | None:
     """The id of the subscription that goes on from this one."""
     query = select(Subscription.id).where(Subscription.previous_id == subscription_id)

@@ -97,7 +97,7 @@ STATES = {
     "claimed anew": "UPDATE attempts SET fence = fence + 1",
     "settled": "UPDATE attempts SET status = 'withdrawn', settled_at = now()",
 }
-PLAIN = {"as claimed", "paused", "cancelled", "held"}
+PLAIN = {"as claimed", "paused", "held"}
 
 
 @pytest.mark.parametrize("state", STATES)

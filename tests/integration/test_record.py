@@ -884,6 +884,18 @@ def test_a_look_that_began_too_early_settles_nothing(
     assert case.cycle_row() == {"status": "open"}
 
 
+def test_a_second_payment_is_told_once(case: Case, clock: MovedClock) -> None:
+    case.answer(Unknown("no answer"))
+    found = PaidElsewhere(payment(clock), also=(payment(clock, "imp_2", "by-hand-2"),))
+    clock.move(seconds=5)
+    assert case.answer(found, asked=True) == "unknown"
+    assert case.notices() == []
+    clock.move(minutes=10)
+    assert case.answer(found, asked=True) == "paid_elsewhere"
+    assert case.notices() == ["payment.unknown", "payment.paid"]
+    assert case.events().count(("payment.double", True)) == 1
+
+
 def test_two_looks_that_began_together_are_one(case: Case, clock: MovedClock) -> None:
     case.was_unknown()
     asked_at = clock.now

@@ -1,0 +1,25 @@
+"""Whether anything may leave from this database: it is the one that the book was last used in, and
+the store is the same."""
+
+from __future__ import annotations
+
+from billing.domain.policy import BillingPolicy
+from billing.store import events, health, installation
+from billing.store.installation import Identity
+from billing.store.session import Transaction
+
+
+def why_not_from(tx: Transaction, policy: BillingPolicy, here: Identity) -> str | None:
+    """Why nothing may be charged or given back from here, or None."""
+    if policy.goes_on_after_failover and installation.failed_over(tx.session, here):
+        _after_failover(tx, policy, here)
+        return None
+    return installation.fence(tx.session, here)
+
+
+def _after_failover(tx: Transaction, policy: BillingPolicy, here: Identity) -> None:
+    """A standby with every commit took over. Claims that were under way are made or lost as a
+    whole; whatever they sent shows in look-ups before anything starts again."""
+    health.wait_out(tx.session, tx.now, policy.over_after)
+    told = {"timeline": here.timeline}
+    events.add(tx.session, at=tx.now, kind="database.failed_over", data=told, alarm=True)

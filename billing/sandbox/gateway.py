@@ -41,6 +41,7 @@ class Sandbox:
         imp_key: str | None = None,
         imp_secret: str | None = None,
         sleep: Sleep = asyncio.sleep,
+        mark: str = "",
     ) -> None:
         self.clock = clock or SandboxClock.real()
         self.ledger = Ledger(path)
@@ -48,6 +49,8 @@ class Sandbox:
         self.dice = Dice(seed)
         self.tokens = Tokens(self.clock.unix, seed, imp_key, imp_secret)
         self.sleep = sleep
+        # In every `imp_uid`: PortOne never gives one out twice, also not after a new start.
+        self.mark = mark
         self.in_hand: Counter[str] = Counter()
         self.webhooks = Webhooks(self)
         if kept := self.ledger.noted("clock_offset"):
@@ -124,7 +127,7 @@ class Sandbox:
         lag = self.mood.lookup_lag_seconds
         payment = Payment(
             number=number,
-            imp_uid=f"imp_{number:012d}",
+            imp_uid=f"imp_{self.mark}{number:012d}",
             merchant_uid=merchant_uid,
             customer_uid=key.customer_uid,
             amount=terms.amount,

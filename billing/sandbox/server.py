@@ -17,6 +17,7 @@ import uvicorn
 from pydantic import ValidationError
 from starlette.applications import Starlette
 
+from billing.sandbox.clock import SandboxClock
 from billing.sandbox.control import control_routes
 from billing.sandbox.gateway import Sandbox
 from billing.sandbox.http import routes
@@ -76,7 +77,16 @@ def serve(
     if latency_ms is not None:
         mood = mood.model_copy(update={"latency": _latency(latency_ms)})
     with _listening(host, port) as listener:
-        sandbox = Sandbox(seed=seed, mood=mood, path=data, imp_key=imp_key, imp_secret=imp_secret)
+        clock = SandboxClock.real()
+        sandbox = Sandbox(
+            seed=seed,
+            clock=clock,
+            mood=mood,
+            path=data,
+            imp_key=imp_key,
+            imp_secret=imp_secret,
+            mark=f"{int(clock.unix()):x}",
+        )
         try:
             sandbox.webhooks.address = _address(notice_url, notice_format)
             if at is not None:

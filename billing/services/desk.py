@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from billing import trail
 from billing.domain.policy import BillingPolicy
@@ -118,7 +118,8 @@ class Desk:
 def _without_hope(group: Sequence[_HandedIn], error: Exception) -> Sequence[_HandedIn]:
     """Those of a group to try again; the others are told that they are not recorded."""
     now = asyncio.get_running_loop().time()
-    worth = isinstance(error, SQLAlchemyError)
+    # What the database refuses, it refuses again.
+    worth = isinstance(error, SQLAlchemyError) and not isinstance(error, IntegrityError)
     left: list[_HandedIn] = []
     lost: list[_HandedIn] = []
     for one in group:

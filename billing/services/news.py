@@ -117,9 +117,9 @@ def refunded(refund: Refund, cycle: Cycle | None, at: datetime, *, at_risk: bool
 
 
 def paid_twice(
-    kept: Payment, other: Payment, paid_at: datetime, policy: BillingPolicy
+    kept: str, other: Payment, paid_at: datetime, policy: BillingPolicy
 ) -> UnknownPayment:
-    """A second payment of one month, found by a look-up."""
+    """A second payment of one month, found by a look-up; `kept` is the `imp_uid` of the first."""
     month = month_of(paid_at, policy.plan.zone)
     found = Difference(
         kind=DifferenceKind.DOUBLE,
@@ -130,7 +130,7 @@ def paid_twice(
         month=month,
         paid_at=paid_at,
         ledger_amount=other.amount,
-        keep=kept.imp_uid,
+        keep=kept,
         refund_by=refundable_until(paid_at, policy.plan.zone),
     )
     return unknown(found, paid_at)

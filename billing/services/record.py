@@ -66,11 +66,13 @@ def _plain_approvals(tx: Transaction, answers: Sequence[Answer]) -> Mapping[int,
     """Settle what most answers are, approvals of claims that nothing has happened to meanwhile, all
     of them at once. It does what `Recorder` does, and a test compares the two."""
     told = Counter(answer.attempt_id for answer in answers)
-    plain = [
+    approvals = [
         settled.Told(answer.attempt_id, answer.fence, answer.learnt.imp_uid, answer.learnt.paid_at)
         for answer in answers
         if isinstance(answer.learnt, Approved) and told[answer.attempt_id] == 1
     ]
+    named = Counter(one.imp_uid for one in approvals)
+    plain = [one for one in approvals if named[one.imp_uid] == 1]
     return settled.approve(tx.session, tx.now, plain) if plain else {}
 
 

@@ -78,8 +78,7 @@ class Recorder:
             case Approved(imp_uid=imp_uid, paid_at=paid_at):
                 return self._paid_by_this(imp_uid, paid_at)
             case PaidByThis(payment, also):
-                self._warn_of_more(payment, also)
-                return self._paid_by_this(payment.imp_uid, _moment(payment))
+                return self._paid_by_this(payment.imp_uid, _moment(payment), also)
             case Declined(message=message, imp_uid=imp_uid):
                 return self._declined(message, imp_uid)
             case FailedThis(message=message, imp_uid=imp_uid):
@@ -124,7 +123,16 @@ class Recorder:
 
     # -- paid ---------------------------------------------------------------------------------
 
-    def _paid_by_this(self, imp_uid: str, paid_at: datetime) -> Result:
+    def _paid_by_this(
+        self, imp_uid: str, paid_at: datetime, also: Sequence[Payment] = ()
+    ) -> Result:
+        if settled.month_of_payment(self.tx.session, imp_uid) is not None:
+            # A gateway that gives an id out twice. Ours was sent all the same: ask, and tell.
+            why = f"{imp_uid} pays another month"
+            if self.attempt.status == AttemptStatus.SENDING:
+                return self._unknown(Unknown(why, contradiction=True))
+            return self._contradicted(why, cancelled=False)
+        self._warn_of_more(imp_uid, also)
         self._settle_attempt(AttemptStatus.APPROVED)
         self.attempt.imp_uid = imp_uid
         self._settle_cycle_paid(imp_uid, self.attempt.merchant_uid, paid_at, None)
@@ -141,7 +149,7 @@ class Recorder:
             # Made for the month before and charged when that was over: a payment of both by its
             # name and its day, which no rule of ours decides.
             return self._contradicted(f"{payment.imp_uid} pays another month", cancelled=False)
-        self._warn_of_more(payment, also)
+        self._warn_of_more(payment.imp_uid, also)
         self._move_attempt(AttemptStatus.DUE)
         self._settle_attempt(AttemptStatus.WITHDRAWN)
         self._settle_cycle_paid(
@@ -182,12 +190,12 @@ class Recorder:
         self._settle_attempt(AttemptStatus.APPROVED)
         self.attempt.imp_uid = payment.imp_uid
 
-    def _warn_of_more(self, payment: Payment, also: Sequence[Payment]) -> None:
+    def _warn_of_more(self, kept: str, also: Sequence[Payment]) -> None:
         """The customer paid more than once this month: never hidden, never refunded by itself."""
         for other in also:
-            told = {"imp_uid": payment.imp_uid, "also": other.imp_uid, "won": other.amount.amount}
+            told = {"imp_uid": kept, "also": other.imp_uid, "won": other.amount.amount}
             self._event("payment.double", told, alarm=True)
-            self._notice(news.paid_twice(payment, other, _moment(other), self.policy))
+            self._notice(news.paid_twice(kept, other, _moment(other), self.policy))
 
     def _settle_cycle_paid(
         self, imp_uid: str, merchant_uid: str, paid_at: datetime, reason: CycleReason | None

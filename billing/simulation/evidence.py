@@ -36,6 +36,8 @@ _MONTHS = text(
         c.settled_at >= c.closes_at + interval '46 hours' AS waited,
         array(SELECT merchant_uid::text FROM attempts a WHERE a.cycle_id = c.id
             AND a.status = 'declined' ORDER BY number) AS declined,
+        array(SELECT merchant_uid::text FROM attempts a WHERE a.cycle_id = c.id
+            AND a.status = 'declined' AND a.settled_at < :began ORDER BY number) AS declined_before,
         array(SELECT merchant_uid::text FROM attempts a WHERE a.cycle_id = c.id ORDER BY number)
             AS orders
     FROM cycles c JOIN subscriptions s ON s.id = c.subscription_id ORDER BY c.id
@@ -75,13 +77,17 @@ class Evidence:
 
 
 def gather(engine: Engine, world: World, since: datetime) -> Evidence:
-    """Read it all. Months that had ended before `since` are history, not this run's."""
+    """Read it all. Months that had ended before `since` are history, not this run's: nothing is
+    asked of them, since of an old book the lines that tell of them may be archived."""
     with engine.connect() as connection:
         lines = connection.execute(_EVENTS).all()
-        months = connection.execute(_MONTHS).all()
         # The clock of the book may have been behind when the run began.
         began = since - timedelta(hours=1)
+        months = connection.execute(_MONTHS, {"began": began}).all()
         fresh = [row for row in months if row.settled_at is None or row.settled_at >= began]
+        old = {(row.customer_uid, row.month) for row in months} - {
+            (row.customer_uid, row.month) for row in fresh
+        }
         attempts = [dict(row) for row in connection.execute(_ATTEMPTS).mappings()]
         people = connection.execute(_SUBSCRIPTIONS).all()
     excused, kept_back = _excused(world), _kept_back(lines)
@@ -93,6 +99,7 @@ def gather(engine: Engine, world: World, since: datetime) -> Evidence:
         told=[
             Told(row.at, row.kind, row.customer, row.month, row.attempt_id, row.order_id, row.data)
             for row in lines
+            if (row.customer, row.month) not in old
         ],
         months=[
             Month(
@@ -107,12 +114,18 @@ def gather(engine: Engine, world: World, since: datetime) -> Evidence:
                 orders=row.orders,
                 unproven=bool(row.waited) and (row.customer_uid, row.month) in unknown,
                 declined=row.declined,
+                declined_before=row.declined_before,
             )
             for row in fresh
         ],
         ends=Ends(
-            attempts={row["id"]: (row["customer_uid"], row["status"]) for row in attempts},
+            attempts={
+                row["id"]: (row["customer_uid"], row["status"])
+                for row in attempts
+                if (row["customer_uid"], row["month"]) not in old
+            },
             months={(row.customer_uid, row.month): row.status for row in months},
+            history=frozenset(old),
             subscriptions={
                 row.customer_uid: (
                     row.status,

@@ -70,6 +70,8 @@ class Month:
     """An attempt had been unknown, and the book waited the 48 hours for it."""
     declined: Sequence[str] = ()
     """The orders that our book calls declined."""
+    declined_before: Sequence[str] = ()
+    """Those of them that it called so before the run began: its gateway never saw them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +179,7 @@ def _unproved(asked: Sequence[Asked], months: Sequence[Month]) -> Iterator[Breac
     refused = {one.order for one in asked if one.outcome.startswith(("declined", "refused"))}
     for month in months:
         for order in month.declined:
-            if order not in refused:
+            if order not in refused and order not in month.declined_before:
                 yield Breach("I5", month.customer, f"{order} called declined, never refused")
 
 
@@ -196,7 +198,8 @@ def _untrue(
     for month in months:
         who = month.customer
         charged = [order for order in month.orders if order in got]
-        declined = [order for order in month.orders if order in tried]
+        known = tried.union(month.declined_before)
+        declined = [order for order in month.orders if order in known]
         if month.status in ("missed", "skipped") and charged:
             yield Breach("I4", who, f"{month.first:%Y-%m} {month.status}, yet paid: {charged}")
         match month.status, month.reason:

@@ -49,7 +49,8 @@ _LOCK = text(
     """
     SELECT a.id, a.cycle_id, a.status, a.fence, a.merchant_uid, c.subscription_id, c.number,
         c.month, c.amount, c.status AS cycle_status, s.status AS subscription_status,
-        s.status_reason
+        s.status_reason, EXISTS (SELECT 1 FROM cycles other WHERE other.paid_imp_uid
+            = (CAST(:imp_uids AS text[]))[array_position(:ids, a.id)]) AS counted
     FROM attempts a
     JOIN cycles c ON c.id = a.cycle_id
     JOIN subscriptions s ON s.id = c.subscription_id
@@ -83,7 +84,8 @@ def approve(session: Session, now: datetime, told: Sequence[Told]) -> Mapping[in
     """Settle those of these attempts, at most one line for each, that are what they were when they
     were claimed; returns them by their ids. The others are left alone."""
     of = {one.attempt_id: one for one in told}
-    locked = session.execute(_LOCK, {"ids": list(of)})
+    named = {"ids": list(of), "imp_uids": [one.imp_uid for one in told]}
+    locked = session.execute(_LOCK, named)
     approved = [
         Approved(
             attempt_id=row.id,
@@ -122,11 +124,12 @@ def month_of_payment(session: Session, imp_uid: str) -> date | None:
 
 def _is_as_claimed(row: Row[Any], fence: int) -> bool:
     """A claim that is still the newest, of a cycle that is still open, of a subscription that needs
-    no further change."""
+    no further change, paid by what no other month counts."""
     return bool(
         row.status == AttemptStatus.SENDING
         and row.fence == fence
         and row.cycle_status == CycleStatus.OPEN
         and row.subscription_status != SubscriptionStatus.CANCELLED
         and row.status_reason is None
+        and not row.counted
     )

@@ -126,6 +126,20 @@ def test_both_ways_end_the_same(
     assert not one_by_one[2]
 
 
+def test_one_payment_for_two_claims_is_not_plain(
+    book: Book, claimed: tuple[BillingPolicy, list[int]], clock: MovedClock
+) -> None:
+    """A gateway that gives one id to two of them: the first keeps it, the second is asked about."""
+    policy, ids = claimed
+    learnt = [Approved("imp_1", Won(1000 + one), clock.now) for one in ids[:2]]
+    learnt += [Approved(f"imp_{one}", Won(1000 + one), clock.now) for one in ids[2:]]
+    answers = [Answer(one, 1, told) for one, told in zip(ids, learnt, strict=True)]
+    results, found, plainly = _seen(book, policy, answers, at_once=True)
+    assert results == [Result.APPROVED, Result.UNKNOWN, Result.APPROVED, Result.APPROVED]
+    assert plainly, "its neighbours go the quick way"
+    assert [row["held"] for row in found["cycles"]] == [None, "contradiction", None, None]
+
+
 def test_two_answers_for_one_claim_are_not_plain(
     book: Book, claimed: tuple[BillingPolicy, list[int]], clock: MovedClock
 ) -> None:

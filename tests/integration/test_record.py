@@ -896,6 +896,55 @@ def test_a_second_payment_is_told_once(case: Case, clock: MovedClock) -> None:
     assert case.events().count(("payment.double", True)) == 1
 
 
+def another_month_counts(case: Case, imp_uid: str) -> None:
+    """A month before, of the same subscriber, paid by what the answer names."""
+    earlier = ", ".join(
+        f"{column} - interval '1 month'"
+        for column in (
+            *("month", "due_on", "opens_on", "closes_on"),
+            *("band_opens_at", "last_start_at", "closes_at"),
+        )
+    )
+    execute(
+        case.book,
+        "INSERT INTO cycles (subscription_id, number, amount, month, due_on, opens_on, closes_on,"
+        " band_opens_at, last_start_at, closes_at, status, opened_at, settled_at, paid_imp_uid,"
+        f" paid_merchant_uid, paid_at) SELECT subscription_id, 77, amount, {earlier}, 'paid',"
+        " opened_at, :now, :imp_uid, 'another', :now FROM cycles",
+        now=case.clock.now,
+        imp_uid=imp_uid,
+    )
+
+
+@pytest.mark.parametrize("name", ["approved", "paid by this, and once more"])
+def test_an_id_that_pays_another_month_already_approves_nothing(
+    case: Case, clock: MovedClock, name: str
+) -> None:
+    another_month_counts(case, "imp_1")
+    assert case.answer(cases(clock)[name]) == "unknown"
+    assert case.attempt_row()["status"] == "unknown"
+    held = "SELECT status, held FROM cycles WHERE number = 1"
+    assert query(case.book, held) == [("open", "contradiction")]
+    assert case.events() == [("cycle.held", True), ("attempt.unknown", True)]
+    assert case.notices() == []
+    clock.move(minutes=10)
+    assert case.answer(cases(clock)["paid by this, and once more"], asked=True) == "held"
+    assert case.events()[-1] == ("attempt.contradicted", True)
+
+
+@pytest.mark.parametrize("state", ["sending", "unknown"])
+def test_a_payment_of_another_month_is_not_this_ones_too(
+    case: Case, clock: MovedClock, state: str
+) -> None:
+    another_month_counts(case, "imp_1")
+    if state == "unknown":
+        case.was_unknown()
+    assert case.answer(cases(clock)["paid elsewhere"], asked=state == "unknown") == "held"
+    held = "SELECT status, held FROM cycles WHERE number = 1"
+    assert query(case.book, held) == [("open", "contradiction")]
+    assert case.attempt_row()["status"] == ("due" if state == "sending" else "unknown")
+
+
 def test_two_looks_that_began_together_are_one(case: Case, clock: MovedClock) -> None:
     case.was_unknown()
     asked_at = clock.now

@@ -1,0 +1,118 @@
+"""A merchant's own book, taken on for a while: what it has been through is no breach."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from billing.domain.policy import BillingPolicy
+from billing.sandbox import mood
+from billing.services.change_status import cancel, pause
+from billing.services.inquire import inquire
+from billing.services.refund import propose, request, work_on
+from billing.settings import Settings
+from billing.simulation.cast import OwnBook
+from billing.simulation.run import Report, Scenario, simulate
+from billing.store.session import Book, create_book_engine
+from tests.builders import query
+from tests.conftest import MovedClock
+from tests.town import Town, uid
+
+
+@pytest.fixture
+def town(book: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock) -> Town:
+    return Town(book, make_policy(canary_charges=0), clock)
+
+
+def lived(town: Town) -> None:
+    """A month in which everything happened that can: by subscriber, what became of him."""
+    town.at("2026-11-20 10:00").subscribe(9)
+    does = {
+        1: ["declined:0031"],  # waits for his next try
+        2: ["declined:0031", "ok"],  # paid by the second
+        3: ["declined:0011"],  # suspended
+        4: ["declined:0031"] * 8,  # declined to the end
+        5: ["ok"],  # given back
+        6: ["ok"],
+    }
+    scripts = [{"customers": uid(number), "does": steps} for number, steps in does.items()]
+    town.sandbox.mood = mood({"scripts": scripts})
+    town.charge()
+    town.move(minutes=1)
+    town.close()
+    pause(town.book, town.policy, uid(6))
+    cancel(town.book, town.policy, uid(7))
+    ((given_back,),) = query(
+        town.book,
+        "SELECT merchant_uid FROM attempts a JOIN cycles c ON c.id = a.cycle_id"
+        " WHERE c.subscription_id = 5 AND a.status = 'approved'",
+    )
+
+    async def refunded(client: Any) -> None:
+        proposal = await propose(town.book, client, town.policy, given_back)
+        refund_id = await asyncio.to_thread(request, town.book, proposal, "asked for")
+        await work_on(town.book, client, town.policy, refund_id)
+
+    town.run(refunded)
+    town.at("2026-11-21 10:00")
+    due = "SELECT id FROM attempts WHERE status = 'due'"
+    assert query(town.book, due) != []
+    town.charge()
+    # One whose answer is still missing, and two who registered late in the month.
+    town.at("2026-11-24 10:00").subscribe(2, paid="2026-10-24 14:30", first=20)
+    town.wire.faults["/again"] = "lost"
+    town.charge()
+    town.wire.faults.clear()
+    ids = [one for (one,) in query(town.book, "SELECT id FROM attempts WHERE status = 'unknown'")]
+    assert ids
+    town.run(lambda client: inquire(town.book, client, town.policy, ids[:1]))
+
+
+def taken_on(town: Town, url: str, engine: Engine, months: float) -> Report:
+    source = create_book_engine(url)
+    scenario = Scenario(seed=1, months=months, chaos=False, start=town.clock.now)
+    try:
+        return simulate(scenario, engine, settings=Settings.load(), cast=OwnBook(source))
+    finally:
+        source.dispose()
+
+
+def test_a_book_that_has_lived_breaks_nothing(
+    town: Town, database_url: str, engine: Engine
+) -> None:
+    lived(town)
+    before = query(town.book, "SELECT count(*), max(id) FROM events")
+    report = taken_on(town, database_url, engine, months=1.2)
+    assert report.breaches == []
+    assert report.figures["charges"] > 5
+    # Of those who go on, each has paid December.
+    assert {row.month.isoformat()[:7] for row in report.months} >= {"2026-12"}
+    assert query(town.book, "SELECT count(*), max(id) FROM events") == before, "it was only read"
+
+
+def test_what_a_book_calls_declined_in_the_run_is_judged(
+    town: Town, database_url: str, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The judge did not become blind: a decline of this run must have been refused."""
+    lived(town)
+    from billing.simulation import evidence
+
+    real = evidence._asked
+    monkeypatch.setattr(
+        evidence,
+        "_asked",
+        lambda seen, excused: _unrefused(real(seen, excused)),
+    )
+    report = taken_on(town, database_url, engine, months=1.2)
+    assert {breach.rule for breach in report.breaches} >= {"I5"}
+
+
+def _unrefused(asked: Any) -> Any:
+    from dataclasses import replace
+
+    refused = asked.outcome.startswith("declined")
+    return replace(asked, outcome="paid") if refused else asked

@@ -7,6 +7,7 @@ forgotten nothing that anybody was told. Requests that come while the disk works
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -131,12 +132,15 @@ class Journal:
 
 def _opened(path: Path) -> sqlite3.Connection:
     try:
-        connection = sqlite3.connect(path, timeout=0.5)
-        # One process at a time: two would give the same numbers to different payments.
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        _create(connection)
+        with contextlib.ExitStack() as unless_ready:
+            connection = sqlite3.connect(path, timeout=0.5)
+            unless_ready.callback(connection.close)
+            # One process at a time: two would give the same numbers to different payments.
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            _create(connection)
+            unless_ready.pop_all()
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             remedy = "Is another sandbox using this file?"

@@ -33,7 +33,7 @@ from billing.meter import SECONDS as CALL_SECONDS
 from billing.meter import Calls, Shared
 from billing.services.measure import Gateway, Measured, measure, newest_line
 from billing.store.gauges import LINES_AT_ONCE, SECONDS
-from billing.web.access import check_api_token
+from billing.web.access import check_watcher
 from billing.web.edge import Edge
 
 router = APIRouter(tags=["health"])
@@ -203,7 +203,7 @@ def _calls(calls: Mapping[tuple[str, str], Calls]) -> Metric:
     return family
 
 
-@router.get("/metrics", dependencies=[Depends(check_api_token)], response_class=Response)
+@router.get("/metrics", dependencies=[Depends(check_watcher)], response_class=Response)
 def metrics(request: Request) -> Response:
     """Figures for Prometheus. No personal data; by API token, or from this machine."""
     registry: CollectorRegistry | None = getattr(request.app.state, "registry", None)

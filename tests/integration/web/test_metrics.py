@@ -99,3 +99,7 @@ def test_only_whoever_may_see_them(make_edge: Callable[..., Edge]) -> None:
         assert stranger.get("/metrics").status_code == 401
         headers = {"Authorization": "Bearer a-token-of-ours"}
         assert stranger.get("/metrics", headers=headers).status_code == 200
+    with edge.browse() as local:
+        assert local.get("/metrics").status_code == 200, "a token keeps nobody on this machine out"
+        assert local.get("/metrics", headers={"X-Forwarded-For": "x"}).status_code == 401
+        assert local.get("/v1/cycles").status_code == 401

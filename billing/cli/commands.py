@@ -473,7 +473,9 @@ class NoticeFormat(StrEnum):
 def sandbox(
     host: Annotated[str, typer.Option(help="Its control endpoints ask for no key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes a free one.")] = 0,
-    seed: Annotated[int, typer.Option(help="Decides all chance.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Decides all chance, and ids as well.", show_default=False)
+    ] = None,
     faults: Annotated[Path | None, typer.Option(help="TOML or JSON: what goes wrong.")] = None,
     data: Annotated[Path | None, typer.Option(help="Ledger file; default in memory.")] = None,
     at: Annotated[

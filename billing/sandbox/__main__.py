@@ -18,7 +18,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m billing.sandbox", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
-    parser.add_argument("--seed", type=int, default=0, help="decides all chance")
+    parser.add_argument("--seed", type=int, help="decides all chance, and ids as well")
     parser.add_argument("--faults", type=Path, help="TOML or JSON: what goes wrong")
     parser.add_argument("--data", type=Path, help="ledger file, kept across restarts")
     parser.add_argument("--latency-ms", type=float, help="a fixed delay of every answer")

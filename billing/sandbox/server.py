@@ -54,7 +54,7 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 0,
-    seed: int = 0,
+    seed: int | None = None,
     faults: Path | None = None,
     data: Path | None = None,
     latency_ms: float | None = None,
@@ -67,6 +67,8 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
+    With a `seed` the same requests get the same answers at every start. Without one no `imp_uid` is
+    given out that an earlier start gave out, as an older book expects of a gateway.
     `port` 0 takes a free one. `faults` is a faults file, `data` the ledger file (None: in memory),
     `latency_ms` a fixed delay of all answers over the file's, `at` the moment (aware) to start the
     clock with, `notice_url` where webhooks go. `announce` gets one line of JSON, `{"url": …,
@@ -79,13 +81,13 @@ def serve(
     with _listening(host, port) as listener:
         clock = SandboxClock.real()
         sandbox = Sandbox(
-            seed=seed,
+            seed=seed or 0,
             clock=clock,
             mood=mood,
             path=data,
             imp_key=imp_key,
             imp_secret=imp_secret,
-            mark=f"{int(clock.unix()):x}",
+            mark="" if seed is not None else f"{int(clock.unix()):x}",
         )
         try:
             sandbox.webhooks.address = _address(notice_url, notice_format)

@@ -231,6 +231,18 @@ def test_the_same_seed_and_requests_give_the_same_answers(tmp_path: Path) -> Non
     assert answers(8) != first
 
 
+def test_without_a_seed_no_start_gives_out_the_ids_of_another() -> None:
+    def first_id() -> str:
+        with serving() as running:
+            running.register("ada")
+            return str(running.charge("m-1", "ada").json()["response"]["imp_uid"])
+
+    one = first_id()
+    time.sleep(1.1)  # the moment of the start, in seconds, is in every id
+    assert re.fullmatch(r"imp_[0-9a-f]{8}\d{12}", one)
+    assert first_id() != one
+
+
 def test_latency_on_the_command_line() -> None:
     with serving("--latency-ms", "150") as slow:
         begun = time.monotonic()

@@ -306,13 +306,13 @@ class _Reader:
         """No two entries may claim the same: which one holds would hang on their order."""
         seen: dict[tuple[str, str], int] = {}
         for number, entry in enumerate(entries, start=1):
-            claims = {(c, p) for c in entry.codes or {""} for p in entry.phrases or ("",)}
+            claims = {(code, phrase) for code in entry.codes for phrase in entry.phrases or ("",)}
             if entry.phrase_alone:
                 claims |= {("", phrase) for phrase in entry.phrases}
             for code, phrase in sorted(claims):
                 if (code, phrase) in seen:
                     self._refuse(
-                        f"entry {number}: {code} {phrase}".rstrip(),
+                        f"entry {number}: {f'{code} {phrase}'.strip()}",
                         f"is already in entry {seen[code, phrase]}",
                         "Keep one of the two",
                     )

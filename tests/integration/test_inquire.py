@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -209,6 +210,8 @@ def test_one_that_cannot_be_recorded_costs_the_others_nothing(
     def broken(tx: object, policy: BillingPolicy, answers: Sequence[module.Answer]) -> object:
         if answers[0].attempt_id == ids[1]:
             raise RuntimeError("cannot be recorded")
+        # The others are still at it when that is known.
+        time.sleep(0.3)
         return real(tx, policy, answers)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "record", broken)

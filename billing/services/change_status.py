@@ -277,20 +277,25 @@ def _next_moment(
         decline = replace(decline, decline_class=DeclineClass.AGAIN_SOON)
     match next_attempt(decline, newest.settled_at, declines, dates, plan):
         case NoRetry(why=why):
-            events.add(
-                tx.session,
-                at=tx.now,
-                kind="cycle.no_more_attempts",
-                subscription_id=subscription.id,
-                cycle_id=cycle.id,
-                data={"why": why},
-            )
+            tell_no_more(tx, cycle, why)
             return why
         case RetryAt(at=at) if at > tx.now:
             return at
         case RetryAt():
             # Its slot passed while the subscription was paused: the next one.
             return resume_at(tx.now, dates, plan) or NoRetryReason.BAND_OVER
+
+
+def tell_no_more(tx: Transaction, cycle: Cycle, why: NoRetryReason) -> None:
+    """Write down that an open month is not tried any more, and why."""
+    events.add(
+        tx.session,
+        at=tx.now,
+        kind="cycle.no_more_attempts",
+        subscription_id=cycle.subscription_id,
+        cycle_id=cycle.id,
+        data={"why": why},
+    )
 
 
 def _was_let_go(tx: Transaction, cycle: Cycle, since: datetime) -> bool:

@@ -9,6 +9,7 @@ from billing.domain.errors import Conflict
 from billing.domain.plan import NoRetryReason
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SubscriptionStatus
+from billing.services.change_status import tell_no_more
 from billing.services.let_go import lift
 from billing.store import events, health, installation
 from billing.store.session import Book, Transaction
@@ -63,12 +64,5 @@ def _try_again(tx: Transaction, policy: BillingPolicy) -> int:
             lift(tx, policy, subscription, cycle)
         except Conflict:
             # Its month has no number left for an attempt. The others are tried all the same.
-            events.add(
-                tx.session,
-                at=tx.now,
-                kind="cycle.no_more_attempts",
-                subscription_id=subscription.id,
-                cycle_id=cycle.id,
-                data={"why": NoRetryReason.ATTEMPTS_USED_UP},
-            )
+            tell_no_more(tx, cycle, NoRetryReason.ATTEMPTS_USED_UP)
     return len(rows)

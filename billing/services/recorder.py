@@ -126,9 +126,8 @@ class Recorder:
     def _paid_by_this(
         self, imp_uid: str, paid_at: datetime, also: Sequence[Payment] = ()
     ) -> Result:
-        if settled.month_of_payment(self.tx.session, imp_uid) is not None:
+        if why := self._why_not_this_months(imp_uid):
             # A gateway that gives an id out twice. Ours was sent all the same: ask, and tell.
-            why = f"{imp_uid} pays another month"
             if self.attempt.status == AttemptStatus.SENDING:
                 return self._unknown(Unknown(why, contradiction=True))
             return self._contradicted(why, cancelled=False)
@@ -145,10 +144,10 @@ class Recorder:
         if self._is_asked_early():
             # Ours may still be charged as well; first be sure that it was not.
             return self._ask_when_provable()
-        if settled.month_of_payment(self.tx.session, payment.imp_uid) is not None:
+        if why := self._why_not_this_months(payment.imp_uid):
             # Made for the month before and charged when that was over: a payment of both by its
             # name and its day, which no rule of ours decides.
-            return self._contradicted(f"{payment.imp_uid} pays another month", cancelled=False)
+            return self._contradicted(why, cancelled=False)
         self._warn_of_more(payment.imp_uid, also)
         self._move_attempt(AttemptStatus.DUE)
         self._settle_attempt(AttemptStatus.WITHDRAWN)
@@ -159,6 +158,10 @@ class Recorder:
             "payment.found_elsewhere", {"imp_uid": payment.imp_uid, "reason": reason}, alarm=True
         )
         return Result.ELSEWHERE
+
+    def _why_not_this_months(self, imp_uid: str) -> str | None:
+        counted = settled.is_counted(self.tx.session, imp_uid)
+        return f"{imp_uid} pays another month" if counted else None
 
     def adopt(self, payment: Payment, reason: CycleReason) -> Result:
         if self.attempt.status in (AttemptStatus.SENDING, AttemptStatus.UNKNOWN):

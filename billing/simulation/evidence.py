@@ -35,7 +35,7 @@ _MONTHS = text(
         coalesce(c.paid_merchant_uid, '') AS paid_by,
         c.settled_at >= c.closes_at + interval '46 hours' AS waited,
         array(SELECT merchant_uid::text FROM attempts a WHERE a.cycle_id = c.id
-            AND a.status = 'declined' ORDER BY number) AS declined,
+            AND a.status = 'declined' AND a.settled_at >= :began ORDER BY number) AS declined,
         array(SELECT merchant_uid::text FROM attempts a WHERE a.cycle_id = c.id
             AND a.status = 'declined' AND a.settled_at < :began ORDER BY number) AS declined_before,
         array(SELECT merchant_uid::text FROM attempts a WHERE a.cycle_id = c.id ORDER BY number)
@@ -84,10 +84,11 @@ def gather(engine: Engine, world: World, since: datetime) -> Evidence:
         # The clock of the book may have been behind when the run began.
         began = since - timedelta(hours=1)
         months = connection.execute(_MONTHS, {"began": began}).all()
-        fresh = [row for row in months if row.settled_at is None or row.settled_at >= began]
-        old = {(row.customer_uid, row.month) for row in months} - {
-            (row.customer_uid, row.month) for row in fresh
-        }
+        old = frozenset(
+            (row.customer_uid, row.month)
+            for row in months
+            if row.settled_at is not None and row.settled_at < began
+        )
         attempts = [dict(row) for row in connection.execute(_ATTEMPTS).mappings()]
         people = connection.execute(_SUBSCRIPTIONS).all()
     excused, kept_back = _excused(world), _kept_back(lines)
@@ -116,7 +117,8 @@ def gather(engine: Engine, world: World, since: datetime) -> Evidence:
                 declined=row.declined,
                 declined_before=row.declined_before,
             )
-            for row in fresh
+            for row in months
+            if (row.customer_uid, row.month) not in old
         ],
         ends=Ends(
             attempts={
@@ -125,7 +127,7 @@ def gather(engine: Engine, world: World, since: datetime) -> Evidence:
                 if (row["customer_uid"], row["month"]) not in old
             },
             months={(row.customer_uid, row.month): row.status for row in months},
-            history=frozenset(old),
+            history=old,
             subscriptions={
                 row.customer_uid: (
                     row.status,

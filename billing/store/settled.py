@@ -116,10 +116,10 @@ def approve(session: Session, now: datetime, told: Sequence[Told]) -> Mapping[in
     return {one.attempt_id: one for one in approved}
 
 
-def month_of_payment(session: Session, imp_uid: str) -> date | None:
-    """The month that counts this payment, if any does."""
-    counted = select(Cycle.month).where(Cycle.paid_imp_uid == imp_uid)
-    return session.execute(counted).scalar_one_or_none()
+def is_counted(session: Session, imp_uid: str) -> bool:
+    """Whether a month counts this payment as its own."""
+    counted = select(Cycle.id).where(Cycle.paid_imp_uid == imp_uid)
+    return session.execute(counted).first() is not None
 
 
 def _is_as_claimed(row: Row[Any], fence: int) -> bool:

@@ -8,19 +8,21 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
+import httpx
 import pytest
 from structlog.testing import capture_logs
 
 from billing.domain.errors import BrokerUnavailable
 from billing.domain.policy import BillingPolicy
 from billing.services import inquire as module
+from billing.services.answer import Answer, Result
 from billing.services.inquire import find_unknown, inquire
 from billing.services.open_cycles import open_cycles
 from billing.store import attempts
-from billing.store.session import Book
+from billing.store.session import Book, Transaction
 from tests.builders import execute, query
 from tests.conftest import MovedClock
-from tests.town import Town, uid
+from tests.town import Town, Wiretap, uid
 
 
 class Queue:
@@ -207,12 +209,12 @@ def test_one_that_cannot_be_recorded_costs_the_others_nothing(
     ids = lost(town, 3)
     real = module.record
 
-    def broken(tx: object, policy: BillingPolicy, answers: Sequence[module.Answer]) -> object:
+    def broken(tx: Transaction, policy: BillingPolicy, answers: Sequence[Answer]) -> list[Result]:
         if answers[0].attempt_id == ids[1]:
             raise RuntimeError("cannot be recorded")
         # The others are still at it when that is known.
         time.sleep(0.3)
-        return real(tx, policy, answers)  # type: ignore[arg-type]
+        return real(tx, policy, answers)
 
     monkeypatch.setattr(module, "record", broken)
     with pytest.raises(RuntimeError, match="cannot be recorded"):
@@ -221,24 +223,23 @@ def test_one_that_cannot_be_recorded_costs_the_others_nothing(
     assert [one for (one,) in found] == [ids[0], ids[2]]
 
 
+class BusyWire(Wiretap):
+    """Each request is on its way for a moment; counts how many are at once."""
+
+    under_way = most = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        await asyncio.sleep(0.01)
+        try:
+            return await super().handle_async_request(request)
+        finally:
+            self.under_way -= 1
+
+
 def test_no_more_than_ten_are_asked_side_by_side(town: Town) -> None:
     ids = lost(town, 12)
-    open_now, most = 0, 0
-
-    class Slow:
-        """The gateway's client, which takes a moment for each question."""
-
-        async def payments_of_order(self, *_: object) -> list[object]:
-            nonlocal open_now, most
-            open_now += 1
-            most = max(most, open_now)
-            await asyncio.sleep(0.01)
-            open_now -= 1
-            return []
-
-        async def payments_of_key(self, *_: object) -> list[object]:
-            return []
-
-    tally = asyncio.run(inquire(town.book, Slow(), town.policy, ids))  # type: ignore[arg-type]
-    assert sum(tally.values()) == 12
-    assert most == 10
+    town.wire = wire = BusyWire(town.sandbox)
+    assert asked(town, ids) == {"unknown": 12}
+    assert wire.most == 10

@@ -949,9 +949,9 @@ def test_two_looks_that_began_together_are_one(case: Case, clock: MovedClock) ->
     case.was_unknown()
     asked_at = clock.now
     clock.move(seconds=60)
+    look = Answer(case.attempt, 1, Nothing(), asked_at)
     for _ in range(2):
-        look = Answer(case.attempt, 1, Nothing(), asked_at)
-        assert case.book.run(lambda tx: record(tx, case.policy, [look])) == ["unknown"]  # noqa: B023
+        assert case.book.run(lambda tx: record(tx, case.policy, [look])) == ["unknown"]
     row = case.attempt_row()
     assert (row["nothing_found"], row["provable_at"], row["ask_at"]) == (1, -30, -30)
 

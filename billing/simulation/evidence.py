@@ -35,9 +35,7 @@ _MONTHS = text(
         coalesce(c.paid_merchant_uid, '') AS paid_by,
         c.settled_at >= c.closes_at + interval '46 hours' AS waited,
         array(SELECT merchant_uid::text FROM attempts a WHERE a.cycle_id = c.id
-            AND a.status = 'declined' AND a.settled_at >= :began ORDER BY number) AS declined,
-        array(SELECT merchant_uid::text FROM attempts a WHERE a.cycle_id = c.id
-            AND a.status = 'declined' AND a.settled_at < :began ORDER BY number) AS declined_before,
+            AND a.status = 'declined' ORDER BY number) AS declined,
         array(SELECT merchant_uid::text FROM attempts a WHERE a.cycle_id = c.id ORDER BY number)
             AS orders
     FROM cycles c JOIN subscriptions s ON s.id = c.subscription_id ORDER BY c.id
@@ -76,19 +74,33 @@ class Evidence:
     digest: str
 
 
-def gather(engine: Engine, world: World, since: datetime) -> Evidence:
-    """Read it all. Months that had ended before `since` are history, not this run's: nothing is
-    asked of them, since of an old book the lines that tell of them may be archived."""
+@dataclass(frozen=True, slots=True)
+class History:
+    """What a book had been through when the run began: the run's gateway never saw it, and of an
+    old book the lines that tell of it may be archived."""
+
+    months: frozenset[tuple[str, date]]
+    """Customers and months that had ended."""
+    declined: frozenset[str]
+    """The orders that it called declined."""
+
+
+def history(engine: Engine) -> History:
+    """Read before anything happens."""
+    with engine.connect() as connection:
+        months = connection.execute(_MONTHS).all()
+    return History(
+        frozenset((row.customer_uid, row.month) for row in months if row.settled_at is not None),
+        frozenset(order for row in months for order in row.declined),
+    )
+
+
+def gather(engine: Engine, world: World, before: History) -> Evidence:
+    """Read it all. Nothing is asked of months that had ended before."""
+    old = before.months
     with engine.connect() as connection:
         lines = connection.execute(_EVENTS).all()
-        # The clock of the book may have been behind when the run began.
-        began = since - timedelta(hours=1)
-        months = connection.execute(_MONTHS, {"began": began}).all()
-        old = frozenset(
-            (row.customer_uid, row.month)
-            for row in months
-            if row.settled_at is not None and row.settled_at < began
-        )
+        months = connection.execute(_MONTHS).all()
         attempts = [dict(row) for row in connection.execute(_ATTEMPTS).mappings()]
         people = connection.execute(_SUBSCRIPTIONS).all()
     excused, kept_back = _excused(world), _kept_back(lines)
@@ -114,8 +126,8 @@ def gather(engine: Engine, world: World, since: datetime) -> Evidence:
                 amount=row.amount,
                 orders=row.orders,
                 unproven=bool(row.waited) and (row.customer_uid, row.month) in unknown,
-                declined=row.declined,
-                declined_before=row.declined_before,
+                declined=[one for one in row.declined if one not in before.declined],
+                declined_before=[one for one in row.declined if one in before.declined],
             )
             for row in months
             if (row.customer_uid, row.month) not in old

@@ -22,7 +22,7 @@ from billing.settings import Settings
 from billing.simulation import befall, event_judge, ledger_judge, stage
 from billing.simulation.cast import Cast, Drawn
 from billing.simulation.counters import sometimes
-from billing.simulation.evidence import Evidence, gather, limits_of
+from billing.simulation.evidence import Evidence, History, gather, history, limits_of
 from billing.simulation.ledger_judge import Breach, Rules
 from billing.simulation.loop import VirtualLoop
 from billing.simulation.months import MonthRow, month_rows
@@ -164,6 +164,7 @@ class _Run:
         self.trouble = trouble if scenario.trouble is None else scenario.trouble
         self.book = Book(engine, self.world.database_time, pause=lambda _: None)
         self.found: list[Breach] = []
+        self.before = History(frozenset(), frozenset())
 
     def _drawn(self, seed: str) -> list[Person]:
         everybody = population(seed, self.scenario.subscribers, self.start)
@@ -173,6 +174,7 @@ class _Run:
     async def play(self) -> None:
         world, until = self.world, self.calm_at.timestamp()
         self.people = self.cast.enter(world, self.book)
+        self.before = history(self.engine)
         befalls = troubles(
             str(self.scenario.seed), self.people, self.start, self.finish, self.trouble
         )
@@ -237,7 +239,7 @@ class _Run:
 
     def report(self, seconds: float) -> Report:
         self._broken()
-        evidence = gather(self.engine, self.world, self.start)
+        evidence = gather(self.engine, self.world, self.before)
         ended_at = self.loop.now()
         steps = bool(self.swarm.rate("clock_step_a_month") or self.swarm.rate("clock_drift"))
         slack = timedelta(minutes=8 if steps else 1)

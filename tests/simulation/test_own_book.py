@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from billing.services.change_status import cancel, pause
 from billing.services.inquire import inquire
 from billing.services.refund import propose, request, work_on
 from billing.settings import Settings
+from billing.simulation import evidence
 from billing.simulation.cast import OwnBook
 from billing.simulation.run import Report, Scenario, simulate
 from billing.store.session import Book, create_book_engine
@@ -26,6 +28,15 @@ from tests.town import Town, uid
 @pytest.fixture
 def town(book: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock) -> Town:
     return Town(book, make_policy(canary_charges=0), clock)
+
+
+def given_back(town: Town, merchant_uid: str) -> None:
+    async def refunded(client: Any) -> None:
+        proposal = await propose(town.book, client, town.policy, merchant_uid)
+        refund_id = await asyncio.to_thread(request, town.book, proposal, "asked for")
+        await work_on(town.book, client, town.policy, refund_id)
+
+    town.run(refunded)
 
 
 def lived(town: Town) -> None:
@@ -46,18 +57,12 @@ def lived(town: Town) -> None:
     town.close()
     pause(town.book, town.policy, uid(6))
     cancel(town.book, town.policy, uid(7))
-    ((given_back,),) = query(
+    ((paid,),) = query(
         town.book,
         "SELECT merchant_uid FROM attempts a JOIN cycles c ON c.id = a.cycle_id"
         " WHERE c.subscription_id = 5 AND a.status = 'approved'",
     )
-
-    async def refunded(client: Any) -> None:
-        proposal = await propose(town.book, client, town.policy, given_back)
-        refund_id = await asyncio.to_thread(request, town.book, proposal, "asked for")
-        await work_on(town.book, client, town.policy, refund_id)
-
-    town.run(refunded)
+    given_back(town, paid)
     town.at("2026-11-21 10:00")
     due = "SELECT id FROM attempts WHERE status = 'due'"
     assert query(town.book, due) != []
@@ -94,13 +99,24 @@ def test_a_book_that_has_lived_breaks_nothing(
     assert query(town.book, "SELECT count(*), max(id) FROM events") == before, "it was only read"
 
 
+def test_what_happened_a_moment_before_is_history_too(
+    town: Town, database_url: str, engine: Engine
+) -> None:
+    """A refusal and a refund, and the run begins at once."""
+    town.at("2026-11-20 10:00").subscribe(2)
+    town.sandbox.mood = mood({"scripts": [{"customers": uid(1), "does": ["declined:0031"]}]})
+    assert town.charge() == {"declined": 1, "approved": 1}
+    ((paid,),) = query(town.book, "SELECT merchant_uid FROM attempts WHERE status = 'approved'")
+    given_back(town, paid)
+    assert query(town.book, "SELECT status FROM cycles ORDER BY id") == [("open",), ("refunded",)]
+    assert taken_on(town, database_url, engine, months=1.2).breaches == []
+
+
 def test_what_a_book_calls_declined_in_the_run_is_judged(
     town: Town, database_url: str, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The judge did not become blind: a decline of this run must have been refused."""
     lived(town)
-    from billing.simulation import evidence
-
     real = evidence._asked
     monkeypatch.setattr(
         evidence,
@@ -112,7 +128,5 @@ def test_what_a_book_calls_declined_in_the_run_is_judged(
 
 
 def _unrefused(asked: Any) -> Any:
-    from dataclasses import replace
-
     refused = asked.outcome.startswith("declined")
     return replace(asked, outcome="paid") if refused else asked

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from functools import cached_property
 from typing import TypeVar
 
+import structlog
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from celery import Celery, signals
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,9 +26,10 @@ from billing.domain.errors import BillingError, InvalidSetting, SchemaMismatch
 from billing.meter import CallCounter, sharing
 from billing.notifier import HttpNotifier
 from billing.portone.client import PortOneClient
-from billing.settings import Settings
+from billing.settings import Settings, misspelt
 from billing.store import schema
 
+_log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _OPEN_FILES = 16_384
@@ -102,12 +104,15 @@ def start(name: str) -> Daemon:
             flower.prepare(daemon.settings, sys.argv, os.environ)
     except BillingError as error:
         raise _ended(error) from None
-    signals.setup_logging.connect(
-        lambda **_: logs.configure(daemon.settings.log_format, daemon.settings.log_level),
-        weak=False,
-    )
+    signals.setup_logging.connect(lambda **_: _log_as_set(daemon.settings), weak=False)
     signals.worker_ready.connect(_keep_what_is_loaded, weak=False)
     return daemon
+
+
+def _log_as_set(settings: Settings) -> None:
+    logs.configure(settings.log_format, settings.log_level)
+    for name, meant in misspelt().items():
+        _log.warning("nothing reads this setting", setting=name, did_you_mean=meant)
 
 
 def for_charging(daemon: Daemon) -> None:

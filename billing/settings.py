@@ -5,6 +5,7 @@ Every name carries the prefix `MAEWOL_`. A secret `X` may also come from a file,
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import logging
 import os
@@ -40,6 +41,8 @@ PREFIX = "MAEWOL_"
 RECORD_BUDGET_SECONDS = 10
 # Inquiries are made by a tick; two of them fit in this much of the closing margin.
 TWO_INQUIRIES_SECONDS = 120
+# So alike are two names of which one is taken for a slip in the other: a letter or two, a plural.
+_LIKE = 0.85
 
 _SECRETS = frozenset(
     {
@@ -516,6 +519,30 @@ def effective(settings: Settings) -> Iterator[tuple[str, str]]:
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         yield name.upper(), "********" if isinstance(value, SecretStr) else str(value)
+
+
+def misspelt() -> dict[str, str]:
+    """Variables that no setting reads, by the one that was probably meant, both with the prefix.
+
+    Only what comes near a setting: names with our prefix may be somebody else's, as those that
+    Kubernetes gives each container for a service `maewol-web`.
+    """
+    known = {name.upper() for name in Settings.model_fields}
+    known |= {f"{name}_FILE" for name in _SECRETS}
+    written = {name.upper() for name in DotEnvSettingsSource(Settings).env_vars}
+    found: dict[str, str] = {}
+    for name in sorted(written | {name.upper() for name in os.environ}):
+        bare = name.removeprefix(PREFIX)
+        if bare == name or bare in known:
+            continue
+        # A file is read for a secret only.
+        if bare.removesuffix("_FILE") in known:
+            near = [bare.removesuffix("_FILE")]
+        else:
+            near = difflib.get_close_matches(bare, known, 1, _LIKE)
+        if near:
+            found[name] = PREFIX + near[0]
+    return found
 
 
 def _readable(value: SecretStr, name: str, read: Callable[[str], object]) -> None:

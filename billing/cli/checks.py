@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -31,6 +31,16 @@ def with_outside(house: House, inside: Sequence[Check]) -> list[Check]:
     replaced = {check["name"] for check in measured}
     kept = [check for check in inside if check["name"] not in replaced]
     return [*kept, _broker(house), credentials, *measured]
+
+
+def settings(effective: Iterable[tuple[str, str]], misspelt: Mapping[str, str]) -> Check:
+    """What is set, and whether something was meant to be set and is not."""
+    wrong = ", ".join(misspelt)
+    remedy = ", ".join(f"{name}: did you mean {meant}?" for name, meant in misspelt.items())
+    detail = " ".join(f"{name}={value}" for name, value in effective)
+    if wrong:
+        detail = f"nothing reads {wrong}; {detail}"
+    return _check("settings", not wrong, detail, remedy)
 
 
 def _broker(house: House) -> Check:

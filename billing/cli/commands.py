@@ -27,7 +27,7 @@ from billing.domain.calendar import cycles as cycles_of
 from billing.domain.cycle import CycleStatus
 from billing.domain.errors import InvalidInput, NotFound
 from billing.domain.subscription import SubscriptionStatus
-from billing.settings import Settings, effective
+from billing.settings import Settings, effective, misspelt
 
 if TYPE_CHECKING:
     from billing.bootstrap import House
@@ -415,10 +415,11 @@ def doctor_(as_json: Json = False) -> None:
 
     with house(Settings.load(), lambda text: err.print(text)) as opened:
         found = doctor.examine(opened.book, opened.engine)
-        found["checks"] = checks.with_outside(opened, found["checks"])
+        found["checks"] = [
+            checks.settings(effective(opened.settings), misspelt()),
+            *checks.with_outside(opened, found["checks"]),
+        ]
         found["ok"] = all(check["ok"] for check in found["checks"])
-        set_to = " ".join(f"{name}={value}" for name, value in effective(opened.settings))
-        found["checks"].insert(0, {"name": "settings", "ok": True, "detail": set_to, "remedy": ""})
     show(found if as_json else found["checks"], as_json=as_json)
     if not found["ok"]:
         raise typer.Exit(1)

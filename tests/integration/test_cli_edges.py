@@ -364,6 +364,16 @@ def test_doctor_finds_each_thing_that_is_wrong(call: Call, book: Book) -> None:
 
 
 @pytest.mark.usefixtures("healthy")
+def test_doctor_finds_a_misspelt_setting(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAEWOL_CHARGE_PER_SECOND", "7")
+    found = doctor(call, 1)
+    assert failing(found) == {"settings"}
+    assert "did you mean MAEWOL_CHARGES_PER_SECOND?" in found["settings"]["remedy"]
+    # What is in effect is still told.
+    assert "CHARGES_PER_SECOND=50" in found["settings"]["detail"]
+
+
+@pytest.mark.usefixtures("healthy")
 def test_doctor_compares_clocks_with_the_gateway_itself(call: Call, book: Book) -> None:
     """What a worker measured an hour ago proves nothing about now, in either direction."""
     execute(

@@ -51,6 +51,14 @@ RECORD = [
     "tests/integration/test_plain_approvals.py",
     "tests/integration/test_reconcile.py",
 ]
+FOLLOWED = [
+    "tests/integration/test_change_status.py",
+    "tests/integration/test_let_go.py",
+    "tests/integration/test_found_later.py",
+    "tests/integration/test_clock_guard.py",
+    "tests/integration/test_fence.py",
+    "tests/integration/test_engine.py",
+]
 # Long walks over what shorter tests check too; a mutant must be found without them.
 LEFT_OUT = ["tests/unit/domain/test_calendar.py::test_every_anchor_day_of_400_years"]
 TESTS = {
@@ -78,11 +86,38 @@ TESTS = {
         "tests/integration/test_record.py",
         "tests/integration/test_health.py",
     ],
+    "billing/services/charge.py": [
+        "tests/integration/test_charging_a_batch.py",
+        "tests/integration/test_fence.py",
+        "tests/integration/test_clock_guard.py",
+        "tests/integration/test_engine.py",
+        "tests/integration/test_second_charger.py",
+    ],
+    "billing/services/confirm.py": FOLLOWED,
+    "billing/services/close_cycles.py": FOLLOWED,
+    "billing/services/open_cycles.py": [
+        "tests/integration/test_opening.py",
+        "tests/integration/test_clock_guard.py",
+        "tests/integration/test_engine.py",
+        "tests/integration/test_change_status.py",
+    ],
+    "billing/services/fence.py": [
+        "tests/integration/test_fence.py",
+        "tests/integration/test_refund.py",
+    ],
+    "billing/services/hold.py": [
+        "tests/integration/test_fence.py",
+        "tests/integration/test_record.py",
+    ],
     "billing/services/desk.py": ["tests/integration/test_desk.py"],
     "billing/services/let_go.py": ["tests/integration/test_let_go.py"],
     "billing/services/clock_guard.py": ["tests/integration/test_clock_guard.py"],
     "billing/services/refund.py": ["tests/integration/test_refund.py"],
-    "billing/services/take_back.py": ["tests/integration/test_refund.py"],
+    "billing/services/take_back.py": [
+        "tests/integration/test_refund.py",
+        "tests/integration/test_found_later.py",
+        "tests/integration/test_reconcile.py",
+    ],
     "billing/services/settle_difference.py": [
         "tests/integration/test_reconcile.py",
         "tests/integration/test_reconciled.py",

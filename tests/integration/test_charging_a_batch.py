@@ -177,3 +177,54 @@ def test_the_newest_event_is_remembered_before_the_charge_leaves(world: World) -
     ((database, number),) = remembers.raised
     assert database
     assert 0 < number < query(world.book, "SELECT max(id) FROM events")[0][0]
+
+
+def at_once(world: World, desk: Desk, ids: list[int]) -> None:
+    """Charge them with a desk that would make an answer wait for others for an hour."""
+
+    async def run() -> None:
+        client = world.client()
+        try:
+            async with asyncio.timeout(20):
+                await charge(world.book, client, world.policy, ids, desk=desk)
+        finally:
+            await client.aclose()
+
+    asyncio.run(run())
+
+
+def test_a_batch_whose_answers_are_all_in_waits_for_nobody(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("billing.services.desk._GATHERING_SECONDS", 3600)
+    desk = Desk(world.book, world.policy)
+    ids = dispatched(world, "ada", "bob", "eve")
+    at_once(world, desk, ids[:2])
+    at_once(world, desk, ids[2:])
+    assert set(outcomes(world).values()) == {"approved"}
+
+
+class _ToldToStop(Desk):
+    """Its worker is told to stop between the claim and the first look-up."""
+
+    def expect(self, answers: int) -> None:
+        super().expect(answers)
+        if answers > 0:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+
+
+def test_nobody_waits_for_answers_that_will_not_come(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("billing.services.desk._GATHERING_SECONDS", 3600)
+    desk = _ToldToStop(world.book, world.policy)
+    ids = dispatched(world, "ada", "bob")
+    with pytest.raises(asyncio.CancelledError):
+        at_once(world, desk, ids[:1])
+    # What was claimed keeps its lease, and is asked about when that is over.
+    assert outcomes(world) == {"ada": "sending", "bob": "due"}
+    monkeypatch.setattr(desk, "expect", lambda answers: Desk.expect(desk, answers))
+    at_once(world, desk, ids[1:])
+    assert outcomes(world) == {"ada": "sending", "bob": "approved"}

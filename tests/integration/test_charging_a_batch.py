@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -68,11 +69,6 @@ def test_one_that_ends_with_its_worker_keeps_no_answer_of_another(
     """The batch ends with that error, and not before its neighbour's answer is written down."""
     ids = dispatched(world, "ends", "goes-on")
 
-    async def slowly(_: float) -> None:
-        await asyncio.sleep(0.3)
-
-    monkeypatch.setattr(world.sandbox, "sleep", slowly)
-
     async def run() -> None:
         client = world.client()
         as_ever = client.charge
@@ -80,7 +76,7 @@ def test_one_that_ends_with_its_worker_keeps_no_answer_of_another(
         async def some_end(request: ChargeRequest) -> Outcome:
             if request.customer_uid == "ends":
                 raise asyncio.CancelledError
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(1)
             return await as_ever(request)
 
         monkeypatch.setattr(client, "charge", some_end)
@@ -228,3 +224,51 @@ def test_nobody_waits_for_answers_that_will_not_come(
     monkeypatch.setattr(desk, "expect", lambda answers: Desk.expect(desk, answers))
     at_once(world, desk, ids[1:])
     assert outcomes(world) == {"ada": "sending", "bob": "approved"}
+
+
+def test_no_more_is_claimed_than_can_start_in_time(
+    book: Book, clock: MovedClock, make_policy: Callable[..., BillingPolicy], logged: list[Any]
+) -> None:
+    """By the time that a place under the ceiling comes up, the look-ups must still fit in."""
+    slow = make_policy(charge_cron="* * * * *", charges_per_second=1, canary_charges=0)
+    world = World(book, slow, clock)
+    ids = dispatched(world, *(f"customer-{number:02d}" for number in range(30)))
+
+    async def run() -> None:
+        world.charge(ids)
+        work = asyncio.create_task(world._work())
+        while not logged:
+            await asyncio.sleep(0.01)
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+
+    asyncio.run(run())
+    # A lease of 120 s, less 60 for the request and 10 for its record: half of 50 s, one a second.
+    assert len(logged[0]["attempts"]) == 25
+
+
+def test_clocks_are_not_compared_for_every_batch(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = dispatched(world, "ada", "bob")
+    compared: list[None] = []
+
+    async def run() -> None:
+        client = world.client()
+        as_ever = client.moment
+
+        async def moment() -> datetime:
+            compared.append(None)
+            return await as_ever()
+
+        monkeypatch.setattr(client, "moment", moment)
+        try:
+            for one in ids:
+                await charge(world.book, client, world.policy, [one])
+        finally:
+            await client.aclose()
+
+    asyncio.run(run())
+    assert set(outcomes(world).values()) == {"approved"}
+    assert len(compared) == 1

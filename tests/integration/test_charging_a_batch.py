@@ -272,3 +272,40 @@ def test_clocks_are_not_compared_for_every_batch(
     asyncio.run(run())
     assert set(outcomes(world).values()) == {"approved"}
     assert len(compared) == 1
+
+
+def test_by_the_time_a_request_leaves_the_book_says_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (attempt_id,) = dispatched(world, "ada")
+    claimed_at = world.clock.now
+    seen: list[Any] = []
+
+    async def run() -> None:
+        client = world.client()
+        as_ever = client.charge
+
+        async def looks(request: ChargeRequest) -> Outcome:
+            seen.extend(
+                query(
+                    world.book,
+                    "SELECT attempts.status, lease_until, events.at, events.data"
+                    " FROM attempts JOIN events ON attempt_id = attempts.id"
+                    " WHERE events.kind = 'attempt.sending'",
+                )
+            )
+            return await as_ever(request)
+
+        monkeypatch.setattr(client, "charge", looks)
+        try:
+            await charge(world.book, client, world.policy, [attempt_id])
+        finally:
+            await client.aclose()
+
+    asyncio.run(run())
+    ((status, lease_until, at, data),) = seen
+    assert status == "sending"
+    assert lease_until == claimed_at + world.policy.lease
+    assert at == claimed_at
+    ((merchant_uid, fence),) = query(world.book, "SELECT merchant_uid, fence FROM attempts")
+    assert (data["merchant_uid"], data["fence"]) == (merchant_uid, fence)

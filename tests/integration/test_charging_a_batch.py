@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import structlog
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 from structlog.testing import LogCapture
 
+from billing import trail
 from billing.domain.outcome import Outcome
 from billing.domain.policy import BillingPolicy
 from billing.ports import ChargeRequest
@@ -274,6 +276,23 @@ def test_clocks_are_not_compared_for_every_batch(
     assert len(compared) == 1
 
 
+class _AwayOnce(Desk):
+    """The database is away when the first answers are to be written down."""
+
+    away = True
+
+    def _recorded(self, answers: Sequence[Answer]) -> Sequence[Result]:
+        if self.away:
+            self.away = False
+            raise OperationalError("commit", None, ConnectionError("away"))
+        return super()._recorded(answers)
+
+
+def test_a_database_that_is_away_is_waited_for_while_the_lease_lasts(world: World) -> None:
+    at_once(world, _AwayOnce(world.book, world.policy), dispatched(world, "ada"))
+    assert outcomes(world) == {"ada": "approved"}
+
+
 def test_by_the_time_a_request_leaves_the_book_says_so(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,6 +301,7 @@ def test_by_the_time_a_request_leaves_the_book_says_so(
     seen: list[Any] = []
 
     async def run() -> None:
+        trail.begin("0123456789abcdef", "a-task")
         client = world.client()
         as_ever = client.charge
 
@@ -308,4 +328,8 @@ def test_by_the_time_a_request_leaves_the_book_says_so(
     assert lease_until == claimed_at + world.policy.lease
     assert at == claimed_at
     ((merchant_uid, fence),) = query(world.book, "SELECT merchant_uid, fence FROM attempts")
-    assert (data["merchant_uid"], data["fence"]) == (merchant_uid, fence)
+    assert data == {
+        "merchant_uid": merchant_uid,
+        "fence": fence,
+        "correlation": "0123456789abcdef",
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,15 +14,18 @@ from sqlalchemy.exc import OperationalError
 from structlog.testing import LogCapture
 
 from billing import trail
+from billing.domain.errors import GatewayRefused, GatewayUnavailable
 from billing.domain.outcome import Outcome
+from billing.domain.payment import Payment
 from billing.domain.policy import BillingPolicy
+from billing.portone.client import PortOneClient
 from billing.ports import ChargeRequest
 from billing.services.answer import Answer, Result
 from billing.services.charge import charge
 from billing.services.desk import Desk
 from billing.services.dispatch import dispatch
 from billing.services.open_cycles import open_cycles
-from billing.store import installation
+from billing.store import health, installation
 from billing.store.session import Book
 from tests.builders import query
 from tests.conftest import MovedClock
@@ -63,6 +66,27 @@ def outcomes(world: World) -> dict[str, str]:
             " JOIN subscriptions ON subscriptions.id = subscription_id",
         )
     )
+
+
+def charged(
+    world: World,
+    ids: Sequence[int],
+    change: Callable[[PortOneClient], None],
+    desk: Desk | None = None,
+) -> None:
+    """Charge them by a client that is not quite itself."""
+
+    async def run() -> None:
+        client = world.client()
+        change(client)
+        try:
+            await charge(
+                world.book, client, world.policy, ids, watermark=world.watermark, desk=desk
+            )
+        finally:
+            await client.aclose()
+
+    asyncio.run(run())
 
 
 def test_one_that_ends_with_its_worker_keeps_no_answer_of_another(
@@ -143,13 +167,13 @@ def test_what_was_claimed_and_recorded_is_told_by_number(world: World, logged: l
 
 
 class _Remembers:
-    """Redis, for a database that tells what it is."""
+    """Redis, which keeps what it was told last."""
 
     def __init__(self) -> None:
         self.raised: list[tuple[str, int]] = []
 
     async def seen(self) -> dict[str, int]:
-        return {}
+        return dict(self.raised[-1:])
 
     async def raise_to(self, database: str, number: int) -> None:
         self.raised.append((database, number))
@@ -333,3 +357,162 @@ def test_by_the_time_a_request_leaves_the_book_says_so(
         "fence": fence,
         "correlation": "0123456789abcdef",
     }
+
+
+def test_a_book_that_has_what_was_seen_of_it_is_charged(world: World) -> None:
+    world.watermark = remembers = _Remembers()
+    ids = dispatched(world, "ada", "bob")
+    world.charge(ids[:1])
+    world.work()
+    # To the very number: nothing was lost, and nothing came since.
+    ((database, _),) = remembers.raised
+    remembers.raised.append((database, query(world.book, "SELECT max(id) FROM events")[0][0]))
+    world.charge(ids[1:])
+    world.work()
+    assert world.hold() is None
+    assert set(outcomes(world).values()) == {"approved"}
+
+
+# -- what breaks in the worker, before and after the request may have left ---------------------
+
+
+def breaks(name: str, error: Exception) -> Callable[[PortOneClient], None]:
+    async def broken(*_: object) -> Any:
+        raise error
+
+    return lambda client: setattr(client, name, broken)
+
+
+def told(world: World) -> list[tuple[str, bool]]:
+    """What was written of attempts, and whether as an alarm."""
+    return query(
+        world.book,
+        "SELECT kind, alarm FROM events WHERE kind LIKE 'attempt.%'"
+        " AND kind NOT IN ('attempt.planned', 'attempt.sending') ORDER BY id",
+    )
+
+
+def test_what_breaks_before_the_request_is_not_sent_and_told(world: World) -> None:
+    ids = dispatched(world, "ada")
+    charged(world, ids, breaks("payments_of_key", RuntimeError("a mistake of ours")))
+    assert outcomes(world) == {"ada": "due"}
+    assert told(world) == [("attempt.not_sent", True)]
+    assert world.requests() == 0
+
+
+def test_what_breaks_with_the_request_is_unknown(world: World) -> None:
+    ids = dispatched(world, "ada")
+    charged(world, ids, breaks("charge", RuntimeError("a mistake of ours")))
+    assert outcomes(world) == {"ada": "unknown"}
+    assert told(world) == [("attempt.unknown", False)]
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (GatewayUnavailable("look-up: HTTP 503"), "no usable answer"),
+        (GatewayRefused("look-up: HTTP 401"), "it refuses our credentials"),
+    ],
+)
+def test_nothing_is_sent_where_nobody_says_whether_it_is_paid(
+    world: World, error: Exception, why: str
+) -> None:
+    names = [f"customer-{number}" for number in range(health.FAILURES_TO_OPEN)]
+    charged(world, dispatched(world, *names), breaks("payments_of_key", error))
+    assert world.requests() == 0
+    assert outcomes(world) == dict.fromkeys(names, "due")
+    assert {kind for kind, _ in told(world)} == {"attempt.not_sent"}
+    said = query(world.book, "SELECT data ->> 'why' FROM events WHERE kind = 'gateway.down'")
+    assert said == [(why,)]
+
+
+# -- the last moments -----------------------------------------------------------------------------
+
+
+def to_the_last_start(world: World, *, seconds_left: float) -> None:
+    ((last,),) = query(world.book, "SELECT min(last_start_at) FROM cycles")
+    world.clock.move_to(last - timedelta(seconds=seconds_left))
+
+
+def slow_look(seconds: float, looked: list[str]) -> Callable[[PortOneClient], None]:
+    """A gateway whose look-ups take that long."""
+
+    def change(client: PortOneClient) -> None:
+        as_ever = client.payments_of_key
+
+        async def slowly(customer_uid: str, since: datetime) -> Sequence[Payment]:
+            looked.append(customer_uid)
+            await asyncio.sleep(seconds)
+            return await as_ever(customer_uid, since)
+
+        client.payments_of_key = slowly
+
+    return change
+
+
+def test_a_request_whose_time_has_passed_during_the_look_up_does_not_leave(world: World) -> None:
+    ids = dispatched(world, "ada")
+    to_the_last_start(world, seconds_left=0.5)
+    looked: list[str] = []
+    charged(world, ids, slow_look(1, looked))
+    assert looked == ["ada"]
+    assert world.requests() == 0
+    # It comes back to be given out in time, which there is none of any more; no try is counted.
+    assert told(world) == [("attempt.not_sent", False)]
+    assert query(world.book, "SELECT not_sent FROM attempts") == [(0,)]
+
+
+def test_a_request_that_is_still_in_time_leaves(world: World) -> None:
+    ids = dispatched(world, "ada")
+    to_the_last_start(world, seconds_left=30)
+    charged(world, ids, slow_look(0.1, []))
+    assert outcomes(world) == {"ada": "approved"}
+
+
+def test_one_that_waited_for_its_place_too_long_is_not_even_looked_up(
+    book: Book, clock: MovedClock, make_policy: Callable[..., BillingPolicy]
+) -> None:
+    slow = make_policy(charge_cron="* * * * *", charges_per_second=1, canary_charges=0)
+    world = World(book, slow, clock)
+    ids = dispatched(world, "ada", "bob")
+    to_the_last_start(world, seconds_left=0.5)
+    looked: list[str] = []
+    charged(world, ids, slow_look(0, looked))
+    assert looked == ["ada"]
+    assert outcomes(world) == {"ada": "approved", "bob": "due"}
+
+
+def test_charges_start_one_after_the_other_and_so_do_batches(
+    book: Book, clock: MovedClock, make_policy: Callable[..., BillingPolicy]
+) -> None:
+    rate = 5
+    slow = make_policy(charge_cron="* * * * *", charges_per_second=rate, canary_charges=0)
+    world = World(book, slow, clock)
+    ids = dispatched(world, *(f"customer-{number}" for number in range(4)))
+    starts: list[float] = []
+
+    async def run() -> None:
+        client = world.client()
+        as_ever = client.payments_of_key
+
+        async def noted(customer_uid: str, since: datetime) -> Sequence[Payment]:
+            starts.append(asyncio.get_running_loop().time())
+            return await as_ever(customer_uid, since)
+
+        client.payments_of_key = noted
+        begun = asyncio.get_running_loop().time()
+        try:
+            # Claimed at one moment: the second finds the first's places taken.
+            await charge(world.book, client, slow, ids[:2])
+            between = asyncio.get_running_loop().time()
+            await charge(world.book, client, slow, ids[2:])
+        finally:
+            await client.aclose()
+        first, second, third, fourth = starts
+        assert first >= begun
+        assert second >= begun + 1 / rate
+        assert third >= between + 2 / rate
+        assert fourth >= between + 3 / rate
+
+    asyncio.run(run())
+    assert set(outcomes(world).values()) == {"approved"}

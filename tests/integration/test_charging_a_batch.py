@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -516,3 +517,14 @@ def test_charges_start_one_after_the_other_and_so_do_batches(
 
     asyncio.run(run())
     assert set(outcomes(world).values()) == {"approved"}
+
+
+def test_a_request_that_has_too_little_of_its_lease_left_does_not_leave(world: World) -> None:
+    ids = dispatched(world, "ada")
+    world.policy = replace(world.policy, lease=timedelta(seconds=3), deadline=timedelta(seconds=1))
+    assert world.policy.startable == timedelta(seconds=1)
+    charged(world, ids, slow_look(1.2, []))
+    assert world.requests() == 0
+    assert query(
+        world.book, "SELECT data ->> 'why' FROM events WHERE kind = 'attempt.not_sent'"
+    ) == [("too little of the lease was left",)]

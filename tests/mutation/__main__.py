@@ -93,7 +93,7 @@ TESTS = {
         "tests/integration/test_engine.py",
         "tests/integration/test_second_charger.py",
     ],
-    "billing/services/confirm.py": FOLLOWED,
+    "billing/services/confirm.py": ["tests/integration/test_confirm.py"],
     "billing/services/close_cycles.py": FOLLOWED,
     "billing/services/open_cycles.py": [
         "tests/integration/test_opening.py",

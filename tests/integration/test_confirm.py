@@ -107,7 +107,7 @@ def test_the_newest_decline_says_why(world: World) -> None:
     world.enrol("gone", script=["declined:0098", "declined:0060"])
     world.run(times=2)
     world.clock.move(hours=8)
-    world.run(times=2)
+    world.tick()
     assert held(world) == ["unconfirmed"]
     world.clock.move(minutes=1)
     assert confirmed(world) == 1

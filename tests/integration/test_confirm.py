@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from billing.domain.policy import BillingPolicy
 from billing.services import confirm
@@ -163,3 +164,29 @@ def test_the_tick_that_closes_confirms(world: World) -> None:
     world.clock.move(minutes=1)
     world.close()
     assert suspended(world) == [("gone", "key_invalid")]
+
+
+def test_each_has_its_own_wait_and_its_own_reason(world: World) -> None:
+    declined(world, "gone-1")
+    world.clock.move(seconds=20)
+    world.enrol("gone-2", script=["declined:0060"])
+    world.tick()
+    assert held(world) == ["unconfirmed", "unconfirmed"]
+    world.clock.move(seconds=15)
+    assert confirmed(world) == 1
+    assert suspended(world) == [("gone-1", "key_invalid")]
+    world.clock.move(seconds=20)
+    assert confirmed(world) == 1
+    assert suspended(world) == [("gone-1", "key_invalid"), ("gone-2", "chain_broken")]
+
+
+def test_one_that_somebody_works_on_keeps_nobody_waiting(world: World) -> None:
+    declined(world, "gone-1", "gone-2")
+    world.clock.move(minutes=1)
+    with world.book.transaction() as tx:
+        tx.session.execute(
+            text("SELECT 1 FROM subscriptions WHERE customer_uid = 'gone-1' FOR UPDATE")
+        )
+        assert confirmed(world) == 1
+    assert suspended(world) == [("gone-2", "key_invalid")]
+    assert confirmed(world) == 1

@@ -71,6 +71,13 @@ class Cron:
             )
         if trouble := _unclear(parts):
             raise InvalidInput(field, expression, *trouble)
+        if len(parts) == 6 and parts[5] == "*" and parts[0] != "*":
+            raise InvalidInput(
+                field,
+                expression,
+                "its sixth field, the seconds, says every second of those minutes",
+                "The seconds stand last: write 0 there, or for every ten seconds '* * * * * */10'",
+            )
         every_day = parts[2:5] == ["*", "*", "*"]
         if for_each_day and not every_day:
             raise InvalidInput(

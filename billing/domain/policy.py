@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -13,6 +14,8 @@ from billing.domain.plan import PlanPolicy
 RECORD_BUDGET = timedelta(seconds=10)
 # A message that was sent and had no effect for so long was lost.
 LOST_AFTER = timedelta(seconds=60)
+# So long may what is dispatched take to go out under the ceiling.
+DRAINED_WITHIN = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +69,21 @@ class BillingPolicy:
 
         Longer than a full queue takes to drain, or every attempt in it would be sent twice.
         """
-        drain = self.max_outstanding / self.charges_per_second if self.charges_per_second else 0
+        drain = self.outstanding / self.charges_per_second if self.charges_per_second else 0
         return max(self.ask_again_after, timedelta(seconds=1.5 * drain))
+
+    @property
+    def outstanding(self) -> int:
+        """How many attempts may be dispatched and not finished: no more than the ceiling lets
+        through in a minute.
+
+        A message keeps its place in the broker's queue. Under a low ceiling a full one would take
+        an hour, and what closes soon, or was with a worker that died, would wait behind it.
+        """
+        if not self.charges_per_second:
+            return self.max_outstanding
+        in_time = self.charges_per_second * (DRAINED_WITHIN / timedelta(seconds=1))
+        return min(self.max_outstanding, math.ceil(in_time))
 
     def lost_after(self, *, drained: bool) -> timedelta:
         """How long after its dispatch an attempt that nobody claimed counts as lost. `drained` when

@@ -7,6 +7,7 @@ envelope with status 404. Any other 404 may come from something on the way.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,14 +15,15 @@ import httpx
 
 from billing.domain.errors import GatewayRefused, GatewayUnavailable
 from billing.portone import fields
-from billing.portone.answer import Answer, Envelope, Unreadable, envelope
+from billing.portone.answer import Envelope, Unreadable, envelope
 from billing.portone.exchange import Exchange
 from billing.portone.token import Tokens
-from billing.ports import AccessToken
 
 # A page of 100 rows stays far below the limit of an answer's size (1000 are allowed).
 PAGE_LIMIT = 100
 
+# Where a tenth of all answers break, one of a thousand look-ups fails.
+TRIES = 3
 # 100 pages are more payments than any key or order can have. Beyond is a gateway that does not
 # stop, and stopping by ourselves would be a part.
 MOST_PAGES = 100
@@ -37,7 +39,7 @@ class Page:
 
 
 class Lookups:
-    """Authorised GETs. `timeout` is the total deadline, in seconds, of one page with its retry."""
+    """Authorised GETs. `timeout` is the total deadline, in seconds, of one page with its tries."""
 
     def __init__(
         self,
@@ -114,21 +116,41 @@ class Lookups:
         return found
 
     async def _envelope(self, path: str, query: Mapping[str, str]) -> Envelope | None:
-        """The answer's envelope, None for a proven absence."""
-        answer = await self._answer(path, query)
+        """The answer's envelope, None for a proven absence. An answer that breaks is asked for
+        again, at once: to ask does nothing, and a list of many pages would never be whole."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                for _ in range(TRIES - 1):
+                    with contextlib.suppress(_Broken):
+                        return await self._answered(path, query)
+                return await self._answered(path, query)
+        except TimeoutError:
+            raise GatewayUnavailable("look-up: TimeoutError") from None
+
+    async def _answered(self, path: str, query: Mapping[str, str]) -> Envelope | None:
+        """One answer, by another token after a 401."""
+        try:
+            answer = await self._tokens.authorised(
+                lambda token: self._exchange.get(path, token, query)
+            )
+        except (httpx.TransportError, Unreadable) as error:
+            why = str(error) if isinstance(error, Unreadable) else type(error).__name__
+            raise _Broken(f"look-up: {why}") from None
         match answer.status:
             case 200 | 400 | 404:
                 pass
             case 401 | 403:
                 raise GatewayRefused(f"look-up: HTTP {answer.status}")
-            case _:
-                raise GatewayUnavailable(f"look-up: HTTP {answer.status}")
+            case status if status >= 500:
+                raise _Broken(f"look-up: HTTP {status}")
+            case status:
+                raise GatewayUnavailable(f"look-up: HTTP {status}")
         try:
             answered = envelope(answer.body)
         except Unreadable as error:
             if answer.status == 404:
                 raise _NoRoute("look-up: HTTP 404 that is not the gateway's own") from None
-            raise GatewayUnavailable(f"look-up: {error}") from None
+            raise _Broken(f"look-up: {error}") from None
         if answer.status == 400:
             raise _NoPage(f"look-up: HTTP 400, code {answered.code}")
         if answer.status == 404 and answered.code != 0 and answered.response is None:
@@ -137,20 +159,9 @@ class Lookups:
             raise GatewayUnavailable(f"look-up: HTTP {answer.status}, code {answered.code}")
         return answered
 
-    async def _answer(self, path: str, query: Mapping[str, str]) -> Answer:
-        """One GET; asked again after a 401, with another token, and once when it breaks."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await self._tokens.authorised(lambda token: self._asked(path, query, token))
-        except (httpx.TransportError, Unreadable, TimeoutError) as error:
-            why = str(error) if isinstance(error, Unreadable) else type(error).__name__
-            raise GatewayUnavailable(f"look-up: {why}") from None
 
-    async def _asked(self, path: str, query: Mapping[str, str], token: AccessToken) -> Answer:
-        try:
-            return await self._exchange.get(path, token, query)
-        except httpx.TransportError:
-            return await self._exchange.get(path, token, query)
+class _Broken(GatewayUnavailable):
+    """No answer, or none that can be read: the next one may be whole."""
 
 
 class _NoPage(GatewayUnavailable):

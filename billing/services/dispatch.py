@@ -24,7 +24,7 @@ def dispatch(book: Book, queue: WorkQueue, policy: BillingPolicy) -> int:
 def _hand_out(tx: Transaction, policy: BillingPolicy, *, drained: bool = False) -> list[int]:
     by_index_in_order(tx.session)
     attempts.one_dispatcher(tx.session)
-    again_after, most = policy.lost_after(drained=drained), policy.max_outstanding
+    again_after, most = policy.lost_after(drained=drained), policy.outstanding
     free = most - attempts.outstanding(tx.session, tx.now, again_after, most)
     room = health.room(tx.session, tx.now, free, policy.ceiling)
     if room <= 0:

@@ -12,6 +12,7 @@ import pytest
 
 from billing.domain.errors import GatewayError, GatewayRefused, GatewayUnavailable, InvalidInput
 from billing.domain.money import Won
+from billing.portone.lookups import TRIES
 
 pytestmark = pytest.mark.anyio
 
@@ -261,16 +262,75 @@ async def test_refused_for_good(kit: Any, status: int) -> None:
         await ask(kit, "order")
 
 
-@pytest.mark.parametrize("what", EVERYTHING)
-async def test_a_break_is_asked_again_once(kit: Any, what: str) -> None:
-    async def scene(wire: Any, arrival: Any) -> None:
-        if len(kit.gateway.arrivals) == 1:
+async def broken(wire: Any, how: str) -> None:
+    match how:
+        case "reset":
             wire.reset()
+        case "cut":
+            await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{")
+            wire.close()
+        case "html":
+            await wire.answer(200, "<html>sorry</html>")
+        case status:
+            await wire.answer(int(status), ABSENT)
+
+
+@pytest.mark.parametrize("what", EVERYTHING)
+@pytest.mark.parametrize("how", ["reset", "cut", "html", "500", "503"])
+async def test_an_answer_that_breaks_is_asked_for_again(kit: Any, what: str, how: str) -> None:
+    async def scene(wire: Any, arrival: Any) -> None:
+        if len(kit.gateway.arrivals) < TRIES:
+            await broken(wire, how)
         else:
             await wire.answer(404, ABSENT)
 
     kit.gateway.scene = scene
     assert not await ask(kit, what)
+    assert len(kit.gateway.arrivals) == TRIES
+
+
+@pytest.mark.parametrize("how", ["reset", "cut", "html", "503"])
+async def test_so_often_and_no_more(kit: Any, how: str) -> None:
+    kit.gateway.scene = lambda wire, arrival: broken(wire, how)
+    with pytest.raises(GatewayUnavailable):
+        await ask(kit, "order")
+    # aiohttp asks once more by itself where a connection was closed: a look-up may go twice.
+    by_itself = 2 if how == "reset" else 1
+    assert TRIES <= len(kit.gateway.arrivals) <= TRIES * by_itself
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 409, 429])
+async def test_what_is_no_break_is_asked_once(kit: Any, status: int) -> None:
+    """Above all "too many": to ask again at once is the one wrong thing."""
+    kit.gateway.scene = answering(status, {"code": 0, "message": None, "response": None})
+    with pytest.raises(GatewayError):
+        await ask(kit, "order")
+    assert len(kit.gateway.arrivals) == 1
+
+
+async def test_every_page_has_its_own_tries(kit: Any) -> None:
+    whole, seen = paging([row(number) for number in range(6)]), set[str]()
+
+    async def scene(wire: Any, arrival: Any) -> None:
+        if arrival.path in seen:
+            await whole(wire, arrival)
+        else:
+            seen.add(arrival.path)
+            await broken(wire, "503")
+
+    kit.gateway.scene = scene
+    assert len(await ask(kit, "order")) == 6
+    assert len(kit.gateway.arrivals) == 6
+
+
+async def test_all_tries_together_are_given_up_in_time(kit: Any) -> None:
+    async def scene(wire: Any, arrival: Any) -> None:
+        await asyncio.sleep(0.4)
+        await broken(wire, "503")
+
+    kit.gateway.scene = scene
+    with pytest.raises(GatewayUnavailable, match="TimeoutError"):
+        await ask(kit, "order", lookup_timeout=0.6)
     assert len(kit.gateway.arrivals) == 2
 
 

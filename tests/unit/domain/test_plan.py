@@ -103,6 +103,7 @@ def test_a_slot_is_found_on_the_wall_clock_of_the_zone() -> None:
 
 
 def test_seconds_stand_last() -> None:
+    assert cron("* * * * * *").expression == "* * * * * *"
     line = cron("*/5 * * * * */10")
     assert line.after(kst(20, 10), SEOUL) == kst(20, 10) + timedelta(seconds=10)
     assert line.after(kst(20, 10) + timedelta(seconds=50), SEOUL) == kst(20, 10, 5)
@@ -240,12 +241,20 @@ def test_a_line_that_is_wrong_or_unclear_is_refused(line: str, problem: str) -> 
 
 @pytest.mark.parametrize(("place", "size"), [(0, 60), (1, 24), (2, 31), (3, 12), (4, 7), (5, 60)])
 def test_a_step_may_be_as_long_as_its_field(place: int, size: int) -> None:
-    fields = ["*"] * 6
+    fields = ["*", "*", "*", "*", "*", "0"]
     fields[place] = f"*/{size}"
     cron(" ".join(fields))
     fields[place] = f"*/{size + 1}"
     with pytest.raises(InvalidInput, match="beyond its field"):
         cron(" ".join(fields))
+
+
+@pytest.mark.parametrize("line", ["*/10 * * * * *", "0 10 * * * *", "0-5 * * * * *"])
+def test_seconds_that_were_written_first_are_refused(line: str) -> None:
+    """Some write them so, and would get every second of each tenth minute."""
+    with pytest.raises(InvalidInput, match="sixth field, the seconds") as refused:
+        cron(line)
+    assert "* * * * * */10" in refused.value.remedy
 
 
 @pytest.mark.parametrize("line", ["0 10 * * mon", "0 10 1 * *", "0 10 * 1-11 *"])

@@ -28,12 +28,29 @@ def test_a_lost_message_is_waited_for_a_minute_or_a_shorter_lease(
     assert timedelta(seconds=10) == RECORD_BUDGET
 
 
-def test_what_a_full_queue_takes_to_drain_is_not_taken_for_lost(
+@pytest.mark.parametrize(
+    ("most", "rate", "outstanding", "again"),
+    [
+        # What goes out in a minute, however low the ceiling is; half as long again is no loss.
+        (2000, 50, 2000, 60),
+        (2000, 10, 600, 90),
+        (2000, 1, 60, 90),
+        (2000, 0.01, 1, 150),
+        (100, 2, 100, 75),
+        # Without a ceiling nothing waits.
+        (2000, 0, 2000, 60),
+    ],
+)
+def test_no_more_is_dispatched_than_goes_out_in_a_minute(
     make_policy: Callable[..., BillingPolicy],
+    most: int,
+    rate: float,
+    outstanding: int,
+    again: float,
 ) -> None:
-    policy = make_policy(max_outstanding=2000, charges_per_second=10)
-
-    assert policy.dispatch_again_after == timedelta(seconds=300)
+    policy = make_policy(max_outstanding=most, charges_per_second=rate)
+    assert policy.outstanding == outstanding
+    assert policy.dispatch_again_after == timedelta(seconds=again)
 
 
 def test_the_policy_holds_the_ceiling_of_the_settings(

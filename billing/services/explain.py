@@ -200,6 +200,14 @@ def _stopped(case: _Case) -> tuple[Text, Text] | None:
             return ("Cancelled: nothing more is sent.", "해지되어 더 보내지 않습니다."), _NOTHING
 
 
+_ENDED_KO = {
+    CycleStatus.PAID: "결제 완료",
+    CycleStatus.MISSED: "미수납",
+    CycleStatus.SKIPPED: "건너뜀",
+    CycleStatus.REFUNDED: "환불",
+}
+
+
 def _ended(case: _Case, cycle: dict[str, Any]) -> tuple[Text, Text]:
     status, reason = cycle["status"], cycle["reason"]
     shown = f"{status}, {reason}" if reason else status
@@ -208,7 +216,8 @@ def _ended(case: _Case, cycle: dict[str, Any]) -> tuple[Text, Text]:
         people = _WHO_CHARGED
     elif case.subscription["status"] == SubscriptionStatus.SUSPENDED:
         people = _REGISTER_ANEW
-    return (f"The cycle ended: {shown}.", f"회차가 끝났습니다: {shown}."), people
+    ended = f"{_ENDED_KO[status]} ({reason})" if reason else _ENDED_KO[status]
+    return (f"The cycle ended: {shown}.", f"회차가 끝났습니다: {ended}."), people
 
 
 def _advice(case: _Case, cycle: dict[str, Any]) -> Text:

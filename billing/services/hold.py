@@ -33,13 +33,14 @@ def stop(tx: Transaction, why: str) -> None:
 
 
 def release(book: Book, policy: BillingPolicy) -> int:
-    """Start charging again, from this database and for this store. Customers whom the brake kept
-    from being suspended are tried again; returns how many."""
+    """Start charging again, from this database and for this store, also where nobody has noticed
+    yet that it is another one. Customers whom the brake kept from being suspended are tried again;
+    returns how many."""
 
     def step(tx: Transaction) -> int:
+        installation.accept(tx.session, installation.identity(tx.session, policy.store))
         if not health.release(tx.session):
             return 0
-        installation.accept(tx.session)
         events.add(tx.session, at=tx.now, kind="charging.released")
         return _try_again(tx, policy)
 

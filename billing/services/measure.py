@@ -13,6 +13,9 @@ from billing.store import events, gauges, health, heartbeats
 from billing.store.gauges import Duration, Told, Waiting
 from billing.store.session import Book, Transaction
 
+# So long an alarm is a recent one.
+RECENT = timedelta(hours=1)
+
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
@@ -36,6 +39,7 @@ class Measured:
     seen_seconds_ago: dict[str, float]
     # Since the last whole reconciliation, or the first enrolment; None before that.
     reconciled_seconds_ago: float | None
+    recent_alarms: dict[str, int]
     told: Sequence[Told]
     durations: Sequence[Duration]
     newest: int
@@ -57,6 +61,7 @@ def measure(book: Book, policy: BillingPolicy, after: int, up_to: int) -> Measur
                 name: _ago(tx.now, at) or 0.0 for name, at in heartbeats.seen(tx.session).items()
             },
             reconciled_seconds_ago=_seconds(reconciled.age(tx)),
+            recent_alarms=gauges.alarms(tx.session, tx.now - RECENT),
             told=gauges.told(tx.session, after, up_to),
             durations=gauges.durations(tx.session, after, up_to),
             newest=events.newest(tx.session),

@@ -53,6 +53,15 @@ _TOLD = text(
     GROUP BY 1, 2, 3
     """
 )
+# By the index of alarms, from the newest on: not all that there ever were.
+_ALARMS = text(
+    """
+    SELECT kind, count(*) AS lines
+    FROM (SELECT kind, at FROM events WHERE alarm ORDER BY id DESC LIMIT 10000) newest
+    WHERE at > :since
+    GROUP BY kind
+    """
+)
 _DURATIONS = text(
     """
     SELECT width_bucket(extract(epoch FROM e.at - a.sent_at)::float8, CAST(:ends AS float8[]))
@@ -122,6 +131,11 @@ def told(session: Session, after: int, up_to: int) -> Sequence[Told]:
     return [
         Told(row.kind, row.decline_class or "", row.alarm, row.lines, int(row.won)) for row in rows
     ]
+
+
+def alarms(session: Session, since: datetime) -> dict[str, int]:
+    """How many alarms of each kind were written since a moment."""
+    return {row.kind: row.lines for row in session.execute(_ALARMS, {"since": since})}
 
 
 def durations(session: Session, after: int, up_to: int) -> Sequence[Duration]:

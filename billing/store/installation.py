@@ -84,7 +84,7 @@ def identity(session: Session, store: str | None) -> Identity:
 
 
 def fence(session: Session, here: Identity) -> str | None:
-    """Why nothing may be charged from here, or None. The first charge of a book sets its fence."""
+    """Why nothing may be charged from here, or None. The first who asks sets the fence."""
     row = single(session, Installation)
     known = Identity(row.system_identifier, row.timeline, row.imp_key_fingerprint)
     if known == here:
@@ -125,8 +125,13 @@ def _promoted(row: Installation, here: Identity) -> bool:
     return same and None not in (row.timeline, here.timeline) and row.timeline != here.timeline
 
 
-def accept(session: Session) -> None:
-    """Forget the fence: a person says that all is well; the next charge sets it anew."""
+def accept(session: Session, here: Identity) -> None:
+    """Set the fence here: a person says that all is well. At once, since a book that is copied
+    before it is asked again would know nothing of where it was."""
     session.execute(
-        update(Installation).values(system_identifier=None, timeline=None, imp_key_fingerprint=None)
+        update(Installation).values(
+            system_identifier=here.database,
+            timeline=here.timeline,
+            imp_key_fingerprint=here.store,
+        )
     )

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 
+import anyio
 from fastapi import FastAPI
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -21,6 +22,9 @@ from billing.web.checkout import routes as checkout
 from billing.web.edge import Connect, Edge
 from billing.web.headers import SecurityHeaders
 
+# A book that is away must not keep the edge from starting.
+BEGIN_SECONDS = 3
+
 
 def create_app(house: House, connect: Connect | None = None) -> FastAPI:
     """The ASGI application. `connect` opens a client of the gateway; the real one by default."""
@@ -32,7 +36,9 @@ def create_app(house: House, connect: Connect | None = None) -> FastAPI:
     edge = Edge(house, connect or client)
 
     @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with anyio.move_on_after(BEGIN_SECONDS):
+            await anyio.to_thread.run_sync(metrics.begin, app, abandon_on_cancel=True)
         with sharing(calls, quick_redis(house.broker)):
             async with edge.open():
                 yield

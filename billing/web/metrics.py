@@ -8,13 +8,14 @@ took its numbers earlier and committed later is not passed over.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import accumulate
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -24,6 +25,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 
 import billing
@@ -144,6 +146,13 @@ def _gauges(found: Measured) -> Iterator[Metric]:
     for name, seconds in found.seen_seconds_ago.items():
         seen.add_metric((name,), seconds)
     yield seen
+    # A counter that begins with its first alarm has not risen, so nobody would hear of that one.
+    alarms = GaugeMetricFamily(
+        "maewol_recent_alarms", "Alarms of the last hour, by the book", labels=("kind",)
+    )
+    for kind, lines in sorted(found.recent_alarms.items()):
+        alarms.add_metric((kind,), lines)
+    yield alarms
     if found.reconciled_seconds_ago is not None:
         yield GaugeMetricFamily(
             "maewol_reconciled_seconds_ago",
@@ -208,6 +217,17 @@ def metrics(request: Request) -> Response:
     """Figures for Prometheus. No personal data; by API token, or from this machine."""
     registry: CollectorRegistry | None = getattr(request.app.state, "registry", None)
     if registry is None:
-        registry = request.app.state.registry = CollectorRegistry()
-        registry.register(BookCollector(request.app.state.edge))
+        registry = request.app.state.registry = _registry(request.app.state.edge)
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def begin(app: FastAPI) -> None:
+    """Count what is written from here on. Where the book is away, the first scrape begins."""
+    with contextlib.suppress(SQLAlchemyError):
+        app.state.registry = _registry(app.state.edge)
+
+
+def _registry(edge: Edge) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(BookCollector(edge))
+    return registry

@@ -149,9 +149,8 @@ def test_a_book_that_moved_charges_nobody_until_a_person_has_looked(
     assert world.hold() is None
 
 
-def test_the_fence_is_set_by_the_first_charge(world: World) -> None:
-    world.enrol("first")
-    world.run()
+def test_the_fence_is_set_by_the_first_tick(world: World) -> None:
+    world.tick()
     database, timeline, store = query(
         world.book, "SELECT system_identifier, timeline, imp_key_fingerprint FROM installation"
     )[0]
@@ -159,6 +158,52 @@ def test_the_fence_is_set_by_the_first_charge(world: World) -> None:
     assert len(timeline) == 8
     assert store
     assert "store-1" not in store
+
+
+def place(world: World) -> list[tuple[str | None, str | None, str | None]]:
+    return query(
+        world.book, "SELECT system_identifier, timeline, imp_key_fingerprint FROM installation"
+    )
+
+
+@pytest.mark.parametrize(("change", "why"), MOVES, ids=[why for _, why in MOVES])
+def test_a_book_that_moved_is_known_before_anybody_is_due(
+    world: World, change: str, why: str
+) -> None:
+    """Whoever restores it at night sees the hold then, and not when somebody falls due."""
+    world.tick()
+    execute(world.book, f"UPDATE installation SET {change}")
+    world.tick()
+    assert why in (world.hold() or "")
+    assert world.alarms() == ["charging.held"]
+    release(world.book, world.policy)
+    world.tick()
+    assert world.hold() is None
+
+
+def test_a_release_sets_the_fence_at_once(world: World) -> None:
+    """A copy that is made between a release and the next charge must know that it is one."""
+    world.enrol("first")
+    world.run()
+    before = place(world)
+    hold(world.book, "a look first")
+    release(world.book, world.policy)
+    assert place(world) == before
+    assert None not in before[0]
+
+
+def test_a_release_accepts_a_move_that_nobody_has_noticed_yet(world: World) -> None:
+    world.enrol("first")
+    world.run()
+    here = place(world)
+    execute(world.book, "UPDATE installation SET timeline = '00000009'")
+    assert world.hold() is None
+    assert release(world.book, world.policy) == 0
+    assert place(world) == here
+    world.enrol("second")
+    world.run(times=2)
+    assert world.hold() is None
+    assert world.requests() == 2
 
 
 def test_two_who_make_the_key_at_once_have_one(book: Book) -> None:

@@ -73,7 +73,9 @@ def world(lived: World, database_url: str) -> Iterator[World]:
     shop = copy(lived)
     shop.book = Book(create_book_engine(database_url), lived.clock.read)
     # The fence sees that it is a copy; here it is the book.
-    shop.book.run(lambda tx: installation.accept(tx.session))
+    shop.book.run(
+        lambda tx: installation.accept(tx.session, installation.identity(tx.session, None))
+    )
     yield shop
     shop.book.close()
 

@@ -58,7 +58,8 @@ def test_a_batch_costs_a_few_statements_however_large_it_is(many: World) -> None
     assert opening.statements <= 10
     with counting(many) as handing_out:
         assert dispatch(many.book, many, many.policy) == MANY
-    assert handing_out.statements <= 10
+    # Where the database is, asked within a savepoint the first time, is three of them.
+    assert handing_out.statements <= 13
     with counting(many) as charging:
         many.work()
     assert many.statuses("cycles") == {"paid": MANY}

@@ -56,6 +56,7 @@ FOREIGN = {
         (
             "cat",
             "cd",
+            "cp",
             "date",
             "echo",
             "export",

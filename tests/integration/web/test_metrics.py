@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy.exc import OperationalError
 from starlette.testclient import TestClient
 
 from billing.domain.policy import BillingPolicy
+from billing.services.hold import hold
 from tests.builders import execute, query
 from tests.conftest import MovedClock
 from tests.integration.web.conftest import Edge
@@ -44,23 +47,51 @@ def scrape(client: TestClient) -> Samples:
 
 
 def test_counters_count_from_the_start_of_the_process_and_never_twice(
-    client: TestClient, world: World
+    edge: Edge, world: World
 ) -> None:
     world.enrol("before")
     world.run(times=1)
-    scrape(client)
-    world.enrol("paid-1", "paid-2")
-    world.enrol("poor", script=["declined:0031"])
-    world.run(times=2)
-    assert world.statuses("cycles") == {"paid": 3, "open": 1}
-    scrape(client)
-    for _ in range(2):
-        found = scrape(client)
-        assert found["maewol_events_total", ("", "cycle.paid")] == 2
-        assert found["maewol_collected_won_total", ()] == 2 * 9900
-        assert found["maewol_events_total", ("not_this_month", "attempt.declined")] == 1
-        assert found["maewol_attempt_seconds_count", ()] == 3
-        assert found["maewol_attempt_seconds_bucket", ("+Inf",)] == 3
+    with edge.browse() as client:
+        world.enrol("paid-1", "paid-2")
+        world.enrol("poor", script=["declined:0031"])
+        world.run(times=2)
+        assert world.statuses("cycles") == {"paid": 3, "open": 1}
+        scrape(client)
+        for _ in range(2):
+            found = scrape(client)
+            assert found["maewol_events_total", ("", "cycle.paid")] == 2
+            assert found["maewol_collected_won_total", ()] == 2 * 9900
+            assert found["maewol_events_total", ("not_this_month", "attempt.declined")] == 1
+            assert found["maewol_attempt_seconds_count", ()] == 3
+            assert found["maewol_attempt_seconds_bucket", ("+Inf",)] == 3
+
+
+def test_the_first_alarm_of_its_kind_is_told_and_for_an_hour(edge: Edge, world: World) -> None:
+    """Also one that was written while no web process ran."""
+    hold(world.book, "a look first")
+    with edge.browse() as client:
+        assert scrape(client)["maewol_recent_alarms", ("charging.held",)] == 1
+        world.clock.move(minutes=59)
+        assert scrape(client)["maewol_recent_alarms", ("charging.held",)] == 1
+        world.clock.move(minutes=1)
+        assert ("maewol_recent_alarms", ("charging.held",)) not in scrape(client)
+
+
+def test_a_book_that_is_away_at_the_start_is_counted_from_the_first_scrape(
+    edge: Edge, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_: object) -> int:
+        raise OperationalError("connect", None, ConnectionError("away"))
+
+    with contextlib.ExitStack() as exits:
+        with monkeypatch.context() as patch:
+            patch.setattr("billing.web.metrics.newest_line", away)
+            client = exits.enter_context(edge.browse())
+        scrape(client)
+        world.enrol("paid")
+        world.run(times=1)
+        scrape(client)
+        assert scrape(client)["maewol_events_total", ("", "cycle.paid")] == 1
 
 
 def test_gauges_say_what_waits(client: TestClient, world: World, edge: Edge) -> None:

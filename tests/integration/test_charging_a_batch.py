@@ -528,3 +528,32 @@ def test_a_request_that_has_too_little_of_its_lease_left_does_not_leave(world: W
     assert query(
         world.book, "SELECT data ->> 'why' FROM events WHERE kind = 'attempt.not_sent'"
     ) == [("too little of the lease was left",)]
+
+
+@pytest.mark.parametrize(
+    ("error", "tries", "why"),
+    [
+        (GatewayRefused("getToken: HTTP 401"), 1, "it refuses our credentials"),
+        (GatewayUnavailable("getToken: HTTP 503"), 3, "no usable answer"),
+    ],
+)
+def test_nothing_is_sent_by_a_clock_that_nobody_vouches_for(
+    world: World, error: Exception, tries: int, why: str
+) -> None:
+    names = [f"customer-{number}" for number in range(health.FAILURES_TO_OPEN)]
+    ids = dispatched(world, *names)
+    asked: list[None] = []
+
+    def change(client: PortOneClient) -> None:
+        async def refused() -> datetime:
+            asked.append(None)
+            raise error
+
+        client.moment = refused
+
+    charged(world, ids, change)
+    assert len(asked) == tries
+    assert world.requests() == 0
+    assert outcomes(world) == dict.fromkeys(names, "due")
+    said = query(world.book, "SELECT data ->> 'why' FROM events WHERE kind = 'gateway.down'")
+    assert said == [(why,)]

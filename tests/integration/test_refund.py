@@ -110,6 +110,22 @@ def test_a_payment_is_given_back_and_the_chain_is_at_risk(town: Town) -> None:
     assert broken(town.book, town.policy) == []
 
 
+def test_every_line_says_which_payment_and_which_try(town: Town) -> None:
+    step(town, requested(town))
+    ((imp_uid, name, fence),) = query(town.book, "SELECT imp_uid, merchant_uid, fence FROM refunds")
+    payment = {"imp_uid": imp_uid, "merchant_uid": name, "amount": 1001}
+    lines = dict(query(town.book, "SELECT kind, data FROM events ORDER BY id"))
+    for kind, tried in (
+        ("refund.requested", 0),
+        ("refund.sending", fence),
+        ("refund.done", fence),
+        ("subscription.chain_at_risk", fence),
+    ):
+        assert lines[kind].items() >= {**payment, "fence": tried}.items(), kind
+    assert lines["cycle.refunded"] == {**payment, "cycle": 1}
+    assert fence == 1
+
+
 def test_the_request_carries_the_checksum_and_no_amount(town: Town) -> None:
     step(town, requested(town))
     (body,) = town.wire.bodies
@@ -276,7 +292,8 @@ def test_a_refusal_is_believed_only_after_a_look(town: Town) -> None:
     assert standing.status is RefundStatus.REFUSED
     assert "checksum" in (standing.message or "")
     assert settled(town) == ("refused", "paid")
-    assert query(town.book, "SELECT kind FROM events WHERE alarm") == [("refund.refused",)]
+    alarms = query(town.book, "SELECT kind, data ->> 'why' FROM events WHERE alarm")
+    assert alarms == [("refund.refused", standing.message)]
     town.changed(town.paid_imp_uid(), amount=1001)
     assert step(town, requested(town)).status is RefundStatus.DONE
 

@@ -66,7 +66,7 @@ def why_brake(verdicts: str) -> str | None:
     """Why all charging must stop, or None."""
     run = verdicts.rpartition(Verdict.APPROVED)[2]
     if run.count(Verdict.OPERATOR) >= OPERATOR_RUN:
-        return f"{OPERATOR_RUN} declines without an approval point at our own configuration"
+        return f"{OPERATOR_RUN} answers without an approval point at our own configuration"
     if sum(run.count(letter) for letter in _AGAINST_US) >= SUSPICIOUS_RUN:
         return f"{SUSPICIOUS_RUN} customers without an approval are unknown to the gateway"
     odd = sum(verdicts.count(letter) for letter in _AGAINST_US | {Verdict.UNREAD})

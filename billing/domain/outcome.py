@@ -53,6 +53,8 @@ class Unknown:
     refusal: str | None = None
     # The answer contradicts our request (another amount, order or billing key): a person must look.
     contradiction: bool = False
+    # The payment was made in the gateway's other mode, test or live: a setting of ours is wrong.
+    other_mode: bool = False
     # 429: everyone slows down, for so many seconds where the gateway said so.
     slow_down: bool = False
     retry_after_seconds: float | None = None

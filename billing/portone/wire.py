@@ -24,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from dataclasses import replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 
@@ -157,7 +158,7 @@ def _paid(payment: fields.Row, asked: ChargeRequest, sandbox: bool) -> Outcome:
     if customer_uid is not None and customer_uid != asked.customer_uid:
         return _contradiction("customer_uid")
     if fields.flag(payment, "sandbox") not in (None, sandbox):
-        return _contradiction("sandbox")
+        return replace(_contradiction("sandbox"), other_mode=True)
     imp_uid = fields.needed_text(payment, "imp_uid")
     if not IMP_UID.fullmatch(imp_uid):
         return Unknown("imp_uid is malformed")

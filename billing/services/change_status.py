@@ -25,7 +25,7 @@ from billing.domain.plan import (
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SUBSCRIPTION_TRANSITIONS, SubscriptionStatus
 from billing.services import news
-from billing.services.open_cycles import another_attempt
+from billing.services.open_cycles import another_attempt, rules_of
 from billing.store import attempts, events, subscriptions
 from billing.store.session import Book, Transaction
 from billing.store.tables import Attempt, Cycle, Event, Subscription
@@ -265,8 +265,7 @@ def _next_moment(
 ) -> datetime | NoRetryReason:
     """When the open cycle may be tried again, or why not. A pause is no way around the rules that
     follow a decline: neither its wait nor the number of tries in a day and a month."""
-    plan = policy.plan
-    dates = cycle_dates(subscription.anchor_on, cycle.number, plan.calendar)
+    dates, plan = rules_of(subscription, cycle, policy)
     newest = _newest_decline(tx, cycle)
     if newest is None or newest.settled_at is None:
         return resume_at(tx.now, dates, plan) or NoRetryReason.BAND_OVER

@@ -85,4 +85,7 @@ def _verdicts(
             attempt = tx.session.get_one(Attempt, answer.attempt_id)
             declined = DeclineClass(str(attempt.decline_class))
             found.append(verdict_of(declined, first=attempt.number == 1))
+        elif isinstance(answer.learnt, Unknown) and answer.learnt.other_mode:
+            # Charged for real where we take test payments, or the other way round: everybody is.
+            found.append(Verdict.OPERATOR)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, datetime
 from typing import Any
 
@@ -9,9 +10,16 @@ from sqlalchemy import Select, exists, select
 from sqlalchemy.orm import Session
 
 from billing.domain.attempt import AttemptStatus, merchant_uid
-from billing.domain.calendar import CycleDates, cycle_dates, start_of
+from billing.domain.calendar import (
+    CycleDates,
+    Window,
+    cycle_dates,
+    day_of,
+    end_of,
+    start_of,
+)
 from billing.domain.cycle import CycleStatus
-from billing.domain.plan import closes_at, first_attempt_at, last_start
+from billing.domain.plan import PlanPolicy, closes_at, first_attempt_at, last_start
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SubscriptionStatus
 from billing.services.clock_guard import ClockGuard
@@ -114,6 +122,26 @@ def new_cycle(
 ) -> Cycle:
     """The row of one month, with every moment that charging looks at worked out."""
     return Cycle(**_cycle_values(subscription, dates, now, policy))
+
+
+def rules_of(
+    subscription: Subscription, cycle: Cycle, policy: BillingPolicy
+) -> tuple[CycleDates, PlanPolicy]:
+    """The dates and the plan by which an open month may be tried again: never beyond the moments
+    that it was opened with, which are what claims look at, whatever the settings say by now."""
+    plan = policy.plan
+    dates = cycle_dates(subscription.anchor_on, cycle.number, plan.calendar)
+    opens = max(dates.band.opens_on, day_of(cycle.band_opens_at, plan.zone))
+    closes = min(dates.band.closes_on, day_of(cycle.last_start_at, plan.zone))
+    opens = min(opens, closes)
+    first = min(max(dates.first_attempt_on, opens), closes)
+    margin = plan.close_margin
+    if closes == day_of(cycle.last_start_at, plan.zone):
+        margin = max(margin, end_of(closes, plan.zone) - cycle.last_start_at)
+    return (
+        replace(dates, band=Window(opens, closes), first_attempt_on=first),
+        replace(plan, close_margin=margin),
+    )
 
 
 def another_attempt(

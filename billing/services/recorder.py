@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from billing.domain.attempt import ATTEMPT_TRANSITIONS, AttemptStatus
-from billing.domain.calendar import cycle_dates
 from billing.domain.cycle import CYCLE_TRANSITIONS, CycleReason, CycleStatus, HoldReason
 from billing.domain.declines import Decline, DeclineClass
 from billing.domain.finding import (
@@ -28,7 +27,7 @@ from billing.domain.refund import RefundStatus, month_of
 from billing.domain.subscription import CHAIN_AT_RISK, SubscriptionStatus, SuspensionReason
 from billing.services import change_status, news
 from billing.services.answer import Answer, FactsChanged, GivenBack, Result, clean
-from billing.services.open_cycles import another_attempt
+from billing.services.open_cycles import another_attempt, rules_of
 from billing.store import attempts, events, refunds, settled
 from billing.store.session import Transaction
 from billing.store.tables import Attempt, Cycle, Subscription
@@ -275,11 +274,9 @@ class Recorder:
             paused or self.subscription.status == SubscriptionStatus.ACTIVE
         ):
             return
-        dates = cycle_dates(
-            self.subscription.anchor_on, self.cycle.number, self.policy.plan.calendar
-        )
+        dates, plan = rules_of(self.subscription, self.cycle, self.policy)
         declines = Declines.counted(sent, self.tx.now, self.policy.plan.zone)
-        step = next_attempt(decline, self.tx.now, declines, dates, self.policy.plan)
+        step = next_attempt(decline, self.tx.now, declines, dates, plan)
         again_at: datetime | None = None
         match step:
             case RetryAt(at=at):

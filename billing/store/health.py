@@ -148,8 +148,10 @@ def reserve(
     rate = pace.rate_at(ceiling.rate, pace.pace_at(health.pace, health.slowed_at, now))
     if not rate:
         return Permit(wanted, timedelta(0))
-    # A moved clock may have left the next place far in the future; nobody waits for that.
-    start = min(max(health.next_start_at or now, now), now + longest)
+    # A moved clock may have left the next place far in the future; nobody waits for that. Under a
+    # ceiling so low that places lie further apart than that, for one of them.
+    latest = now + max(longest, timedelta(seconds=1 / rate))
+    start = min(max(health.next_start_at or now, now), latest)
     ahead = int((now + longest - start).total_seconds() * rate)
     # Whatever the rate: whose turn it is may go, or nobody ever would.
     count = min(wanted, max(ahead, 1 if start <= now else 0))

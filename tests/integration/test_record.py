@@ -1202,7 +1202,7 @@ def test_the_decline_that_is_one_too_many_stops_all_charging(case: Case) -> None
     execute(case.book, "UPDATE gateway_health SET verdicts = :v", v=str(Verdict.OPERATOR) * 2)
     case.answer(cases(case.clock)["declined by our fault"])
     ((held,),) = query(case.book, "SELECT hold_reason FROM installation")
-    assert held == "3 declines without an approval point at our own configuration"
+    assert held == "3 answers without an approval point at our own configuration"
     assert ("charging.held", True) in case.events()
 
 

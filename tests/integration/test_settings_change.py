@@ -1,0 +1,111 @@
+"""A setting that is changed in the middle of a month, and one that is wrong for everybody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from billing.domain.calendar import SEOUL
+from billing.domain.pace import Ceiling
+from billing.domain.policy import BillingPolicy
+from billing.services.change_status import pause, resume
+from billing.services.invariants import broken
+from billing.store import health
+from billing.store.session import Book
+from tests.builders import query
+from tests.conftest import MovedClock
+from tests.world import World
+
+Policies = Callable[..., BillingPolicy]
+
+
+def kst(day: int, hour: int, minute: int = 0) -> datetime:
+    return datetime(2026, 11, day, hour, minute, tzinfo=SEOUL)
+
+
+def retry(world: World) -> tuple[datetime, datetime]:
+    """When the planned attempt may go, and until when the month takes one."""
+    ((ready_at, last_start_at),) = query(
+        world.book,
+        "SELECT ready_at, last_start_at FROM attempts JOIN cycles ON cycles.id = cycle_id"
+        " WHERE attempts.status = 'due'",
+    )
+    return ready_at, last_start_at
+
+
+def test_a_closing_margin_made_smaller_plans_nothing_beyond_the_month(
+    book: Book, make_policy: Policies, clock: MovedClock
+) -> None:
+    """A month keeps the moments that it was opened with: claims look at those."""
+    world = World(book, make_policy(close_margin_minutes=720), clock)
+    world.enrol("ada", script=["declined:0031"] * 5)
+    world.run()
+    world.policy = make_policy()
+    while clock.now < kst(24, 20):
+        world.run(every=timedelta(hours=1))
+    ready_at, last_start_at = retry(world)
+    assert last_start_at == kst(25, 12)
+    assert ready_at <= last_start_at
+
+
+def test_the_last_try_of_such_a_month_is_made(
+    book: Book, make_policy: Policies, clock: MovedClock
+) -> None:
+    """The customer has the limit raised on the last day but one."""
+    old, new = make_policy(close_margin_minutes=720), make_policy()
+    world = World(book, old, clock)
+    world.enrol("ada", script=["declined:0031"] * 5)
+    while clock.now < kst(26, 1):
+        world.policy = old if clock.now < kst(23, 12) else new
+        world.run(every=timedelta(minutes=30))
+    assert world.statuses("cycles") == {"paid": 1}
+    assert broken(book, new) == []
+
+
+def test_a_window_made_larger_promises_nothing_in_a_month_that_is_open(
+    book: Book, make_policy: Policies, clock: MovedClock
+) -> None:
+    world = World(book, make_policy(window_days=0), clock)
+    world.enrol("ada", script=["declined:0031"])
+    world.open()
+    world.policy = make_policy()
+    world.tick()
+    assert world.statuses("attempts") == {"declined": 1}
+    ((data,),) = query(book, "SELECT data FROM notices WHERE kind = 'payment.declined'")
+    assert data["next_attempt_at"] is None
+
+
+def test_resuming_plans_within_the_month_as_it_was_opened(
+    book: Book, make_policy: Policies, clock: MovedClock
+) -> None:
+    world = World(book, make_policy(window_days=0), clock)
+    world.enrol("ada")
+    world.open()
+    world.policy = make_policy()
+    pause(book, world.policy, "ada")
+    clock.move_to(kst(20, 19))
+    resume(book, world.policy, "ada")
+    ready_at, last_start_at = retry(world)
+    assert ready_at <= last_start_at
+
+
+def test_real_payments_where_test_payments_are_expected_stop_all_charging(
+    book: Book, make_policy: Policies, clock: MovedClock
+) -> None:
+    """INCLUDE_SANDBOX left on with live keys: each answer contradicts, and the money moves."""
+    world = World(book, make_policy(include_sandbox=True), clock)
+    world.enrol(*(f"customer-{number:02d}" for number in range(60)))
+    world.run(every=timedelta(minutes=1), times=30)
+    assert world.requests() <= world.policy.canaries
+    assert "our own configuration" in (world.hold() or "")
+    assert world.alarms().count("charging.held") == 1
+
+
+def test_a_ceiling_of_one_in_a_hundred_seconds_is_kept(book: Book, clock: MovedClock) -> None:
+    started = 0
+    for _ in range(600):
+        with book.transaction() as tx:
+            ceiling, longest = Ceiling(0.01, 0), timedelta(seconds=25)
+            started += health.reserve(tx.session, tx.now, 1, ceiling, longest).count
+        clock.move(seconds=1)
+    assert 6 <= started <= 7

@@ -22,8 +22,9 @@ from billing.portone.token import Tokens
 # A page of 100 rows stays far below the limit of an answer's size (1000 are allowed).
 PAGE_LIMIT = 100
 
-# Where a tenth of all answers break, one of a thousand look-ups fails.
-TRIES = 3
+# Where a tenth of all answers break, one of a hundred look-ups fails; and a gateway that is down is
+# asked twice as often as need be, and no more.
+TRIES = 2
 # 100 pages are more payments than any key or order can have. Beyond is a gateway that does not
 # stop, and stopping by ourselves would be a part.
 MOST_PAGES = 100

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from billing.domain.policy import BillingPolicy
 from billing.ports import WorkQueue
-from billing.services.fence import why_not_from
+from billing.services.fence import why_not_yet
 from billing.services.hold import stop
-from billing.store import attempts, health, installation
+from billing.store import attempts, health
 from billing.store.session import Book, Transaction, by_index_in_order
 
 
@@ -26,7 +26,7 @@ def dispatch(book: Book, queue: WorkQueue, policy: BillingPolicy) -> int:
 def _hand_out(tx: Transaction, policy: BillingPolicy, *, drained: bool = False) -> list[int]:
     by_index_in_order(tx.session)
     attempts.one_dispatcher(tx.session)
-    if problem := why_not_from(tx, policy, installation.identity(tx.session, policy.store)):
+    if problem := why_not_yet(tx, policy):
         # Known as soon as ticks run, and not when the next customer falls due: at ten in the
         # morning whoever restored the book at night has gone home.
         stop(tx, problem)

@@ -17,6 +17,15 @@ def why_not_from(tx: Transaction, policy: BillingPolicy, here: Identity) -> str 
     return installation.fence(tx.session, here)
 
 
+def why_not_yet(tx: Transaction, policy: BillingPolicy) -> str | None:
+    """The same before anything is to leave. Whether a promoted standby has every commit only a
+    claim can tell, by what was seen of the events: nothing may be written before it has looked."""
+    here = installation.identity(tx.session, policy.store)
+    if policy.goes_on_after_failover and installation.promoted(tx.session, here):
+        return None
+    return installation.fence(tx.session, here)
+
+
 def _after_failover(tx: Transaction, policy: BillingPolicy, here: Identity) -> None:
     """A standby with every commit took over. Claims that were under way are made or lost as a
     whole; whatever they sent shows in look-ups before anything starts again."""

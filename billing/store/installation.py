@@ -109,7 +109,7 @@ def fence(session: Session, here: Identity) -> str | None:
 def failed_over(session: Session, here: Identity) -> bool:
     """Whether all that changed is that a standby was promoted; the fence is then moved there, by
     one worker of all. Only for a merchant who says that his standbys have every commit."""
-    if not _promoted(single(session, Installation), here):
+    if not promoted(session, here):
         return False
     query = select(Installation).with_for_update().execution_options(populate_existing=True)
     row = session.execute(query).scalar_one()
@@ -118,6 +118,11 @@ def failed_over(session: Session, here: Identity) -> bool:
     row.timeline = here.timeline
     session.flush()
     return True
+
+
+def promoted(session: Session, here: Identity) -> bool:
+    """Whether all that changed is that a standby was promoted."""
+    return _promoted(single(session, Installation), here)
 
 
 def _promoted(row: Installation, here: Identity) -> bool:

@@ -185,8 +185,8 @@ def test_a_database_that_hides_what_it_is_charges_all_the_same(
 ) -> None:
     """Some hosted ones do: then there is nothing to remember its events by."""
     world.watermark = remembers = _Remembers()
-    ids = dispatched(world, "ada")
     monkeypatch.setattr(installation, "_WHERE", text("SELECT hidden FROM nowhere"))
+    ids = dispatched(world, "ada")
     world.charge(ids)
     world.work()
     assert outcomes(world) == {"ada": "approved"}

@@ -32,8 +32,8 @@ are read from the environment, then from the file `.env` of the folder in which 
 Every name carries the prefix `MAEWOL_`. A **secret** `X` may also come from a file: `MAEWOL_X_FILE`
 names its path. An empty value counts as not set. A wrong one stops the process at start with its
 name, its value (secrets masked) and the remedy; `maewol doctor` shows what is in effect.
-Nothing reads a misspelt name: `doctor` and the daemons' log ask whether `MAEWOL_CHARGE_PER_SECOND` was
-meant to be `MAEWOL_CHARGES_PER_SECOND`.
+Nothing reads a misspelt name: `doctor` and the daemons' log ask whether
+`MAEWOL_CHARGE_PER_SECOND` was meant to be `MAEWOL_CHARGES_PER_SECOND`.
 """,
     "ko": """# 설정
 
@@ -44,8 +44,8 @@ meant to be `MAEWOL_CHARGES_PER_SECOND`.
 모든 이름 앞에는 `MAEWOL_`이 붙습니다. **비밀** `X`는 파일로 줄 수도 있습니다.
 `MAEWOL_X_FILE`에 경로를 적습니다. 빈 값은 설정하지 않은 것으로 봅니다.
 잘못된 값은 시작할 때 이름, 값(비밀은 가림), 해결 방법과 함께 프로세스를 멈춥니다.
-적용 중인 값은 `maewol doctor`가 보여 줍니다. 철자가 틀린 이름은 아무도 읽지 않습니다. `doctor`와 데몬의 로그가
-`MAEWOL_CHARGE_PER_SECOND`를 보고 `MAEWOL_CHARGES_PER_SECOND`인지 묻습니다.
+적용 중인 값은 `maewol doctor`가 보여 줍니다. 철자가 틀린 이름은 아무도 읽지 않습니다.
+`doctor`와 데몬의 로그가 `MAEWOL_CHARGE_PER_SECOND`를 보고 `MAEWOL_CHARGES_PER_SECOND`인지 묻습니다.
 """,
 }
 _COLUMNS = {

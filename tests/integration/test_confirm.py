@@ -63,7 +63,7 @@ def test_it_takes_half_a_minute_from_the_decline(world: World) -> None:
     ((declined_at,),) = query(
         world.book, "SELECT settled_at FROM attempts WHERE status = 'declined'"
     )
-    world.clock.move_to(declined_at + confirm.WAIT - timedelta(seconds=1))
+    world.clock.move_to(declined_at + timedelta(seconds=29))
     assert confirmed(world) == 0
     assert suspended(world) == []
     world.clock.move(seconds=1)

@@ -24,7 +24,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from dataclasses import replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 
@@ -158,7 +157,7 @@ def _paid(payment: fields.Row, asked: ChargeRequest, sandbox: bool) -> Outcome:
     if customer_uid is not None and customer_uid != asked.customer_uid:
         return _contradiction("customer_uid")
     if fields.flag(payment, "sandbox") not in (None, sandbox):
-        return replace(_contradiction("sandbox"), other_mode=True)
+        return _contradiction("sandbox", other_mode=True)
     imp_uid = fields.needed_text(payment, "imp_uid")
     if not IMP_UID.fullmatch(imp_uid):
         return Unknown("imp_uid is malformed")
@@ -176,8 +175,9 @@ def _failed(payment: fields.Row, asked: ChargeRequest) -> Outcome:
     return Declined(fields.message(payment.get("fail_reason")), imp_uid)
 
 
-def _contradiction(field: str) -> Unknown:
-    return Unknown(f"the answer has another {field}", contradiction=True)
+def _contradiction(field: str, *, other_mode: bool = False) -> Unknown:
+    why = f"the answer has another {field}"
+    return Unknown(why, contradiction=True, other_mode=other_mode)
 
 
 def retry_after_seconds(header: str | None, now: datetime) -> float | None:

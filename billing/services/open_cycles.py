@@ -131,12 +131,12 @@ def rules_of(
     that it was opened with, which are what claims look at, whatever the settings say by now."""
     plan = policy.plan
     dates = cycle_dates(subscription.anchor_on, cycle.number, plan.calendar)
-    opens = max(dates.band.opens_on, day_of(cycle.band_opens_at, plan.zone))
-    closes = min(dates.band.closes_on, day_of(cycle.last_start_at, plan.zone))
-    opens = min(opens, closes)
+    last_day = day_of(cycle.last_start_at, plan.zone)
+    closes = min(dates.band.closes_on, last_day)
+    opens = min(max(dates.band.opens_on, day_of(cycle.band_opens_at, plan.zone)), closes)
     first = min(max(dates.first_attempt_on, opens), closes)
     margin = plan.close_margin
-    if closes == day_of(cycle.last_start_at, plan.zone):
+    if closes == last_day:
         margin = max(margin, end_of(closes, plan.zone) - cycle.last_start_at)
     return (
         replace(dates, band=Window(opens, closes), first_attempt_on=first),

@@ -69,25 +69,14 @@ def outcomes(world: World) -> dict[str, str]:
     )
 
 
-def charged(
-    world: World,
-    ids: Sequence[int],
-    change: Callable[[PortOneClient], None],
-    desk: Desk | None = None,
-) -> None:
+def charged(world: World, ids: Sequence[int], change: Callable[[PortOneClient], None]) -> None:
     """Charge them by a client that is not quite itself."""
 
-    async def run() -> None:
-        client = world.client()
+    async def run(client: PortOneClient) -> None:
         change(client)
-        try:
-            await charge(
-                world.book, client, world.policy, ids, watermark=world.watermark, desk=desk
-            )
-        finally:
-            await client.aclose()
+        await charge(world.book, client, world.policy, ids)
 
-    asyncio.run(run())
+    world.ask(run)
 
 
 def test_one_that_ends_with_its_worker_keeps_no_answer_of_another(
@@ -96,8 +85,7 @@ def test_one_that_ends_with_its_worker_keeps_no_answer_of_another(
     """The batch ends with that error, and not before its neighbour's answer is written down."""
     ids = dispatched(world, "ends", "goes-on")
 
-    async def run() -> None:
-        client = world.client()
+    async def run(client: PortOneClient) -> None:
         as_ever = client.charge
 
         async def some_end(request: ChargeRequest) -> Outcome:
@@ -107,14 +95,11 @@ def test_one_that_ends_with_its_worker_keeps_no_answer_of_another(
             return await as_ever(request)
 
         monkeypatch.setattr(client, "charge", some_end)
-        try:
-            with pytest.raises(asyncio.CancelledError):
-                await charge(world.book, client, world.policy, ids)
-            assert outcomes(world) == {"ends": "unknown", "goes-on": "approved"}
-        finally:
-            await client.aclose()
+        with pytest.raises(asyncio.CancelledError):
+            await charge(world.book, client, world.policy, ids)
+        assert outcomes(world) == {"ends": "unknown", "goes-on": "approved"}
 
-    asyncio.run(run())
+    world.ask(run)
 
 
 class _Counting(Desk):
@@ -134,19 +119,15 @@ def test_tasks_of_one_process_share_a_desk(world: World) -> None:
     ids = dispatched(world, *(f"customer-{number}" for number in range(6)))
     desk = _Counting(world.book, world.policy)
 
-    async def run() -> None:
-        client = world.client()
-        try:
-            await asyncio.gather(
-                *(
-                    charge(world.book, client, world.policy, half, desk=desk)
-                    for half in (ids[:3], ids[3:])
-                )
+    async def run(client: PortOneClient) -> None:
+        await asyncio.gather(
+            *(
+                charge(world.book, client, world.policy, half, desk=desk)
+                for half in (ids[:3], ids[3:])
             )
-        finally:
-            await client.aclose()
+        )
 
-    asyncio.run(run())
+    world.ask(run)
     assert set(outcomes(world).values()) == {"approved"}
     assert sum(desk.groups) == 6
 
@@ -205,15 +186,11 @@ def test_the_newest_event_is_remembered_before_the_charge_leaves(world: World) -
 def at_once(world: World, desk: Desk, ids: list[int]) -> None:
     """Charge them with a desk that would make an answer wait for others for an hour."""
 
-    async def run() -> None:
-        client = world.client()
-        try:
-            async with asyncio.timeout(20):
-                await charge(world.book, client, world.policy, ids, desk=desk)
-        finally:
-            await client.aclose()
+    async def run(client: PortOneClient) -> None:
+        async with asyncio.timeout(20):
+            await charge(world.book, client, world.policy, ids, desk=desk)
 
-    asyncio.run(run())
+    world.ask(run)
 
 
 def test_a_batch_whose_answers_are_all_in_waits_for_nobody(
@@ -281,8 +258,7 @@ def test_clocks_are_not_compared_for_every_batch(
     ids = dispatched(world, "ada", "bob")
     compared: list[None] = []
 
-    async def run() -> None:
-        client = world.client()
+    async def run(client: PortOneClient) -> None:
         as_ever = client.moment
 
         async def moment() -> datetime:
@@ -290,13 +266,10 @@ def test_clocks_are_not_compared_for_every_batch(
             return await as_ever()
 
         monkeypatch.setattr(client, "moment", moment)
-        try:
-            for one in ids:
-                await charge(world.book, client, world.policy, [one])
-        finally:
-            await client.aclose()
+        for one in ids:
+            await charge(world.book, client, world.policy, [one])
 
-    asyncio.run(run())
+    world.ask(run)
     assert set(outcomes(world).values()) == {"approved"}
     assert len(compared) == 1
 
@@ -325,9 +298,8 @@ def test_by_the_time_a_request_leaves_the_book_says_so(
     claimed_at = world.clock.now
     seen: list[Any] = []
 
-    async def run() -> None:
+    def change(client: PortOneClient) -> None:
         trail.begin("0123456789abcdef", "a-task")
-        client = world.client()
         as_ever = client.charge
 
         async def looks(request: ChargeRequest) -> Outcome:
@@ -342,12 +314,8 @@ def test_by_the_time_a_request_leaves_the_book_says_so(
             return await as_ever(request)
 
         monkeypatch.setattr(client, "charge", looks)
-        try:
-            await charge(world.book, client, world.policy, [attempt_id])
-        finally:
-            await client.aclose()
 
-    asyncio.run(run())
+    charged(world, [attempt_id], change)
     ((status, lease_until, at, data),) = seen
     assert status == "sending"
     assert lease_until == claimed_at + world.policy.lease
@@ -492,8 +460,7 @@ def test_charges_start_one_after_the_other_and_so_do_batches(
     ids = dispatched(world, *(f"customer-{number}" for number in range(4)))
     starts: list[float] = []
 
-    async def run() -> None:
-        client = world.client()
+    async def run(client: PortOneClient) -> None:
         as_ever = client.payments_of_key
 
         async def noted(customer_uid: str, since: datetime) -> Sequence[Payment]:
@@ -502,20 +469,17 @@ def test_charges_start_one_after_the_other_and_so_do_batches(
 
         client.payments_of_key = noted
         begun = asyncio.get_running_loop().time()
-        try:
-            # Claimed at one moment: the second finds the first's places taken.
-            await charge(world.book, client, slow, ids[:2])
-            between = asyncio.get_running_loop().time()
-            await charge(world.book, client, slow, ids[2:])
-        finally:
-            await client.aclose()
+        # Claimed at one moment: the second finds the first's places taken.
+        await charge(world.book, client, slow, ids[:2])
+        between = asyncio.get_running_loop().time()
+        await charge(world.book, client, slow, ids[2:])
         first, second, third, fourth = starts
         assert first >= begun
         assert second >= begun + 1 / rate
         assert third >= between + 2 / rate
         assert fourth >= between + 3 / rate
 
-    asyncio.run(run())
+    world.ask(run)
     assert set(outcomes(world).values()) == {"approved"}
 
 

@@ -102,7 +102,7 @@ def house(
                 engine=engine,
                 book=book,
                 celery=celery,
-                queue=CeleryWorkQueue(celery),
+                queue=CeleryWorkQueue(celery, clock.monotonic),
                 database_url=addresses.database_url,
                 broker_url=addresses.broker_url,
             )

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
+import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
@@ -20,6 +21,7 @@ from redis.exceptions import RedisError
 from billing.domain.errors import BrokerUnavailable, InvalidInput
 from billing.ports import AccessToken
 from billing.redis_address import RedisAddress
+from billing.spaced import Spaced
 
 CHARGES_QUEUE = "charges"
 TICKS_QUEUE = "ticks"
@@ -43,6 +45,12 @@ TICK_PRUNE = "maewol.tick.prune"
 # the slowest of them. Of a gateway that leaves a few in a hundred hanging nearly every batch waits
 # for the deadline: with few places all others would stand still.
 CONCURRENCY = 16
+
+_log = structlog.get_logger(__name__)
+
+# Each task that ends makes room for one more: a dispatch for each would cost a tenth of all that a
+# busy machine does, and hand out less than a message holds.
+_DISPATCH_EVERY_SECONDS = 0.25
 
 # A tick that nobody ran is worth nothing when the next one is there.
 _TICK_EXPIRES_SECONDS = 300
@@ -121,8 +129,11 @@ def checked_ids(message: Any) -> list[int]:
 class CeleryWorkQueue:
     """Reaches the workers by task name; see `ports.WorkQueue` and `ports.NoticeQueue`."""
 
-    def __init__(self, app: Celery) -> None:
+    def __init__(self, app: Celery, monotonic: Callable[[], float]) -> None:
         self._app = app
+        self._dispatch_soon = Spaced(
+            self._ask_for_dispatch, _DISPATCH_EVERY_SECONDS, monotonic, _not_asked
+        )
 
     def charge(self, attempt_ids: Sequence[int]) -> None:
         self._send(CHARGE_TASK, CHARGES_QUEUE, [list(attempt_ids)])
@@ -131,6 +142,9 @@ class CeleryWorkQueue:
         self._send(INQUIRE_TASK, CHARGES_QUEUE, [list(attempt_ids)])
 
     def dispatch_soon(self) -> None:
+        self._dispatch_soon()
+
+    def _ask_for_dispatch(self) -> None:
         self._send(TICK_DISPATCH, TICKS_QUEUE, [], expires=_TICK_EXPIRES_SECONDS)
 
     def charges_waiting(self) -> int:
@@ -157,6 +171,11 @@ class CeleryWorkQueue:
             )
         except (OperationalError, RedisError, OSError) as error:
             raise BrokerUnavailable(f"{task} was not sent ({type(error).__name__})") from error
+
+
+def _not_asked(error: Exception) -> None:
+    # The schedule finds what is due all the same.
+    _log.warning("a dispatch was not asked for", error=type(error).__name__)
 
 
 class RedisTokenStore:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def door(tmp_path: Path, servers: Servers) -> Iterator[tuple[str, Path]]:
 def _queue(address: RedisAddress) -> CeleryWorkQueue:
     app = Celery("tls")
     app.conf.update(celery_settings(address))
-    return CeleryWorkQueue(app)
+    return CeleryWorkQueue(app, time.monotonic)
 
 
 def test_celery_and_we_ourselves_reach_the_broker_over_tls(door: tuple[str, Path]) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -25,11 +29,36 @@ def executable(bundled: str) -> str:
     is none; raises `RuntimeError` with the remedy where that is not possible either."""
     if found := _found(bundled):
         return found
+    with _one_at_a_time():
+        return _installed(bundled)
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Test processes that run side by side would be refused by apt while one of them installs."""
+    with (Path(tempfile.gettempdir()) / "maewol-chromium.lock").open("w") as door:
+        fcntl.flock(door, fcntl.LOCK_EX)
+        yield
+
+
+def _installed(bundled: str) -> str:
+    if found := _found(bundled):
+        return found
     problems = [_run(sys.executable, "-m", "playwright", "install", "chromium")]
     if not _found(bundled) and shutil.which("apt-get") and os.geteuid() == 0:
         problems.append(_run("apt-get", "update", "-qq"))
         problems.append(
-            _run("apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium")
+            _run(
+                "apt-get",
+                "install",
+                # Somebody else may be installing something.
+                "-o",
+                "DPkg::Lock::Timeout=300",
+                "-y",
+                "-qq",
+                "--no-install-recommends",
+                "chromium",
+            )
         )
     if found := _found(bundled):
         return found

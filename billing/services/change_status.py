@@ -25,7 +25,7 @@ from billing.domain.plan import (
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SUBSCRIPTION_TRANSITIONS, SubscriptionStatus
 from billing.services import news
-from billing.services.open_cycles import another_attempt, rules_of
+from billing.services.open_cycles import another_attempt, planned, rules_of
 from billing.store import attempts, events, subscriptions
 from billing.store.session import Book, Transaction
 from billing.store.tables import Attempt, Cycle, Event, Subscription
@@ -250,7 +250,7 @@ def attempt_again(
         subscription_id=subscription.id,
         cycle_id=cycle.id,
         attempt_id=attempt.id,
-        data={"merchant_uid": attempt.merchant_uid, "at": at.isoformat()},
+        data=planned(attempt, policy),
     )
     return at
 

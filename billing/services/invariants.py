@@ -124,10 +124,16 @@ _FACTS = (
     ),
     _Fact(
         "I9 bounded retries",
-        "No cycle has more declines than MAX_ATTEMPTS, none more on a day than ATTEMPTS_PER_DAY.",
-        "SELECT cycle_id FROM attempts WHERE status = 'declined' GROUP BY cycle_id"
-        " HAVING count(*) > :most UNION SELECT cycle_id FROM attempts WHERE status = 'declined'"
-        " GROUP BY cycle_id, (sent_at AT TIME ZONE :zone)::date HAVING count(*) > :most_a_day",
+        "No cycle has more declines than MAX_ATTEMPTS, none more on a day than ATTEMPTS_PER_DAY,"
+        " by the settings with which each retry was planned.",
+        # Not by the settings of today: what was right when it was tried stays right.
+        "SELECT DISTINCT t.cycle_id FROM (SELECT id, cycle_id,"
+        " row_number() OVER (PARTITION BY cycle_id ORDER BY number) AS nth,"
+        " row_number() OVER (PARTITION BY cycle_id, (sent_at AT TIME ZONE :zone)::date"
+        " ORDER BY number) AS nth_of_day FROM attempts WHERE status = 'declined') t"
+        " JOIN events e ON e.attempt_id = t.id AND e.kind = 'attempt.planned'"
+        " WHERE t.nth > (e.data->>'declines_allowed')::int"
+        " OR t.nth_of_day > (e.data->>'declines_allowed_a_day')::int",
     ),
     _Fact(
         "I7 the events rebuild the attempts",
@@ -219,8 +225,6 @@ def glance(book: Book, policy: BillingPolicy) -> Glance:
 def _examined(tx: Transaction, policy: BillingPolicy, fact: _Fact) -> Checked:
     values: dict[str, Any] = {
         "now": tx.now,
-        "most": policy.plan.max_attempts,
-        "most_a_day": policy.plan.attempts_per_day,
         "zone": policy.plan.zone.key,
     }
     used = {name: value for name, value in values.items() if f":{name}" in fact.breaking}

@@ -160,6 +160,17 @@ def another_attempt(
     return Attempt(cycle_id=cycle.id, **values)
 
 
+def planned(attempt: Attempt, policy: BillingPolicy) -> dict[str, Any]:
+    """What the event line `attempt.planned` holds of it: also how many declines were allowed then,
+    by which it is judged ever after (`invariants`, I9)."""
+    return {
+        "merchant_uid": attempt.merchant_uid,
+        "at": attempt.planned_at.isoformat(),
+        "declines_allowed": policy.plan.max_attempts,
+        "declines_allowed_a_day": policy.plan.attempts_per_day,
+    }
+
+
 # Plain values, since most months are opened by the hundred: a mapped object for each row would take
 # half of the time.
 def _cycle_values(

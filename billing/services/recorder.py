@@ -27,7 +27,7 @@ from billing.domain.refund import RefundStatus, month_of
 from billing.domain.subscription import CHAIN_AT_RISK, SubscriptionStatus, SuspensionReason
 from billing.services import change_status, news
 from billing.services.answer import Answer, FactsChanged, GivenBack, Result, clean
-from billing.services.open_cycles import another_attempt, rules_of
+from billing.services.open_cycles import another_attempt, planned, rules_of
 from billing.store import attempts, events, refunds, settled
 from billing.store.session import Transaction
 from billing.store.tables import Attempt, Cycle, Subscription
@@ -306,7 +306,7 @@ class Recorder:
             subscription_id=self.subscription.id,
             cycle_id=self.cycle.id,
             attempt_id=lambda: retry.id,
-            data={"merchant_uid": retry.merchant_uid, "at": retry.planned_at.isoformat()},
+            data=planned(retry, self.policy),
         )
 
     # -- not sent, unknown --------------------------------------------------------------------

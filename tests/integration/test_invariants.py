@@ -61,7 +61,9 @@ PLANTED = [
         "INSERT INTO attempts (cycle_id, number, merchant_uid, status, closes_at, planned_at,"
         " ready_at, sent_at, settled_at, decline_class) SELECT c.id, n, 'mw-planted-' || n,"
         " 'declined', c.closes_at, now(), now(), now(), now(), 'not_today'"
-        " FROM cycles c, generate_series(2, 4) n",
+        " FROM cycles c, generate_series(2, 4) n;"
+        " INSERT INTO events (at, kind, attempt_id, data) SELECT now(), 'attempt.planned', id,"
+        ' \'{"declines_allowed": 2, "declines_allowed_a_day": 9}\' FROM attempts WHERE number > 1',
     ),
     (
         "I3 never another amount",

@@ -769,7 +769,8 @@ def test_a_retry_is_planned_and_told(case: Case) -> None:
                  " ORDER BY id DESC LIMIT 1")  # fmt: skip
     ((attempt, merchant_uid, at),) = planned
     assert merchant_uid == OURS[:-1] + "2"
-    assert told == [(attempt, {"merchant_uid": merchant_uid, "at": at.isoformat()})]
+    allowed = {"declines_allowed": 8, "declines_allowed_a_day": 2}
+    assert told == [(attempt, {"merchant_uid": merchant_uid, "at": at.isoformat(), **allowed})]
 
 
 def test_the_last_decline_that_is_allowed_plans_no_retry(

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+import pytest
+
 from billing.domain.calendar import SEOUL
 from billing.domain.pace import Ceiling
+from billing.domain.plan import Declines
 from billing.domain.policy import BillingPolicy
 from billing.services.change_status import pause, resume
 from billing.services.invariants import broken
@@ -87,6 +90,55 @@ def test_resuming_plans_within_the_month_as_it_was_opened(
     resume(book, world.policy, "ada")
     ready_at, last_start_at = retry(world)
     assert ready_at <= last_start_at
+
+
+LIMITS = ({}, {"max_attempts": 1, "attempts_per_day": 1}, {"max_attempts": 50})
+
+
+def declined_month(world: World) -> None:
+    """A month of a customer whose line fails at every slot."""
+    while world.clock.now < kst(26, 1):
+        world.run(every=timedelta(hours=1))
+
+
+@pytest.mark.parametrize("limits", LIMITS)
+def test_a_month_is_judged_by_the_limits_that_it_was_tried_by(
+    book: Book, make_policy: Policies, clock: MovedClock, limits: dict[str, int]
+) -> None:
+    world = World(book, make_policy(attempts_per_day=3, retry_cron="0 9-21 * * *"), clock)
+    world.enrol("ada", script=["declined:0095"] * 20)
+    declined_month(world)
+    assert world.statuses("attempts") == {"declined": 8}
+    assert broken(book, make_policy(**limits)) == []
+
+
+def test_declines_count_by_the_limits_of_today(
+    book: Book, make_policy: Policies, clock: MovedClock
+) -> None:
+    """What is planned already goes; after it a lowered limit holds, and a raised one."""
+    world = World(book, make_policy(), clock)
+    world.enrol("ada", "bob", script=["declined:0031"] * 20)
+    while clock.now < kst(21, 12):
+        world.run(every=timedelta(hours=1))
+    assert world.statuses("attempts") == {"declined": 4, "due": 2}
+    world.policy = make_policy(max_attempts=2)
+    declined_month(world)
+    assert world.statuses("attempts") == {"declined": 6}
+    assert broken(book, make_policy(max_attempts=2)) == []
+
+
+def test_an_engine_that_tries_too_often_is_named_whatever_the_limits_are_by_now(
+    book: Book, make_policy: Policies, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgotten = Declines(total=1, today=1)
+    monkeypatch.setattr(Declines, "counted", lambda *_: forgotten)
+    world = World(book, make_policy(max_attempts=3), clock)
+    world.enrol("ada", script=["declined:0031"] * 20)
+    declined_month(world)
+    for most in (1, 3, 50):
+        assert [one.name for one in broken(book, make_policy(max_attempts=most))] == [
+            "I9 bounded retries"
+        ]
 
 
 def test_real_payments_where_test_payments_are_expected_stop_all_charging(

@@ -41,6 +41,8 @@ PREFIX = "MAEWOL_"
 RECORD_BUDGET_SECONDS = 10
 # Inquiries are made by a tick; two of them fit in this much of the closing margin.
 TWO_INQUIRIES_SECONDS = 120
+LONGEST_MARGIN_MINUTES = 720
+MINUTES_A_DAY = 24 * 60
 # So alike are two names of which one is taken for a slip in the other: a letter or two, a plural.
 _LIKE = 0.85
 
@@ -117,7 +119,7 @@ class Settings(BaseSettings):
     retry_soon_minutes: float = Field(30, ge=0, le=1440)
     attempts_per_day: int = Field(2, ge=1, le=100)
     max_attempts: int = Field(8, ge=1, le=50)
-    close_margin_minutes: float = Field(30, gt=0, le=720)
+    close_margin_minutes: float = Field(30, gt=0, le=LONGEST_MARGIN_MINUTES)
     closing_soon_hours: float = Field(24, ge=0, le=144)
     declines_file: Path | None = None
 
@@ -415,6 +417,38 @@ class Settings(BaseSettings):
             f" ({self.inquiry_settle_seconds:g}) + two inquiries"
             f" ({TWO_INQUIRIES_SECONDS}), in minutes",
         )
+        return self
+
+    @model_validator(mode="after")
+    def _often_enough(self) -> Settings:
+        """A scan sees in time whatever is due on the last day, and what that left open."""
+        scan = Cron.parse(self.scan_cron, field="SCAN_CRON")
+        pause = scan.longest_pause.total_seconds() / 60
+        settling = (self.lease_seconds + self.inquiry_settle_seconds) / 60
+        least = settling + 2 * pause
+        if pause > 1 and least > self.close_margin_minutes:
+            every_minute = f"Set {PREFIX}SCAN_CRON='* * * * *'"
+            possible = f"{every_minute}, or {PREFIX}CLOSE_MARGIN_MINUTES={least:g}"
+            raise InvalidSetting(
+                "SCAN_CRON",
+                self.scan_cron,
+                f"up to {pause:g} minutes pass between two of its scans; two of them, LEASE_SECONDS"
+                f" and INQUIRY_SETTLE_SECONDS take longer than CLOSE_MARGIN_MINUTES"
+                f" ({self.close_margin_minutes:g})",
+                possible if least <= LONGEST_MARGIN_MINUTES else every_minute,
+            )
+        # Only then may a band have one day for its first attempt.
+        first = Cron.parse(self.charge_cron, field="CHARGE_CRON").times[0] / 60
+        last = MINUTES_A_DAY - self.close_margin_minutes
+        one_day = 0 in (self.window_days, self.band_retry_days)
+        if one_day and first <= last < first + pause:
+            raise InvalidSetting(
+                "CHARGE_CRON",
+                self.charge_cron,
+                f"too late on a band's last day: {last - first:g} minutes before the last start,"
+                f" and up to {pause:g} minutes pass between two scans (SCAN_CRON)",
+                "Use an earlier slot, such as '0 10 * * *'",
+            )
         return self
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum, auto
 from functools import lru_cache
+from itertools import pairwise
 from typing import Final, Self
 from zoneinfo import ZoneInfo
 
@@ -126,6 +127,14 @@ class Cron:
     def at_or_before(self, moment: datetime, zone: ZoneInfo) -> datetime:
         """The last slot that does not lie after `moment`, in UTC."""
         return self.before(moment + _INSTANT, zone)
+
+    @property
+    def longest_pause(self) -> timedelta:
+        """The longest time between two slots of a line that fires on every day, where no clock
+        changes."""
+        tomorrow = self.times[0] + _ONE_DAY // timedelta(seconds=1)
+        gaps = (later - one for one, later in pairwise((*self.times, tomorrow)))
+        return timedelta(seconds=max(gaps))
 
     def _offsets(self, day: date, zone: ZoneInfo) -> Sequence[int]:
         """Seconds from the start of the day to each of its slots, ascending."""

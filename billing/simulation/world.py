@@ -94,8 +94,10 @@ class World:
         self.nemesis = nemesis
         self.tls = tls
         self.dice = random.Random(f"{seed}/world")  # noqa: S311 - repeatable on purpose
+        # Whose settings expect test payments has a test channel.
+        tested = {**faults, "test_mode": True} if policy.sandbox else faults
         self.sandbox = Sandbox(
-            seed=self.dice.getrandbits(32), clock=SandboxClock(loop.now), mood=mood(faults)
+            seed=self.dice.getrandbits(32), clock=SandboxClock(loop.now), mood=mood(tested)
         )
         self.app: ASGIApp = create_app(self.sandbox)
         self.mail = Mail(self)

@@ -57,6 +57,13 @@ def test_a_seed_is_one_run_bit_for_bit(engine: Engine) -> None:
     assert first.digest != other.digest
 
 
+def test_a_store_in_test_mode_has_a_sandbox_in_test_mode(engine: Engine) -> None:
+    scenario = replace(SMALL, seed=3, settings={"include_sandbox": True})
+    report = simulate(scenario, engine, settings=Settings.load())
+    assert report.breaches == []
+    assert report.figures["charges"] > 3
+
+
 @contextmanager
 def housekeeping(engine: Engine) -> Iterator[None]:
     """What PostgreSQL does at moments of its own, and more: old snapshots that keep dead rows where

@@ -179,6 +179,13 @@ class PlanPolicy:
     zone: ZoneInfo
     calendar: CalendarPolicy
 
+    @property
+    def fingerprint(self) -> str:
+        """Tells apart what plans months differently: the moments of a month depend on no more."""
+        calendar, margin = self.calendar, self.close_margin.total_seconds()
+        days = f"{calendar.window_days} {calendar.band_retry_days}"
+        return f"{self.charge_cron.expression} | {margin:g} | {days} | {self.zone.key}"
+
     def __post_init__(self) -> None:
         for name, cron in (("CHARGE_CRON", self.charge_cron), ("RETRY_CRON", self.retry_cron)):
             if not is_every_day(cron):

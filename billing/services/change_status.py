@@ -8,7 +8,6 @@ from datetime import datetime
 from sqlalchemy import select
 
 from billing.domain.attempt import LIVE, MAX_ATTEMPT_NUMBER, AttemptStatus
-from billing.domain.calendar import cycle_dates
 from billing.domain.cycle import CycleReason, CycleStatus
 from billing.domain.declines import DeclineClass
 from billing.domain.errors import Conflict, NotFound, TransitionRefused
@@ -25,6 +24,7 @@ from billing.domain.plan import (
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SUBSCRIPTION_TRANSITIONS, SubscriptionStatus
 from billing.services import news
+from billing.services.coming import next_dates
 from billing.services.open_cycles import another_attempt, planned, rules_of
 from billing.store import attempts, events, subscriptions
 from billing.store.session import Book, Transaction
@@ -358,5 +358,4 @@ def _last_chance(tx: Transaction, subscription: Subscription, policy: BillingPol
     cycle = open_cycle_of(tx, subscription)
     if cycle is not None:
         return cycle.last_start_at
-    dates = cycle_dates(subscription.anchor_on, subscription.next_cycle, policy.plan.calendar)
-    return last_start(dates, policy.plan)
+    return last_start(next_dates(subscription, tx.now, policy.plan), policy.plan)

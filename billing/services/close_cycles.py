@@ -8,14 +8,15 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, Select, or_, select
 
 from billing.domain.attempt import AttemptStatus
-from billing.domain.calendar import cycle_dates
 from billing.domain.cycle import CycleReason, CycleStatus, HoldReason
+from billing.domain.plan import closes_at
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SubscriptionStatus, SuspensionReason
 from billing.services import news
 from billing.services.clock_guard import ClockGuard
+from billing.services.coming import next_dates
 from billing.services.confirm import confirm_suspensions
-from billing.services.open_cycles import move_on, new_cycle
+from billing.services.open_cycles import move_on, new_cycle, point_at
 from billing.store import attempts, events, health
 from billing.store.session import Book, Transaction, by_index_in_order
 from billing.store.tables import Attempt, Cycle, Subscription
@@ -197,16 +198,21 @@ def _skip_paused(tx: Transaction, policy: BillingPolicy) -> int:
         .limit(BATCH)
         .with_for_update(skip_locked=True)
     ).scalars()
+    found = sorted(rows, key=lambda one: (one.next_closes_at, one.id))
     passed = []
-    for subscription in sorted(rows, key=lambda one: (one.next_closes_at, one.id)):
-        dates = cycle_dates(subscription.anchor_on, subscription.next_cycle, policy.plan.calendar)
+    for subscription in found:
+        dates = next_dates(subscription, tx.now, policy.plan)
+        if closes_at(dates, policy.plan) > tx.now:
+            # The settings changed, and its turn to be planned anew has not come.
+            point_at(subscription, dates, policy)
+            continue
         cycle = new_cycle(subscription, dates, tx.now, policy)
         tx.session.add(cycle)
         move_on(subscription, policy)
         passed.append((cycle, subscription))
     tx.session.flush()
     _end_all(tx, passed)
-    return len(passed)
+    return len(found)
 
 
 def _passed_paused(tx: Transaction) -> Select[Subscription]:

@@ -6,7 +6,8 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from datetime import date, datetime, timedelta
 from heapq import merge
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
@@ -17,6 +18,7 @@ from billing.domain.errors import InvalidInput
 from billing.domain.plan import first_attempt_at
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SubscriptionStatus
+from billing.services.coming import EARLIER, next_dates
 from billing.store.session import Book
 from billing.store.tables import Attempt, Cycle, Subscription
 from billing.store.views import moment
@@ -74,35 +76,38 @@ def _to_open(
     moment is planned once for all of them, and those it is for are read when it comes."""
     waiting = (
         Subscription.status == SubscriptionStatus.ACTIVE,
-        Subscription.next_due_at < until,
+        Subscription.next_due_at < until + EARLIER,
     )
-    plan: dict[datetime, dict[tuple[date, int], list[int]]] = {}
-    groups = select(Subscription.anchor_on, Subscription.next_cycle).where(*waiting).distinct()
-    for anchor_on, next_cycle in session.execute(groups).all():
-        for at, number in _months(anchor_on, next_cycle, until, policy):
-            group = plan.setdefault(max(at, start), {})
-            group.setdefault((anchor_on, next_cycle), []).append(number)
-    standing = tuple_(Subscription.anchor_on, Subscription.next_cycle)
-    who = select(
-        Subscription.customer_uid,
-        Subscription.amount,
-        Subscription.anchor_on,
-        Subscription.next_cycle,
-    )
+    standing = (Subscription.anchor_on, Subscription.next_cycle, Subscription.next_closes_at)
+    plan: dict[datetime, dict[_Standing, list[int]]] = {}
+    for stored in session.execute(select(*standing).where(*waiting).distinct()).all():
+        group = _Standing(*stored)
+        for at, number in _months(group, start, until, policy):
+            plan.setdefault(max(at, start), {}).setdefault(group, []).append(number)
+    who = select(Subscription.customer_uid, Subscription.amount, *standing)
     for at, numbers in sorted(plan.items()):
-        query = who.where(*waiting, standing.in_(numbers)).order_by(_BY_NAME)
+        query = who.where(*waiting, tuple_(*standing).in_(numbers)).order_by(_BY_NAME)
         with session.execute(query.execution_options(**_ROWS_AT_ONCE)) as rows:
             for row in rows:
-                for number in numbers[row.anchor_on, row.next_cycle]:
+                for number in numbers[_Standing(*row[-3:])]:
                     yield at, row.customer_uid, number, row.amount
 
 
+class _Standing(NamedTuple):
+    """What decides which months a subscription has before it, and when."""
+
+    anchor_on: date
+    next_cycle: int
+    next_closes_at: datetime
+
+
 def _months(
-    anchor_on: date, next_cycle: int, until: datetime, policy: BillingPolicy
+    standing: _Standing, start: datetime, until: datetime, policy: BillingPolicy
 ) -> Iterator[tuple[datetime, int]]:
     """Every month from the next one on whose first attempt would go out before `until`."""
     plan = policy.plan
-    for dates in cycles(anchor_on, plan.calendar, next_cycle):
+    following = cycles(standing.anchor_on, plan.calendar, standing.next_cycle + 1)
+    for dates in chain([next_dates(standing, start, plan)], following):
         at = first_attempt_at(dates, plan)
         if at >= until:
             return

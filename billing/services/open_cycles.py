@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Select, exists, select
@@ -23,7 +23,8 @@ from billing.domain.plan import PlanPolicy, closes_at, first_attempt_at, last_st
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SubscriptionStatus
 from billing.services.clock_guard import ClockGuard
-from billing.store import events
+from billing.services.coming import next_dates, plan_anew
+from billing.store import coming, events
 from billing.store import opening as opening_rows
 from billing.store.opening import Opening
 from billing.store.session import Book, Transaction, by_index
@@ -40,14 +41,15 @@ def open_cycles(book: Book, policy: BillingPolicy, guard: ClockGuard | None = No
     each takes rows the other has not locked.
     """
 
-    def step(tx: Transaction) -> int:
-        return _open_batch(tx, policy) if guard is None or guard.may_open(tx) else 0
+    def step(tx: Transaction) -> tuple[int, int]:
+        return _open_batch(tx, policy) if guard is None or guard.may_open(tx) else (0, 0)
 
+    book.run(lambda tx: plan_anew(tx, policy.plan))
     opened = 0
     while True:
-        batch = book.run(step)
+        looked_at, batch = book.run(step)
         opened += batch
-        if batch < BATCH:
+        if looked_at < BATCH:
             return opened
 
 
@@ -57,12 +59,21 @@ def anything_opens(tx: Transaction) -> bool:
     return tx.session.execute(select(_is_due(tx.now).exists())).scalar_one()
 
 
-def _open_batch(tx: Transaction, policy: BillingPolicy) -> int:
+def _open_batch(tx: Transaction, policy: BillingPolicy) -> tuple[int, int]:
+    """How many were due as they were stored, and how many of those were opened."""
     by_index(tx.session)
     due = _due(tx.session, tx.now)
     # Written by a statement for each table (`opening`); the session would write row by row.
     tx.session.expunge_all()
-    openings = [_opening(subscription, tx.now, policy) for subscription in due]
+    openings, later = [], []
+    for subscription in due:
+        dates = next_dates(subscription, tx.now, policy.plan)
+        point_at(subscription, dates, policy)
+        if subscription.next_due_at <= tx.now:
+            openings.append(_opening(subscription, dates, tx.now, policy))
+        else:
+            later.append(subscription)
+    coming.write(tx.session, later)
     for opening in openings:
         move_on(opening.subscription, policy)
     written = opening_rows.write(tx.session, openings) if openings else {}
@@ -81,7 +92,7 @@ def _open_batch(tx: Transaction, policy: BillingPolicy) -> int:
                 "merchant_uid": opening.attempt["merchant_uid"],
             },
         )
-    return len(openings)
+    return len(due), len(openings)
 
 
 def _due(session: Session, now: datetime) -> list[Subscription]:
@@ -108,8 +119,9 @@ def _is_due(now: datetime) -> Select[Subscription]:
     )
 
 
-def _opening(subscription: Subscription, now: datetime, policy: BillingPolicy) -> Opening:
-    dates = cycle_dates(subscription.anchor_on, subscription.next_cycle, policy.plan.calendar)
+def _opening(
+    subscription: Subscription, dates: CycleDates, now: datetime, policy: BillingPolicy
+) -> Opening:
     cycle = _cycle_values(subscription, dates, now, policy)
     attempt = _attempt_values(
         subscription, dates.month, cycle["closes_at"], 1, subscription.next_due_at, policy
@@ -127,17 +139,15 @@ def new_cycle(
 def rules_of(
     subscription: Subscription, cycle: Cycle, policy: BillingPolicy
 ) -> tuple[CycleDates, PlanPolicy]:
-    """The dates and the plan by which an open month may be tried again: never beyond the moments
-    that it was opened with, which are what claims look at, whatever the settings say by now."""
+    """The dates and the plan by which an open month may be tried again: within the moments that it
+    was opened with, which are what claims look at, whatever the settings say by now."""
     plan = policy.plan
     dates = cycle_dates(subscription.anchor_on, cycle.number, plan.calendar)
-    last_day = day_of(cycle.last_start_at, plan.zone)
-    closes = min(dates.band.closes_on, last_day)
-    opens = min(max(dates.band.opens_on, day_of(cycle.band_opens_at, plan.zone)), closes)
+    opens = day_of(cycle.band_opens_at, plan.zone)
+    # Without a margin the last moment is the day's end, which is the next day's beginning.
+    closes = day_of(cycle.last_start_at - timedelta.resolution, plan.zone)
     first = min(max(dates.first_attempt_on, opens), closes)
-    margin = plan.close_margin
-    if closes == last_day:
-        margin = max(margin, end_of(closes, plan.zone) - cycle.last_start_at)
+    margin = max(plan.close_margin, end_of(closes, plan.zone) - cycle.last_start_at)
     return (
         replace(dates, band=Window(opens, closes), first_attempt_on=first),
         replace(plan, close_margin=margin),
@@ -217,5 +227,10 @@ def move_on(subscription: Subscription, policy: BillingPolicy) -> None:
         subscription.anchor_on, subscription.next_cycle + 1, policy.plan.calendar
     )
     subscription.next_cycle = following.number
-    subscription.next_due_at = first_attempt_at(following, policy.plan)
-    subscription.next_closes_at = closes_at(following, policy.plan)
+    point_at(subscription, following, policy)
+
+
+def point_at(subscription: Subscription, dates: CycleDates, policy: BillingPolicy) -> None:
+    """Say when the next month, of these dates, is due and closes."""
+    subscription.next_due_at = first_attempt_at(dates, policy.plan)
+    subscription.next_closes_at = closes_at(dates, policy.plan)

@@ -14,6 +14,7 @@ from billing.domain.calendar import cycle_dates, cycle_number_of, day_of, end_of
 from billing.domain.money import Sum
 from billing.domain.plan import first_attempt_at
 from billing.domain.policy import BillingPolicy
+from billing.services.coming import EARLIER
 from billing.store import figures
 from billing.store.figures import Group
 from billing.store.session import Book
@@ -35,7 +36,7 @@ def outlook(book: Book, policy: BillingPolicy, days: int) -> list[DayAhead]:
         today = day_of(now, zone)
         until = end_of(today + timedelta(days=days - 1), zone)
         planned = figures.planned(tx.session, until, zone)
-        groups = figures.to_come(tx.session, until, zone)
+        groups = figures.to_come(tx.session, until + EARLIER, zone)
     sums = {today + timedelta(days=ahead): Sum() for ahead in range(days)}
     for on, count, won in planned:
         sums[max(on, today)] += Sum(count, won)

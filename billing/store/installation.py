@@ -140,3 +140,25 @@ def accept(session: Session, here: Identity) -> None:
             imp_key_fingerprint=here.store,
         )
     )
+
+
+def is_coming_by(session: Session, settings: str) -> bool:
+    """Whether the next months of all subscriptions are planned by these settings."""
+    row = single(session, Installation)
+    return row.coming_by == settings and row.coming_up_to is None
+
+
+def coming_up_to(session: Session, settings: str) -> int | None:
+    """Up to which id next months are planned by these settings, and locked until the transaction
+    ends: 0 where it begins, None where another is at it, or all are."""
+    query = select(Installation).with_for_update(skip_locked=True)
+    found = session.execute(query.execution_options(populate_existing=True))
+    row = found.scalar_one_or_none()
+    if row is None:
+        return None
+    return row.coming_up_to if row.coming_by == settings else 0
+
+
+def note_coming(session: Session, settings: str, up_to: int | None) -> None:
+    """Next months are planned by these settings up to this id; None for all."""
+    session.execute(update(Installation).values(coming_by=settings, coming_up_to=up_to))

@@ -76,6 +76,9 @@ class Installation(Base):
     # Events up to `seal_up_to` are sealed once every transaction below `seal_once_past` has ended.
     seal_up_to: Mapped[int | None]
     seal_once_past: Mapped[int | None]
+    # The settings by which next months are planned; while they are planned anew, up to which id.
+    coming_by: Mapped[str | None]
+    coming_up_to: Mapped[int | None]
 
 
 class GatewayHealth(Base):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -11,11 +12,14 @@ from billing.domain.calendar import SEOUL
 from billing.domain.pace import Ceiling
 from billing.domain.plan import Declines
 from billing.domain.policy import BillingPolicy
-from billing.services.change_status import pause, resume
+from billing.sandbox import NewCustomer, register
+from billing.services import coming
+from billing.services.change_status import before_pause, pause, resume
+from billing.services.forecast import due
 from billing.services.invariants import broken
 from billing.store import health
 from billing.store.session import Book
-from tests.builders import query
+from tests.builders import enrolled, query
 from tests.conftest import MovedClock
 from tests.world import World
 
@@ -76,6 +80,149 @@ def test_a_window_made_larger_promises_nothing_in_a_month_that_is_open(
     assert world.statuses("attempts") == {"declined": 1}
     ((data,),) = query(book, "SELECT data FROM notices WHERE kind = 'payment.declined'")
     assert data["next_attempt_at"] is None
+
+
+def test_a_window_made_smaller_ends_no_month_that_is_open(
+    book: Book, make_policy: Policies, clock: MovedClock
+) -> None:
+    world = World(book, make_policy(), clock)
+    world.enrol("ada", script=["declined:0031"] * 2)
+    world.open()
+    world.policy = make_policy(window_days=0)
+    while clock.now < kst(26, 1):
+        world.run(every=timedelta(hours=1))
+    assert world.statuses("cycles") == {"paid": 1}
+
+
+# -- months that are not open yet ---------------------------------------------------------------
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "usual": {},
+    "one day": {"window_days": 0},
+    "three days": {"window_days": 1},
+    "no days for retries": {"band_retry_days": 0},
+    "in the morning": {"charge_cron": "0 3 * * *"},
+    "late at night": {"charge_cron": "50 22 * * *"},
+    "late at night, one day": {"charge_cron": "50 22 * * *", "window_days": 0},
+    "half a day to close": {"close_margin_minutes": 720, "window_days": 0},
+}
+
+
+@pytest.mark.parametrize("after", SETTINGS)
+@pytest.mark.parametrize("before", ["usual", "one day", "late at night, one day"])
+def test_a_month_is_charged_by_the_settings_in_force_as_due_says(
+    book: Book, make_policy: Policies, clock: MovedClock, before: str, after: str
+) -> None:
+    """Whichever way they change the moment of the first attempt."""
+    old, new = make_policy(**SETTINGS[before]), make_policy(**SETTINGS[after])
+    clock.move_to(kst(1, 9))
+    world = World(book, old, clock)
+    days = (1, 26, 28, 31)
+    rows = [f"day-{day},9900,plan,2026-10-{day:02d}T12:00:00+09:00,," for day in days]
+    register(
+        world.sandbox,
+        [
+            NewCustomer(
+                customer_uid=f"day-{day}",
+                amount=9900,
+                name="plan",
+                paid_at=datetime(2026, 10, day, 12, tzinfo=SEOUL),
+            )
+            for day in days
+        ],
+    )
+    assert enrolled(book, old, *rows).added == len(days)
+    world.tick()
+    world.policy = new
+    # Before anything is planned anew.
+    ahead = due(book, new, None, 30)
+    promised = [(one["customer_uid"], one["at"]) for one in ahead if one["at"] < "2026-12"]
+    assert len(promised) == len(days)
+    for at in sorted({datetime.fromisoformat(at) for _, at in promised}):
+        clock.move_to(max(clock.now, at - timedelta(minutes=1)))
+        world.run(every=timedelta(minutes=1), times=2)
+    assert world.statuses("cycles") == {"paid": len(days)}
+    sent = query(
+        book,
+        "SELECT customer_uid, sent_at FROM attempts JOIN cycles c ON c.id = cycle_id"
+        " JOIN subscriptions s ON s.id = subscription_id ORDER BY sent_at, customer_uid",
+    )
+    assert [(uid, at.astimezone(SEOUL).isoformat()) for uid, at in sent] == promised
+    assert broken(book, new) == []
+
+
+def test_next_months_are_planned_anew_a_batch_at_a_time(
+    book: Book, make_policy: Policies, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coming, "BATCH", 2)
+    clock.move_to(kst(1, 9))
+    world = World(book, make_policy(), clock)
+    world.enrol(*(f"customer-{number}" for number in range(5)))
+    late = "SELECT count(*) FROM subscriptions WHERE next_due_at = '2026-11-20 12:00+09'"
+    world.policy = make_policy(charge_cron="0 12 * * *")
+    counted = []
+    for _ in range(4):
+        world.open()
+        counted += query(book, late)
+    assert counted == [(2,), (4,), (5,), (5,)]
+    # Two ticks with different settings, as while they are replaced, cost a batch each.
+    world.policy = make_policy()
+    world.open()
+    assert query(book, late) == [(3,)]
+    world.policy = make_policy(charge_cron="0 12 * * *")
+    for _ in range(3):
+        world.open()
+    assert query(book, late) == [(5,)]
+
+
+def test_an_outage_and_a_smaller_window_lose_nobody(
+    book: Book, make_policy: Policies, clock: MovedClock
+) -> None:
+    world = World(book, make_policy(), clock)
+    world.enrol("ada")
+    clock.move_to(kst(22, 9))
+    world.policy = make_policy(window_days=0)
+    promised = [one["at"] for one in due(book, world.policy, None, 5)]
+    world.run(times=3)
+    assert world.statuses("cycles") == {"paid": 1}
+    assert promised == ["2026-11-22T09:00:00+09:00"]
+
+
+def test_a_paused_month_closes_when_pausing_says_so(
+    book: Book, make_policy: Policies, clock: MovedClock
+) -> None:
+    """The window was made larger since it was enrolled."""
+    world = World(book, make_policy(window_days=0), clock)
+    clock.move_to(kst(19, 9))
+    world.enrol("ada")
+    world.policy = make_policy()
+    assert "2026-11-25 23:30" in pause(book, world.policy, "ada").warning_en
+    clock.move_to(kst(25, 9))
+    world.close()
+    assert world.statuses("cycles") == {}
+    resume(book, world.policy, "ada")
+    world.run(times=3)
+    assert world.statuses("cycles") == {"paid": 1}
+
+
+def test_a_smaller_window_ends_no_paused_month_that_has_begun(
+    book: Book, make_policy: Policies, clock: MovedClock
+) -> None:
+    world = World(book, make_policy(), clock)
+    clock.move_to(kst(19, 9))
+    world.enrol("ada", "bob")
+    for one in ("ada", "bob"):
+        pause(book, world.policy, one)
+    clock.move_to(kst(22, 9))
+    world.policy = make_policy(window_days=0)
+    world.run(times=2)
+    assert "2026-11-25 23:30" in before_pause(book, world.policy, "ada").warning_en
+    resume(book, world.policy, "ada")
+    world.run(times=3)
+    assert world.statuses("cycles") == {"paid": 1}
+    clock.move_to(kst(26, 1))
+    world.run()
+    assert world.statuses("cycles") == {"paid": 1, "skipped": 1}
 
 
 def test_resuming_plans_within_the_month_as_it_was_opened(

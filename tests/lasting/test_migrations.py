@@ -25,6 +25,8 @@ from tests.lasting.online_rules import problems
 # Before the first release nobody had a book, so that the first migrations had no rules.
 RULES_FROM = "0006"
 VERSIONS = sorted(Path(migrations.__file__).parent.glob("versions/v*.py"))
+NEWEST = VERSIONS[-1].name[1:5]
+AFTER_IT = f"{int(NEWEST) + 1:04d}"
 _STAMP = re.compile(r"(?:UPDATE|INSERT INTO) alembic_version .*?'(\d{4})'", re.S)
 
 
@@ -48,12 +50,10 @@ def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str
     """The migration after the newest, with these steps, and the code that it still serves."""
     copy = tmp_path / "migrations"
     shutil.copytree(Path(migrations.__file__).parent, copy)
-    newest = VERSIONS[-1].name[1:5]
 
     def make(steps: str, works_with: str) -> None:
-        revision = f"{int(newest) + 1:04d}"
-        (copy / "versions" / f"v{revision}_planted.py").write_text(
-            f'from alembic import op\nrevision = "{revision}"\ndown_revision = "{newest}"\n'
+        (copy / "versions" / f"v{AFTER_IT}_planted.py").write_text(
+            f'from alembic import op\nrevision = "{AFTER_IT}"\ndown_revision = "{NEWEST}"\n'
             f'works_with = "{works_with}"\n\n\ndef upgrade():\n{steps}\n'
         )
         monkeypatch.setattr(migrations, "__file__", str(copy / "__init__.py"))
@@ -150,7 +150,7 @@ def test_a_busy_table_is_let_go_and_tried_again(
     engine: Engine, database_url: str, plant: Callable[[str, str], None]
 ) -> None:
     """A migration that waits for a table would make every charge behind it wait."""
-    plant('    op.execute("ALTER TABLE attempts ADD COLUMN planted text")', "0007")
+    plant('    op.execute("ALTER TABLE attempts ADD COLUMN planted text")', NEWEST)
     plain = make_url(database_url).set(drivername="postgresql")
     address = plain.render_as_string(hide_password=False)
     with psycopg.connect(address) as long_running:
@@ -164,9 +164,9 @@ def test_a_busy_table_is_let_go_and_tried_again(
             if len(pauses) == 2:
                 long_running.rollback()
 
-        assert schema.upgrade(engine, pause=pause) == "0008"
+        assert schema.upgrade(engine, pause=pause) == AFTER_IT
     assert len(pauses) == 2
-    assert schema.current(engine) == "0008"
+    assert schema.current(engine) == AFTER_IT
 
 
 def test_a_table_that_stays_busy_ends_the_migration_and_not_the_charging(
@@ -177,14 +177,14 @@ def test_a_table_that_stays_busy_ends_the_migration_and_not_the_charging(
 ) -> None:
     monkeypatch.setattr(schema, "_TRIES", 2)
     monkeypatch.setattr(schema, "_LOCK_TIMEOUT", "100ms")
-    plant('    op.execute("ALTER TABLE attempts ADD COLUMN planted text")', "0007")
+    plant('    op.execute("ALTER TABLE attempts ADD COLUMN planted text")', NEWEST)
     plain = make_url(database_url).set(drivername="postgresql")
     with psycopg.connect(plain.render_as_string(hide_password=False)) as long_running:
         long_running.execute("SELECT count(*) FROM attempts")
         with pytest.raises(DBAPIError, match="lock timeout"):
             schema.upgrade(engine, pause=lambda _: None)
-    assert schema.current(engine) == "0007"
-    assert schema.upgrade(engine) == "0008"
+    assert schema.current(engine) == NEWEST
+    assert schema.upgrade(engine) == AFTER_IT
 
 
 def test_an_index_is_made_while_others_write(
@@ -196,12 +196,12 @@ def test_an_index_is_made_while_others_write(
         "    with op.get_context().autocommit_block():\n"
         '        op.execute("DROP INDEX CONCURRENTLY IF EXISTS ix_planted")\n'
         '        op.execute("CREATE INDEX CONCURRENTLY ix_planted ON attempts (sent_at)")',
-        "0007",
+        NEWEST,
     )
     other = create_book_engine(database_url)
     beside = threading.Thread(target=schema.upgrade, args=(other,))
     beside.start()
-    assert schema.upgrade(engine) == "0008"
+    assert schema.upgrade(engine) == AFTER_IT
     beside.join(60)
     assert not beside.is_alive()
     other.dispose()
@@ -212,7 +212,7 @@ def test_an_index_is_made_while_others_write(
         assert valid.scalar_one()
 
 
-@pytest.mark.parametrize(("works_with", "fits"), [("0007", True), ("0008", False)])
+@pytest.mark.parametrize(("works_with", "fits"), [(NEWEST, True), (AFTER_IT, False)])
 def test_older_code_goes_on_exactly_where_the_newer_schema_says_so(
     engine: Engine,
     plant: Callable[[str, str], None],
@@ -225,5 +225,5 @@ def test_older_code_goes_on_exactly_where_the_newer_schema_says_so(
     schema.upgrade(engine)
     assert schema.fits(engine)
     monkeypatch.setattr(migrations, "__file__", ours)
-    assert schema.wanted() == "0007"
+    assert schema.wanted() == NEWEST
     assert schema.fits(engine) is fits

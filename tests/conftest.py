@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -19,8 +20,10 @@ from sqlalchemy.orm import Session
 from billing.bootstrap import billing_policy
 from billing.domain.policy import BillingPolicy
 from billing.embedded import Servers, running
+from billing.presenting import told
+from billing.presenting.texts import Texts
 from billing.settings import Settings
-from billing.store import schema
+from billing.store import events, schema
 from billing.store.session import Book, create_book_engine
 
 _names = itertools.count(1)
@@ -48,6 +51,22 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     for name in [name for name in os.environ if name.startswith("MAEWOL_")]:
         monkeypatch.delenv(name)
     monkeypatch.setitem(Settings.model_config, "env_file", None)
+
+
+@pytest.fixture(autouse=True)
+def _every_event_is_readable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever a test makes the code write down, the console has Korean and English for."""
+    texts, add = Texts("ko"), events.add
+    nameless: set[str] = set()
+
+    def watched(session: Session, *, kind: str, data: Any = None, **line: Any) -> None:
+        names = {f"told.{name}" for name in data or () if name not in told.AS_THEY_ARE}
+        nameless.update(key for key in {f"event.{kind}", *names} if not texts.has(key))
+        add(session, kind=kind, data=data, **line)
+
+    monkeypatch.setattr(events, "add", watched)
+    yield
+    assert not nameless, "not in texts.toml"
 
 
 @pytest.fixture(scope="session")

@@ -411,17 +411,20 @@ def doctor_(as_json: Json = False) -> None:
     """Is everything there that charging needs?"""
     from billing.bootstrap import house
     from billing.cli import checks
+    from billing.presenting import told
+    from billing.presenting.texts import Texts
     from billing.services import doctor
 
     with house(Settings.load(), lambda text: err.print(text)) as opened:
         found = doctor.examine(opened.book, opened.engine)
-        found["checks"] = [
+        inside = [told.check(one, Texts("en")) for one in found]
+        every = [
             checks.settings(effective(opened.settings), misspelt()),
-            *checks.with_outside(opened, found["checks"]),
+            *checks.with_outside(opened, inside),
         ]
-        found["ok"] = all(check["ok"] for check in found["checks"])
-    show(found if as_json else found["checks"], as_json=as_json)
-    if not found["ok"]:
+        ok = all(check["ok"] for check in every)
+    show({"ok": ok, "checks": every} if as_json else every, as_json=as_json)
+    if not ok:
         raise typer.Exit(1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from functools import cache
@@ -9,6 +10,7 @@ from importlib.resources import files
 from typing import Any, Literal
 
 Language = Literal["en", "ko"]
+_NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,15 @@ class Texts:
     def has(self, key: str) -> bool:
         """Whether there is such a text, for words that come from data."""
         return key in _table()
+
+    def sentence(self, english: str) -> str:
+        """A sentence that Maewol itself wrote into the book, in this language; anybody else's as
+        it is. Texts know it by its English, numbers apart: `{n0} of the last {n1} charges …`."""
+        numbers = _NUMBER.findall(english)
+        places = iter(range(len(numbers)))
+        key = "sentence." + _NUMBER.sub(lambda _: f"{{n{next(places)}}}", english)
+        values = {f"n{place}": number for place, number in enumerate(numbers)}
+        return self(key, **values) if self.has(key) else english
 
 
 @cache

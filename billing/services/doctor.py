@@ -1,9 +1,14 @@
-"""Is everything there that charging needs? One check per part, each with its remedy."""
+"""Is everything there that charging needs? One check per part, each with its remedy.
+
+A check names its texts and what is filled in; the edges put them into the reader's language
+(`billing.presenting.told`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
@@ -19,63 +24,82 @@ SEEN_WITHIN = timedelta(minutes=5)
 OLDEST_POSTGRESQL = 140_000
 
 
-def examine(book: Book, engine: Engine) -> dict[str, Any]:
-    """Every check; `ok` only when all are. Raises nothing for a part that is away."""
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A text by its name, and what is filled in."""
+
+    text: str
+    values: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One part: whether it is as it must be, what was found there, and what to do if not."""
+
+    name: str
+    ok: bool
+    detail: tuple[Said, ...]
+    remedy: Said
+
+
+def examine(book: Book, engine: Engine) -> list[Check]:
+    """Every check. Raises nothing for a part that is away."""
     try:
         checks = [_database(engine), _schema(engine)]
-        if all(check["ok"] for check in checks):
+        if all(check.ok for check in checks):
             checks += _in_the_book(book)
     except DBAPIError as error:
         checks = [_away(error)]
-    return {"ok": all(check["ok"] for check in checks), "checks": checks}
+    return checks
 
 
-def _check(name: str, ok: bool, detail: str, remedy: str) -> dict[str, Any]:
-    return {"name": name, "ok": ok, "detail": detail, "remedy": "" if ok else remedy}
+def _check(name: str, ok: bool, remedy: str, *detail: Said) -> Check:
+    return Check(name, ok, detail, Said(remedy))
 
 
-def _away(error: DBAPIError) -> dict[str, Any]:
-    detail = f"could not be used: {why(error)}"
-    return _check("database", False, detail, "Start the server, or correct MAEWOL_DATABASE_URL")
+def _away(error: DBAPIError) -> Check:
+    found = Said("check_detail.database_away", {"why": why(error)})
+    return _check("database", False, "check_remedy.database_away", found)
 
 
-def _database(engine: Engine) -> dict[str, Any]:
+def _database(engine: Engine) -> Check:
     with engine.connect() as connection:
         version = int(connection.execute(text("SHOW server_version_num")).scalar_one())
         replica = bool(connection.execute(text("SELECT pg_is_in_recovery()")).scalar_one())
-    detail = f"PostgreSQL {version // 10_000}{', a read-only copy' if replica else ''}"
+    found = Said(
+        "check_detail.database_copy" if replica else "check_detail.database",
+        {"version": version // 10_000},
+    )
     fits = version >= OLDEST_POSTGRESQL and not replica
-    return _check("database", fits, detail, "Point MAEWOL_DATABASE_URL at a primary, 14 or newer")
+    return _check("database", fits, "check_remedy.database", found)
 
 
-def _schema(engine: Engine) -> dict[str, Any]:
+def _schema(engine: Engine) -> Check:
     found, wanted = schema.current(engine), schema.wanted()
-    detail = f"at {found or 'nothing'}, the code wants {wanted}"
-    return _check("schema", schema.fits(engine), detail, "Run: maewol db upgrade")
+    detail = (
+        Said("check_detail.schema", {"found": found, "wanted": wanted})
+        if found
+        else Said("check_detail.schema_none", {"wanted": wanted})
+    )
+    return _check("schema", schema.fits(engine), "check_remedy.schema", detail)
 
 
-def _in_the_book(book: Book) -> list[dict[str, Any]]:
+def _in_the_book(book: Book) -> list[Check]:
     with book.transaction() as tx:
         now, state = tx.now, health.read(tx.session)
         held, seen = health.hold_reason(tx.session), heartbeats.seen(tx.session)
         asked = receiver.read(tx.session)
         dead = notices.count(tx.session, NoticeStatus.DEAD)
         unreconciled, ever = reconciled.age(tx), reconciled.last_whole(tx) is not None
-    skew = state.clock_skew
     return [
-        _check("hold", held is None, held or "charging is on", "Run: maewol release"),
+        _hold(held),
         _check(
             "gateway",
             health.is_up(state, now),
-            f"{state.failures} failures in a row",
-            "Look at the workers' log, and at PORTONE_API_URL",
+            "check_remedy.gateway",
+            Said("check_detail.gateway", {"failures": state.failures}),
         ),
-        _check(
-            "clock skew",
-            skew is None or abs(skew) <= health.MAX_SKEW,
-            "not measured yet" if skew is None else f"{skew.total_seconds():.1f} s",
-            "Set the database host's clock by NTP",
-        ),
+        _skew(state.clock_skew),
         _notices(asked, dead),
         _reconciliation(unreconciled, ever=ever),
         _seen("workers seen", now, [at for name, at in seen.items() if "charge" in name]),
@@ -83,30 +107,49 @@ def _in_the_book(book: Book) -> list[dict[str, Any]]:
     ]
 
 
-def _notices(asked: Receiver, dead: int) -> dict[str, Any]:
+def _hold(held: str | None) -> Check:
+    found = Said("check_detail.on") if held is None else Said("check_detail.held", {"why": held})
+    return _check("hold", held is None, "check_remedy.hold", found)
+
+
+def _skew(skew: timedelta | None) -> Check:
+    if skew is None:
+        return _check("clock skew", True, "check_remedy.skew", Said("check_detail.skew_unknown"))
+    found = Said("check_detail.skew", {"seconds": skew.total_seconds()})
+    return _check("clock skew", abs(skew) <= health.MAX_SKEW, "check_remedy.skew", found)
+
+
+def _notices(asked: Receiver, dead: int) -> Check:
     """What the merchant's own system answered the last time, and what it never took."""
-    last = "nothing was sent yet" if asked.tried_at is None else asked.problem or "taken"
-    return _check(
-        "notices",
-        asked.problem is None and not dead,
-        f"the last one: {last}" + (f"; dead letters: {dead}" if dead else ""),
-        "Look at the receiver, then: maewol notices test, maewol notices resend --dead",
-    )
+    if asked.tried_at is None:
+        last = Said("check_detail.notices_none")
+    elif asked.problem is None:
+        last = Said("check_detail.notices_taken")
+    else:
+        last = Said("check_detail.notices_problem", {"problem": asked.problem})
+    letters = [Said("check_detail.notices_dead", {"dead": dead})] if dead else []
+    fine = asked.problem is None and not dead
+    return _check("notices", fine, "check_remedy.notices", last, *letters)
 
 
-def _reconciliation(age: timedelta | None, *, ever: bool) -> dict[str, Any]:
+def _reconciliation(age: timedelta | None, *, ever: bool) -> Check:
     """Of its own: among all ticks the one that stays away is not seen."""
     hours = 0 if age is None else age / timedelta(hours=1)
-    return _check(
-        "reconciliation",
-        age is None or age <= reconciled.LATE_AFTER,
-        f"the last whole one {hours:.0f} h ago" if ever else "none was made yet",
-        "Look at the ticks worker's log, then: maewol reconcile --from DATE --to DATE",
+    found = (
+        Said("check_detail.reconciled", {"hours": hours})
+        if ever
+        else Said("check_detail.reconciled_never")
     )
+    on_time = age is None or age <= reconciled.LATE_AFTER
+    return _check("reconciliation", on_time, "check_remedy.reconciliation", found)
 
 
-def _seen(name: str, now: datetime, moments: list[datetime]) -> dict[str, Any]:
+def _seen(name: str, now: datetime, moments: list[datetime]) -> Check:
     last = max(moments, default=None)
-    detail = "never" if last is None else f"{(now - last).total_seconds():.0f} s ago"
+    found = (
+        Said("check_detail.never")
+        if last is None
+        else Said("check_detail.seen", {"seconds": (now - last).total_seconds()})
+    )
     ok = last is not None and now - last <= SEEN_WITHIN
-    return _check(name, ok, detail, "Start the daemons: maewol up")
+    return _check(name, ok, "check_remedy.seen", found)

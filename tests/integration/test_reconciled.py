@@ -13,6 +13,8 @@ from billing.broker import TICK_RECONCILE
 from billing.domain.errors import GatewayError
 from billing.domain.plan import Cron
 from billing.domain.policy import BillingPolicy
+from billing.presenting import told
+from billing.presenting.texts import Texts
 from billing.services import reconciled
 from billing.services.check import check
 from billing.services.doctor import examine
@@ -70,10 +72,8 @@ def late(town: Town) -> list[int]:
 
 
 def diagnosis(town: Town, engine: Engine) -> tuple[bool, str]:
-    (found,) = (
-        one for one in examine(town.book, engine)["checks"] if one["name"] == "reconciliation"
-    )
-    return found["ok"], found["detail"]
+    (found,) = (one for one in examine(town.book, engine) if one.name == "reconciliation")
+    return found.ok, told.check(found, Texts("en"))["detail"]
 
 
 def test_once_a_day_and_at_the_slot(town: Town) -> None:

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 import billing
+from billing.presenting import told
 from billing.presenting.formats import Formats
 from billing.store import health
 from billing.web.edge import Edge, edge_of
@@ -153,10 +154,12 @@ def _content(name: str) -> bytes:
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("billing.web.console"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["told"] = told.event
+    return environment

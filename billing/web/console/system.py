@@ -9,12 +9,14 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 from starlette.routing import Match
 
+from billing.presenting import told
 from billing.services import doctor, invariants
 from billing.store import health, heartbeats, schema
 from billing.store.pages import subscription_counts
 from billing.web.console import look
 from billing.web.console.door import Room
 from billing.web.edge import TheEdge
+from billing.web.texts import texts_for
 
 router = APIRouter(route_class=Room, include_in_schema=False)
 
@@ -24,7 +26,8 @@ _MOST_NAMES = 40
 
 @router.get("/system")
 def system(request: Request, edge: TheEdge) -> Response:
-    checks = doctor.examine(edge.book, edge.house.engine)["checks"]
+    t = texts_for(request)
+    checks = [told.check(one, t) for one in doctor.examine(edge.book, edge.house.engine)]
     with edge.book.transaction() as tx:
         seen = sorted(heartbeats.seen(tx.session).items(), key=lambda one: one[1], reverse=True)
         page: dict[str, Any] = {

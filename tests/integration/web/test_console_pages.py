@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 
@@ -12,7 +13,8 @@ from sqlalchemy import create_engine
 
 from billing.domain.calendar import SEOUL
 from billing.domain.money import Sum
-from billing.services import forecast
+from billing.presenting import told
+from billing.services import forecast, hold
 from billing.services.month import month
 from billing.services.open_cycles import open_cycles
 from billing.services.outlook import outlook
@@ -66,6 +68,29 @@ def test_every_page_answers_for_an_empty_book(edge: Edge, language: str) -> None
             # The policy forbids both; nothing may rely on them.
             assert " style=" not in page.text
             assert "<script>" not in page.text
+
+
+def test_a_korean_operator_reads_korean(edge: Edge) -> None:
+    """What checks found, what to do, why all is stopped, and what events hold."""
+    subscribe(edge, "customer-1")
+    a_world(edge).run(times=1)
+    hold.hold(edge.book, "the database went back in time, or failed over")
+    with an_operator(edge) as operator:
+        english, korean = (
+            {
+                path: operator.get(path, **{"accept-language": language}).text
+                for path in ("/system", "/events?show=all")
+            }
+            for language in ("en", "ko")
+        )
+    for text in ("went back in time", "Run: maewol release", "failures in a row"):
+        assert text in english["/system"]
+        assert text not in korean["/system"]
+    assert "실행: maewol release" in korean["/system"]
+    assert "연속 실패 0회" in korean["/system"]
+    names = re.findall(r'<span class="name">(.*?)</span>', korean["/events?show=all"])
+    assert {"회차", "이유", "점유 번호", "merchant_uid"} <= set(names)
+    assert {one for one in names if one.isascii()} <= told.AS_THEY_ARE
 
 
 def test_all_that_is_linked_is_there(edge: Edge) -> None:

@@ -19,7 +19,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from celery import Celery, signals
 from sqlalchemy.exc import SQLAlchemyError
 
-from billing import carrying, clock, flower, liveness, logs, telemetry
+from billing import carrying, clock, flower, liveness, logs, quiet, telemetry
 from billing.bootstrap import House, credentials, gateway, house, notifier, quick_redis
 from billing.broker import RedisWatermark
 from billing.domain.errors import BillingError, InvalidSetting, SchemaMismatch
@@ -102,15 +102,25 @@ def start(name: str) -> Daemon:
         telemetry.start(daemon.settings, name)
         if flower.is_flower(sys.argv):
             flower.prepare(daemon.settings, sys.argv, os.environ)
+            # It never asks Celery for a log.
+            _log_as_set(daemon.settings)
     except BillingError as error:
         raise _ended(error) from None
+    if daemon.settings.log_format == "json":
+        quiet.celery(daemon.app)
+    # Before a worker warns of anything, as of running as root.
+    signals.celeryd_init.connect(lambda **_: _configure_logs(daemon.settings), weak=False)
     signals.setup_logging.connect(lambda **_: _log_as_set(daemon.settings), weak=False)
     signals.worker_ready.connect(_keep_what_is_loaded, weak=False)
     return daemon
 
 
-def _log_as_set(settings: Settings) -> None:
+def _configure_logs(settings: Settings) -> None:
     logs.configure(settings.log_format, settings.log_level)
+
+
+def _log_as_set(settings: Settings) -> None:
+    _configure_logs(settings)
     for name, meant in misspelt().items():
         _log.warning("nothing reads this setting", setting=name, did_you_mean=meant)
 

@@ -44,6 +44,8 @@ def prepare(
             password = settings.flower_password.get_secret_value()
             environ["FLOWER_BASIC_AUTH"] = f"{USER}:{password}"
     environ.setdefault("FLOWER_READ_ONLY", "true")
+    # Its lines are our process's, in our format: Tornado's own would come beside ours, as text.
+    environ.setdefault("FLOWER_LOGGING", "none")
     environ.setdefault("FLOWER_MAX_TASKS", str(_MOST_TASKS))
     _keep_history(settings, environ)
 

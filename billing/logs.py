@@ -6,6 +6,7 @@ must not break the recording of a charge (reliability.md §0.7).
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from typing import Any
@@ -17,6 +18,8 @@ from structlog.typing import EventDict, WrappedLogger
 _CHATTY = ("httpx", "httpcore", "aiohttp", "amqp", "kombu", "asyncio", "alembic")
 # What they say of every message we say ourselves, with its correlation id (`carrying`).
 _TOLD_BY_US = ("celery.app.trace", "celery.worker.strategy", "celery.beat")
+# Tells all its settings at DEBUG, keys of its own among them.
+_SECRETIVE = ("flower.command",)
 _PRIVATE = frozenset(
     {
         "customer_uid",
@@ -36,14 +39,19 @@ _PRIVATE = frozenset(
 )
 
 
+_stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+
+
 def configure(log_format: str, log_level: str) -> None:
     """Send every log line of this process to stderr, in one format."""
     logging.raiseExceptions = False
+    # Else they are plain text, of several lines.
+    logging.captureWarnings(True)
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _stamp,
         _without_private_fields,
     ]
     handler = logging.StreamHandler(sys.stderr)
@@ -61,6 +69,8 @@ def configure(log_format: str, log_level: str) -> None:
     root.setLevel(log_level)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in _SECRETIVE:
+        logging.getLogger(name).setLevel(max(logging.INFO, root.level))
     for name in _TOLD_BY_US:
         logging.getLogger(name).setLevel(logging.DEBUG if log_level == "DEBUG" else logging.WARNING)
     structlog.configure(
@@ -73,6 +83,12 @@ def configure(log_format: str, log_level: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def record(logger: str, event: str) -> bytes:
+    """A line of JSON for what cannot go through the loggers."""
+    told = _stamp(None, "info", {"event": event, "logger": logger, "level": "info"})
+    return json.dumps(told, ensure_ascii=False).encode() + b"\n"
 
 
 def _rendering(log_format: str) -> list[Any]:

@@ -67,10 +67,10 @@ class Installation:
                 stderr=log,
             )
 
-    def start_flower(self) -> None:
+    def start_flower(self, **env: str) -> None:
         # The documented command; only the port is this test's.
         self.start("flower", "celery", "-A", "worker", "flower", f"--port={self.flower_port}",
-                   MAEWOL_FLOWER_PASSWORD=PASSWORD)  # fmt: skip
+                   MAEWOL_FLOWER_PASSWORD=PASSWORD, **env)  # fmt: skip
         self.wait(lambda: self.flower("/healthcheck").status == 200, "Flower does not answer")
 
     def stop(self, name: str) -> int:

@@ -6,6 +6,7 @@ import argparse
 import socket
 import sys
 
+import structlog
 import uvicorn
 
 from billing import logs, telemetry
@@ -16,6 +17,7 @@ from billing.store import schema
 from billing.web.app import create_app
 from billing.web.patience import PatientProtocol
 
+_log = structlog.get_logger(__name__)
 # Requests of one process at once; more are turned away at once instead of waiting in memory.
 MOST_CONNECTIONS = 400
 GRACE_SECONDS = 20
@@ -62,7 +64,7 @@ def serve(host: str, port: int) -> None:
             )
         )
         shown = f"[{host}]" if ":" in host else host
-        print(f"http://{shown}:{listening.getsockname()[1]}", flush=True)
+        _log.info("listening", url=f"http://{shown}:{listening.getsockname()[1]}")
         server.run(sockets=[listening])
 
 

@@ -240,3 +240,33 @@ def test_flower_remembers_after_a_restart_and_is_not_needed(house: Installation)
     house.processes.pop("flower").wait()
     house.enrol(CUSTOMERS, CUSTOMERS + 1)
     house.wait(lambda: house.paid() == CUSTOMERS + 2, "charges wait for Flower")
+
+
+def test_whatever_a_process_prints_is_one_line_of_json_a_record(house: Installation) -> None:
+    """From its first line to its last; Flower also when it is to tell all it can."""
+    if "flower" in house.processes:
+        house.stop("flower")
+    house.start_flower(MAEWOL_LOG_LEVEL="DEBUG", FLOWER_LOGGING="info", FLOWER_DEBUG="true")
+    assert house.flower("/no/such/page").status == 404
+    assert house.flower("/api/tasks", user="maewol:another-password").status == 401
+    names = list(house.processes)
+    assert set(names) == {"ticks", "charges", "web", "beat", "flower"}
+    for name in names:
+        house.stop(name)
+    logs = (house.log(name).read_text(encoding="utf-8") for name in names)
+    plain = [line for log in logs for line in log.splitlines() if not _is_a_record(line)]
+    assert plain == []
+    said = {(line["logger"], line["event"]) for line in house.lines()}
+    assert ("celery.apps.worker", "worker: Warm shutdown (MainProcess)") in said
+    assert ("flower.command", f"Visit me at http://127.0.0.1:{house.flower_port}") in said
+    assert [event for name, event in said if name == "tornado.access" and "/no/such/page" in event]
+    # Keys of Flower's own are as good as its password.
+    assert not [event for _, event in said if "cookie_secret" in event]
+    assert [word for word in PRIVATE if word in house.logged()] == []
+
+
+def _is_a_record(line: str) -> bool:
+    try:
+        return {"event", "level", "logger", "timestamp"} <= json.loads(line).keys()
+    except (ValueError, AttributeError):
+        return False

@@ -27,6 +27,7 @@ def test_what_it_gets(tmp_path: Path) -> None:
     assert prepared(tmp_path) == {
         "FLOWER_BASIC_AUTH": f"maewol:{PASSWORD}",
         "FLOWER_READ_ONLY": "true",
+        "FLOWER_LOGGING": "none",
         "FLOWER_MAX_TASKS": "10000",
         "FLOWER_PERSISTENT": "true",
         "FLOWER_DB": str(folder / "history"),

@@ -3,7 +3,7 @@ workers share learn it here."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from billing.domain.brake import Verdict, verdict_of
@@ -16,11 +16,17 @@ from billing.store.session import Transaction
 from billing.store.tables import Attempt
 
 
-def note_gateway(tx: Transaction, answers: Sequence[Answer], results: Sequence[Result]) -> None:
-    """Feed the circuit, the pace and the brake with answers and what became of each."""
+def note_gateway(
+    tx: Transaction,
+    answers: Sequence[Answer],
+    results: Sequence[Result],
+    claimed: Mapping[int, datetime | None],
+) -> None:
+    """Feed the circuit, the pace and the brake with answers and what became of each. `claimed`:
+    when each attempt was that was not plainly approved."""
     usable = sum(_is_usable(answer) for answer in answers)
     useless = [
-        _claimed_at(tx, answer)
+        claimed.get(answer.attempt_id) or tx.now
         for answer, result in zip(answers, results, strict=True)
         # Of a claim that was lost meanwhile, by a worker that stood still: it says nothing of now.
         if _is_useless(answer) and result is not Result.TOO_LATE
@@ -66,11 +72,6 @@ def _is_useless(answer: Answer) -> bool:
             return refusal is None and not slow_down
         case _:
             return False
-
-
-def _claimed_at(tx: Transaction, answer: Answer) -> datetime:
-    sent_at = tx.session.get_one(Attempt, answer.attempt_id).sent_at
-    return tx.now if sent_at is None else sent_at
 
 
 def _verdicts(

@@ -27,6 +27,8 @@ def record(tx: Transaction, policy: BillingPolicy, answers: Sequence[Answer]) ->
     approved = _plain_approvals(tx, answers)
     others = [answer.attempt_id for answer in answers if answer.attempt_id not in approved]
     rows = attempts.lock_with_cycle(tx.session, others) if others else {}
+    # Before it is forgotten of what was not sent.
+    claimed = {attempt_id: attempt.sent_at for attempt_id, (attempt, _, _) in rows.items()}
     results = []
     recorders = []
     for answer in answers:
@@ -38,7 +40,7 @@ def record(tx: Transaction, policy: BillingPolicy, answers: Sequence[Answer]) ->
             results.append(recorder.apply(answer))
             recorders.append(recorder)
     follow_declines(tx, recorders)
-    note_gateway(tx, answers, results)
+    note_gateway(tx, answers, results, claimed)
     return results
 
 

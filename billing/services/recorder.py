@@ -424,6 +424,9 @@ class Recorder:
     def _move_attempt(self, status: AttemptStatus) -> None:
         ATTEMPT_TRANSITIONS.check(AttemptStatus(self.attempt.status), status)
         self.attempt.status = status
+        if status is AttemptStatus.DUE:
+            # Only proof that no request of it did anything brings an attempt back.
+            self.attempt.sent_at = None
 
     def _settle_attempt(
         self, status: AttemptStatus, told: dict[str, object] | None = None, *, alarm: bool = False

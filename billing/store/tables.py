@@ -346,6 +346,7 @@ class Attempt(Base):
     planned_at: Mapped[datetime]
     ready_at: Mapped[datetime]
     dispatched_at: Mapped[datetime | None]
+    # When the request may have left: its claim. Not while it is proved that none did anything.
     sent_at: Mapped[datetime | None]
     lease_until: Mapped[datetime | None]
     fence: Mapped[int] = mapped_column(server_default=text("0"))

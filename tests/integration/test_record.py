@@ -704,6 +704,20 @@ def test_what_each_answer_does(case: Case, clock: MovedClock, state: str, name: 
     assert case.notices() == notices
 
 
+@pytest.mark.parametrize(("state", "name"), EXPECTED, ids=lambda value: str(value))
+def test_what_never_left_has_no_moment_at_which_it_was_sent(
+    case: Case, clock: MovedClock, state: str, name: str
+) -> None:
+    """`sent_at` is when a request may have left of which nobody has proved that it did nothing."""
+    if state == UNKNOWN:
+        case.was_unknown()
+    claimed_at = query(case.book, "SELECT sent_at FROM attempts")
+    case.answer(cases(clock)[name], asked=state == UNKNOWN)
+    found = query(case.book, "SELECT status, sent_at FROM attempts WHERE id = :id", id=case.attempt)
+    ((status, sent_at),) = found
+    assert [(sent_at,)] == ([(None,)] if status in ("due", "withdrawn") else claimed_at)
+
+
 def test_every_answer_is_tried() -> None:
     assert {name for _, name in EXPECTED} == set(cases(MovedClock()))
 
@@ -846,7 +860,9 @@ def test_a_request_that_cannot_leave_goes_again_ever_more_slowly(case: Case) -> 
     for _ in range(12):
         assert case.answer(NotSent("no way")) == "not_sent"
         waits.append(case.attempt_row()["ready_at"])
-        claimed = "UPDATE attempts SET status = 'sending', lease_until = ready_at"
+        claimed = (
+            "UPDATE attempts SET status = 'sending', lease_until = ready_at, sent_at = ready_at"
+        )
         execute(case.book, claimed)
     assert waits == [5, 10, 20, 40, 80, 160, 320, 640, 900, 900, 900, 900]
 
@@ -1197,6 +1213,20 @@ def test_a_worker_that_stood_still_says_nothing_of_now(case: Case, name: str) ->
     execute(case.book, "UPDATE attempts SET fence = 2")
     assert case.answer(cases(case.clock)[name]) == "too_late"
     assert health_of(case) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["no answer", "not sent"])
+def test_what_was_claimed_before_the_last_good_answer_says_nothing_of_now(
+    case: Case, name: str
+) -> None:
+    execute(
+        case.book,
+        "UPDATE gateway_health SET failures = 4, last_answer_at = :at",
+        at=case.clock.now + timedelta(seconds=1),
+    )
+    case.clock.move(seconds=60)
+    case.answer(cases(case.clock)[name])
+    assert health_of(case) == (4, "")
 
 
 def test_the_decline_that_is_one_too_many_stops_all_charging(case: Case) -> None:

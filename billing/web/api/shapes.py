@@ -105,7 +105,9 @@ class Attempt(BaseModel):
     merchant_uid: str
     status: AttemptStatus
     planned_at: datetime
-    sent_at: datetime | None
+    sent_at: datetime | None = Field(
+        description="When the request may have left; null once it is proved that none did anything."
+    )
     settled_at: datetime | None
     decline_class: str | None
     message: str | None = Field(description="The gateway's own words.")

@@ -6,6 +6,7 @@ not the size of the book.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,6 +14,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+_NO_LINE = 2**63 - 1
 # Upper ends, in seconds, of the classes of "from claim to record".
 SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 # A watcher that was away for long catches up in portions.
@@ -53,12 +55,15 @@ _TOLD = text(
     GROUP BY 1, 2, 3
     """
 )
-# By the index of alarms, from the newest on: not all that there ever were.
+# By the index of alarms, from the newest on. That index knows no moments, and each alarm lies on a
+# page of its own: read until nothing recent is among so many, not all that there ever were.
+ALARMS_AT_ONCE = 500
+MOST_ALARMS = 10_000
 _ALARMS = text(
     """
-    SELECT kind, count(*) AS lines
-    FROM (SELECT kind, at FROM events WHERE alarm ORDER BY id DESC LIMIT 10000) newest
-    WHERE at > :since
+    SELECT kind, count(*) FILTER (WHERE at > :since) AS recent, count(*) AS lines, min(id) AS first
+    FROM (SELECT id, kind, at FROM events WHERE alarm AND id < :before
+        ORDER BY id DESC LIMIT :most) newest
     GROUP BY kind
     """
 )
@@ -134,8 +139,18 @@ def told(session: Session, after: int, up_to: int) -> Sequence[Told]:
 
 
 def alarms(session: Session, since: datetime) -> dict[str, int]:
-    """How many alarms of each kind were written since a moment."""
-    return {row.kind: row.lines for row in session.execute(_ALARMS, {"since": since})}
+    """How many alarms of each kind were written since a moment, of the newest `MOST_ALARMS`."""
+    found: Counter[str] = Counter()
+    before = _NO_LINE
+    for _ in range(MOST_ALARMS // ALARMS_AT_ONCE):
+        rows = session.execute(
+            _ALARMS, {"since": since, "before": before, "most": ALARMS_AT_ONCE}
+        ).all()
+        found.update({row.kind: row.recent for row in rows if row.recent})
+        if sum(row.lines for row in rows) < ALARMS_AT_ONCE or not any(row.recent for row in rows):
+            break
+        before = min(row.first for row in rows)
+    return dict(found)
 
 
 def durations(session: Session, after: int, up_to: int) -> Sequence[Duration]:

@@ -1,5 +1,6 @@
 """Enrol a subscription from the payment that registered its billing key, as the gateway shows it.
 
+known      answered from the book, where it has this payment as this customer's first already
 look up    the payment, its billing key, and whether anybody else charges that key (no transaction)
 bring in   by the road of an imported line, with the event line and the notice, in one transaction
 
@@ -46,7 +47,8 @@ async def enrol_payment(
     amount: int | None = None,
     previous: str | None = None,
 ) -> EnrolledPayment:
-    """Enrol what `imp_uid` registered. A second call with the same payment changes nothing.
+    """Enrol what `imp_uid` registered. A second call with the same payment changes nothing and asks
+    nobody, so that it may be repeated while the gateway is down.
 
     `customer_uid`, `merchant_uid` and `amount` (won) are what was ordered; each that is given must
     be what was paid. `previous` is the `customer_uid` of an earlier subscription of the same
@@ -56,6 +58,11 @@ async def enrol_payment(
     """
     checked_imp_uid(imp_uid)
     expected = Expected(customer_uid, merchant_uid, amount)
+    known = await asyncio.to_thread(
+        book.run, lambda tx: _known(tx, policy, imp_uid, expected, previous)
+    )
+    if known is not None:
+        return EnrolledPayment(known, added=False)
     new = await _looked_up(book, policy, gateway, imp_uid, expected)
 
     def step(tx: Transaction) -> EnrolledPayment:
@@ -67,6 +74,27 @@ async def enrol_payment(
         return EnrolledPayment(_shown(tx, policy, subscription), added)
 
     return await asyncio.to_thread(book.run, step)
+
+
+def _known(
+    tx: Transaction,
+    policy: BillingPolicy,
+    imp_uid: str,
+    expected: Expected,
+    previous: str | None,
+) -> dict[str, Any] | None:
+    """The subscription that this payment began, where the book agrees with all that was said. None
+    for what differs: the gateway's own row tells what is wrong with it."""
+    found = subscriptions.begun_by(tx.session, imp_uid)
+    if found is None:
+        return None
+    agrees = (
+        expected.customer_uid in (None, found.customer_uid)
+        and expected.merchant_uid in (None, found.initial_merchant_uid)
+        and expected.amount in (None, found.amount)
+    )
+    shown = _shown(tx, policy, found)
+    return shown if agrees and previous in (None, shown["previous"]) else None
 
 
 async def _looked_up(

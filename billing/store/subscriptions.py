@@ -165,6 +165,14 @@ def found(session: Session, customer_uid: str) -> Subscription | None:
     ).scalar_one_or_none()
 
 
+def begun_by(session: Session, imp_uid: str) -> Subscription | None:
+    """The one subscription that this payment registered, as far as the book says so."""
+    query = select(Subscription).where(Subscription.initial_imp_uid == imp_uid).limit(2)
+    found = session.execute(query).scalars().all()
+    # An imported file may claim one payment for two customers; the gateway knows whose it is.
+    return found[0] if len(found) == 1 else None
+
+
 def locked(session: Session, customer_uid: str) -> Subscription | None:
     """One subscription, locked until the transaction ends."""
     return session.execute(

@@ -148,6 +148,12 @@ class Subscription(Base):
             postgresql_ops={"reference": "text_pattern_ops"},
             postgresql_where=text("reference IS NOT NULL"),
         ),
+        # Whose registration a payment was, for an enrolment that is sent again.
+        Index(
+            "ix_subscriptions_initial_imp_uid",
+            "initial_imp_uid",
+            postgresql_where=text("initial_imp_uid IS NOT NULL"),
+        ),
         # One key is followed by at most one.
         Index(
             "uq_subscriptions_previous",

@@ -118,6 +118,53 @@ def test_the_same_payment_again_changes_nothing(world: World) -> None:
     assert counts(world) == (1, 1, 1)
 
 
+def test_the_same_payment_again_is_answered_by_the_book_alone(world: World) -> None:
+    """Also while the gateway is away, and whatever is said of it that is so."""
+    payment = registered(world)
+    first = enrol(world, payment.imp_uid)
+    asked = len(world.sandbox.ledger.requests)
+    world.sandbox.mood = mood({"chances": {"lookup": {"http:503": 1}}})
+    said = {"customer_uid": "customer-1", "merchant_uid": payment.merchant_uid, "amount": 9900}
+    for options in ({}, said):
+        again = enrol(world, payment.imp_uid, **options)
+        assert not again.added
+        assert again.subscription == first.subscription
+    assert len(world.sandbox.ledger.requests) == asked
+    assert counts(world) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "said", [{"customer_uid": "customer-2"}, {"merchant_uid": "another"}, {"amount": 500}]
+)
+def test_what_differs_from_the_book_is_asked_about(world: World, said: dict[str, Any]) -> None:
+    payment = registered(world)
+    enrol(world, payment.imp_uid)
+    with pytest.raises(Conflict, match="order"):
+        enrol(world, payment.imp_uid, **said)
+    assert counts(world) == (1, 1, 1)
+
+
+def test_a_months_payment_is_no_registration(world: World) -> None:
+    """The book knows it, as a cycle's: that enrols nobody."""
+    enrol(world, registered(world).imp_uid)
+    world.clock.move(days=30, hours=1)
+    world.tick()
+    ((imp_uid,),) = query(world.book, "SELECT paid_imp_uid FROM cycles WHERE status = 'paid'")
+    with pytest.raises(Conflict, match="did not register one"):
+        enrol(world, str(imp_uid))
+    assert counts(world) == (1, 1, 1)
+
+
+def test_a_payment_that_two_are_said_to_have_begun_by_is_asked_about(world: World) -> None:
+    payment = registered(world, buyer_name="", buyer_tel="")
+    paid_at = (world.clock.now - timedelta(minutes=1)).isoformat()
+    header = "customer_uid,amount,order_name,initial_paid_at,initial_imp_uid"
+    lines = [f"customer-{one},9900,월정액,{paid_at},{payment.imp_uid}" for one in (1, 2)]
+    rows = a_file(*lines, header=header)
+    assert import_subscriptions(world.book, world.policy, lambda: KEY, rows).added == 2
+    assert enrol(world, payment.imp_uid).subscription["customer_uid"] == "customer-1"
+
+
 def test_two_at_once_are_one(world: World) -> None:
     payment = registered(world)
 

@@ -55,6 +55,9 @@ def test_enrolment_from_the_merchants_server(edge: Edge) -> None:
         other = client.post(SUBSCRIPTIONS, json={**ordered, "amount": 19900})
         unknown = client.post(SUBSCRIPTIONS, json={"imp_uid": "imp_0"})
         shown = client.get(f"{SUBSCRIPTIONS}/customer-1")
+        edge.sandbox.mood = mood({"chances": {"lookup": {"http:503": 1}}})
+        in_an_outage = client.post(SUBSCRIPTIONS, json={"imp_uid": payment.imp_uid})
+    assert (in_an_outage.status_code, in_an_outage.json()) == (200, first.json())
     assert (first.status_code, again.status_code) == (201, 200)
     assert first.json() == again.json() == shown.json()
     assert first.json()["anchor_on"] == "2026-11-20"

@@ -66,6 +66,8 @@ class BookSide:
     cycle_id: int | None = None
     cycle_number: int | None = None
     cycle_status: str | None = None
+    # Whether there is none only because the payment's month, the next one, is not open yet.
+    coming: bool = False
     # Whether another payment keeps the month, should this one be given back.
     month_stands: bool = False
     # Whether a charge of this month is on its way: the inquiry settles that, not we.
@@ -101,6 +103,7 @@ class Difference:
     cycle_id: int | None = None
     cycle_number: int | None = None
     cycle_status: str | None = None
+    coming: bool = False
     month: date | None = None
     paid_at: datetime | None = None
     ledger_amount: Won | None = None
@@ -120,7 +123,7 @@ class Difference:
     @property
     def countable(self) -> bool:
         """Whether the book can take the payment as its cycle's, by the design's own rules."""
-        live = self.cycle_status in (CycleStatus.OPEN, CycleStatus.MISSED)
+        live = self.coming or self.cycle_status in (CycleStatus.OPEN, CycleStatus.MISSED)
         return self.confirmed and self.kind in _FOUND_PAID and live
 
     @property
@@ -151,6 +154,7 @@ def judge(case: Case, *, sandbox: bool, zone: ZoneInfo) -> Difference | None:
         cycle_id=book.cycle_id if book else None,
         cycle_number=book.cycle_number if book else None,
         cycle_status=book.cycle_status if book else None,
+        coming=book.coming if book else False,
         month=month_of(paid_at, zone) if paid_at else None,
         paid_at=paid_at,
         ledger_amount=payment.amount,
@@ -229,7 +233,7 @@ def _of_uncounted(case: Case, book: BookSide, sandbox: bool) -> DifferenceKind |
         return None
     if payment.customer_uid not in (None, book.customer_uid):
         return DifferenceKind.CUSTOMER
-    ended = book.subscription_status != SubscriptionStatus.ACTIVE
+    ended = book.subscription_status != SubscriptionStatus.ACTIVE and not book.coming
     if book.cycle_status == CycleStatus.SKIPPED or (book.cycle_status is None and ended):
         return DifferenceKind.PAID_NOT_DUE
     if not _right_amount(payment, book):

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, exists, select
+from sqlalchemy import ColumnElement, Select, exists, select
 from sqlalchemy.orm import Session
 
 from billing.domain.attempt import AttemptStatus, merchant_uid
@@ -26,7 +26,7 @@ from billing.services.clock_guard import ClockGuard
 from billing.services.coming import next_dates, plan_anew
 from billing.store import coming, events
 from billing.store import opening as opening_rows
-from billing.store.opening import Opening
+from billing.store.opening import Opened, Opening
 from billing.store.session import Book, Transaction, by_index
 from billing.store.tables import Attempt, Cycle, Subscription
 
@@ -78,21 +78,54 @@ def _open_batch(tx: Transaction, policy: BillingPolicy) -> tuple[int, int]:
         move_on(opening.subscription, policy)
     written = opening_rows.write(tx.session, openings) if openings else {}
     for opening in openings:
-        subscription_id = opening.subscription.id
-        ids = written[subscription_id]
-        events.add(
-            tx.session,
-            at=tx.now,
-            kind="cycle.opened",
-            subscription_id=subscription_id,
-            cycle_id=ids.cycle_id,
-            attempt_id=ids.attempt_id,
-            data={
-                "cycle": opening.cycle["number"],
-                "merchant_uid": opening.attempt["merchant_uid"],
-            },
-        )
+        _tell(tx, opening, written[opening.subscription.id])
     return len(due), len(openings)
+
+
+def open_ahead(
+    tx: Transaction, policy: BillingPolicy, subscription_id: int | None, month: date | None
+) -> int | None:
+    """Open the next month of one that is active or paused before it is due, for a payment that was
+    found; returns the cycle's id. None where that month is not the next, or the one before is open.
+    """
+    found = tx.session.execute(
+        select(Subscription)
+        .where(
+            Subscription.id == subscription_id,
+            Subscription.status.in_([SubscriptionStatus.ACTIVE, SubscriptionStatus.PAUSED]),
+            ~_has_open_cycle(),
+        )
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).scalar_one_or_none()
+    if found is None:
+        return None
+    dates = next_dates(found, tx.now, policy.plan)
+    if dates.month != month:
+        return None
+    # As the batch does it: written by statements, not by the session.
+    tx.session.expunge(found)
+    point_at(found, dates, policy)
+    opening = _opening(found, dates, tx.now, policy)
+    move_on(found, policy)
+    written = opening_rows.write(tx.session, [opening])[found.id]
+    _tell(tx, opening, written)
+    return written.cycle_id
+
+
+def _tell(tx: Transaction, opening: Opening, written: Opened) -> None:
+    events.add(
+        tx.session,
+        at=tx.now,
+        kind="cycle.opened",
+        subscription_id=opening.subscription.id,
+        cycle_id=written.cycle_id,
+        attempt_id=written.attempt_id,
+        data={
+            "cycle": opening.cycle["number"],
+            "merchant_uid": opening.attempt["merchant_uid"],
+        },
+    )
 
 
 def _due(session: Session, now: datetime) -> list[Subscription]:
@@ -109,13 +142,16 @@ def _due(session: Session, now: datetime) -> list[Subscription]:
 
 def _is_due(now: datetime) -> Select[Subscription]:
     """Active, due, and with no cycle still open: a month is judged before the next begins."""
-    open_cycle = exists().where(
-        Cycle.subscription_id == Subscription.id, Cycle.status == CycleStatus.OPEN
-    )
     return select(Subscription).where(
         Subscription.status == SubscriptionStatus.ACTIVE,
         Subscription.next_due_at <= now,
-        ~open_cycle,
+        ~_has_open_cycle(),
+    )
+
+
+def _has_open_cycle() -> ColumnElement[bool]:
+    return exists().where(
+        Cycle.subscription_id == Subscription.id, Cycle.status == CycleStatus.OPEN
     )
 
 

@@ -16,6 +16,7 @@ from billing.domain.reconciliation import Difference, DifferenceKind
 from billing.domain.refund import RefundStatus, refundable_until
 from billing.services import news, take_back
 from billing.services.answer import Result
+from billing.services.open_cycles import open_ahead
 from billing.services.record import adopt
 from billing.store import differences, events, refunds
 from billing.store.ledger import Scope
@@ -50,23 +51,34 @@ class Settled(StrEnum):
     LEFT = "left"
 
 
+class _Gone(Exception):
+    """It is not so any more; what was begun for it is taken back."""
+
+
 def settle(book: Book, policy: BillingPolicy, found: Difference) -> Settled:
     """Make the book follow the ledger where the design names how.
 
-    A payment that is found counts as its month's (also late: that mends the chain); a payment that
-    was given back makes its month refunded. Each in the one place where that is applied."""
+    A payment that is found counts as its month's (also late: that mends the chain; also early, of a
+    paused subscription, too: that opens the month); a payment that was given back makes its month
+    refunded. Each in the one place where that is applied."""
     if found.countable:
-        result = book.run(lambda tx: _count(tx, policy, found))
-        return Settled.APPLIED if result is Result.ELSEWHERE else Settled.GONE
+        try:
+            book.run(lambda tx: _count(tx, policy, found))
+        except _Gone:
+            return Settled.GONE
+        return Settled.APPLIED
     if found.takes_back:
         followed = book.run(lambda tx: _follow_cancellation(tx, policy, found))
         return Settled.APPLIED if followed else Settled.GONE
     return Settled.LEFT
 
 
-def _count(tx: Transaction, policy: BillingPolicy, found: Difference) -> Result:
-    if found.cycle_id is None or found.imp_uid is None or found.paid_at is None:
-        raise AssertionError("a countable payment has an id, a moment and a cycle")
+def _count(tx: Transaction, policy: BillingPolicy, found: Difference) -> None:
+    if found.imp_uid is None or found.paid_at is None:
+        raise AssertionError("a countable payment has an id and a moment")
+    cycle_id = found.cycle_id
+    if cycle_id is None:
+        cycle_id = open_ahead(tx, policy, found.subscription_id, found.month)
     payment = Payment(
         imp_uid=found.imp_uid,
         merchant_uid=found.merchant_uid,
@@ -77,7 +89,8 @@ def _count(tx: Transaction, policy: BillingPolicy, found: Difference) -> Result:
     )
     late = found.kind is DifferenceKind.LATE_PAID
     reason = CycleReason.PAID_LATE if late else CycleReason.PAID_ELSEWHERE
-    return adopt(tx, policy, found.cycle_id, payment, reason)
+    if cycle_id is None or adopt(tx, policy, cycle_id, payment, reason) is not Result.ELSEWHERE:
+        raise _Gone
 
 
 def _follow_cancellation(tx: Transaction, policy: BillingPolicy, found: Difference) -> bool:

@@ -106,7 +106,9 @@ _BESIDE = text(
                 (SELECT min(c.month) FROM cycles c WHERE c.subscription_id = s.id),
                 (date_trunc('month', s.anchor_on)
                     + make_interval(months => s.next_cycle::int))::date
-            ) AS first_month
+            ) AS first_month,
+            s.status IN ('active', 'paused') AND l.month = (date_trunc('month', s.anchor_on)
+                + make_interval(months => s.next_cycle::int))::date AS coming
         FROM ledger l LEFT JOIN subscriptions s ON s.id = l.subscription_id
     ), ranked AS (
         SELECT imp_uid, first_value(imp_uid) OVER w AS keep
@@ -304,6 +306,7 @@ def _book_side(row: Row[Any]) -> BookSide | None:
         cycle_id=row.cycle_id,
         cycle_number=row.cycle_number,
         cycle_status=row.cycle_status,
+        coming=row.coming and row.cycle_id is None,
         month_stands=row.month_stands,
         in_flight=row.in_flight,
         counted=row.counted_id is not None,

@@ -17,6 +17,7 @@ from billing.portone.lookups import TRIES
 from billing.sandbox import mood
 from billing.sandbox.model import Status
 from billing.services import questions
+from billing.services.change_status import pause, resume
 from billing.services.enrol import enrol as enrol_one
 from billing.services.inquire import inquire
 from billing.services.invariants import broken
@@ -265,16 +266,72 @@ def test_an_attempt_of_ours_that_is_due_and_paid_already(town: Town) -> None:
     assert broken(town.book, town.policy) == []
 
 
-def test_before_the_cycle_opens_it_is_told_and_counts_later(town: Town) -> None:
-    town.at("2026-11-03 10:00").subscribe()
-    town.pay_by_hand()
-    town.move(minutes=5)
-    (found,) = town.reconcile(apply=True).differences
-    assert (found.kind, found.cycle_status) == ("paid_elsewhere", None)
-    assert "Nothing" in remedy(found, town.clock.now, town.policy.plan.zone).en
-    assert town.at("2026-11-20 10:00").charge() == {"paid_elsewhere": 1}
+def test_before_its_month_opens_it_opens_the_month_and_counts(town: Town) -> None:
+    town.at("2026-11-18 10:00").subscribe()
+    by_hand = town.pay_by_hand()
+    assert town.kinds() == ["paid_elsewhere"]
+    assert query(town.book, "SELECT 1 FROM cycles") == []
+    assert applied(town) == ["paid_elsewhere"]
+    assert cycle(town) == ("paid", "paid_elsewhere")
+    assert town.paid_imp_uid() == by_hand.imp_uid
+    assert query(town.book, "SELECT number, status FROM attempts") == [(1, "withdrawn")]
+    assert town.at("2026-11-20 10:00").charge() == {}
     assert town.kinds(apply=True) == []
     assert open_differences(town) == 0
+    assert broken(town.book, town.policy) == []
+    assert town.at("2026-12-20 10:00").charge() == {"approved": 1}
+
+
+def test_a_paused_month_that_is_paid_by_hand_is_paid(town: Town) -> None:
+    """The chain is whole: nothing is given back, nobody is suspended."""
+    town.at("2026-11-18 10:00").subscribe()
+    pause(town.book, town.policy, uid(1))
+    by_hand = town.pay_by_hand()
+    town.move(minutes=5)
+    (found,) = town.reconcile().differences
+    assert (found.kind, found.refund_by) == ("paid_elsewhere", None)
+    assert "It counts" in remedy(found, town.clock.now, town.policy.plan.zone).en
+    assert applied(town) == ["paid_elsewhere"]
+    assert cycle(town) == ("paid", "paid_elsewhere")
+    assert town.paid_imp_uid() == by_hand.imp_uid
+    town.at("2026-12-02 10:00").close()
+    assert query(town.book, "SELECT status FROM subscriptions") == [("paused",)]
+    resume(town.book, town.policy, uid(1))
+    assert town.at("2026-12-20 10:00").charge() == {"approved": 1}
+    assert broken(town.book, town.policy) == []
+
+
+def test_a_month_is_not_opened_for_it_while_the_one_before_is_open(town: Town) -> None:
+    """Its charge is still in question two days after the close."""
+    town.at("2026-10-31 09:00").subscribe(paid="2026-09-30 14:30")
+    town.wire.faults[AGAIN] = "unanswered"
+    assert town.charge() == {"unknown": 1}
+    town.at("2026-11-01 10:00").close()
+    by_hand = town.pay_by_hand()
+    assert applied(town) == []
+    assert [row[0] for row in query(town.book, "SELECT status FROM cycles")] == ["open"]
+    town.wire.faults.clear()
+    (attempt,) = query(town.book, "SELECT id FROM attempts")
+    for _ in range(2):
+        town.move(minutes=5)
+        town.run(lambda client: inquire(town.book, client, town.policy, list(attempt)))
+    assert applied(town) == ["paid_elsewhere"]
+    assert town.paid_imp_uid() == by_hand.imp_uid
+
+
+def test_what_was_given_back_meanwhile_opens_no_month(town: Town) -> None:
+    town.at("2026-11-03 10:00").subscribe()
+    by_hand = town.pay_by_hand()
+    execute(
+        town.book,
+        "INSERT INTO refunds (subscription_id, imp_uid, merchant_uid, amount, breaks_chain,"
+        " refund_by, reason, status, requested_at, cancelled_at, settled_at) VALUES"
+        " (1, :imp_uid, 'x', 1001, true, now(), 'x', 'done', now(), now(), now())",
+        imp_uid=by_hand.imp_uid,
+    )
+    assert applied(town) == []
+    assert query(town.book, "SELECT 1 FROM cycles") == []
+    assert query(town.book, "SELECT next_cycle FROM subscriptions") == [(1,)]
 
 
 def test_ours_by_name_and_not_in_the_book(town: Town) -> None:

@@ -14,6 +14,7 @@ from billing.domain.webhook import announced
 from billing.portone.lookups import TRIES
 from billing.sandbox import HandPayment, NewCustomer, mood, pay, register
 from billing.sandbox.model import Payment, Status
+from billing.services.change_status import pause
 from billing.services.invariants import broken
 from billing.services.look_at_webhooks import LOST_AFTER, WIDTH, look_at_webhooks, waiting
 from billing.services.open_cycles import open_cycles
@@ -107,6 +108,25 @@ def test_a_payment_by_hand_counts_as_its_months(world: World) -> None:
     rows = query(world.book, "SELECT data FROM notices WHERE kind = 'payment.unknown'")
     assert [row[0]["reason"] for row in rows] == ["double"]
     assert world.alarms().count("reconcile.difference") == 1
+    assert broken(world.book, world.policy) == []
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_payment_by_hand_before_its_month_opens_counts_too(world: World, paused: bool) -> None:
+    world.clock.move(days=-10)
+    world.enrol("somebody")
+    if paused:
+        pause(world.book, world.policy, "somebody")
+    by_hand = pay(world.sandbox, HandPayment(customer_uid="somebody"))
+    announce(world, by_hand.imp_uid)
+    assert look(world) == {"counted": 1}
+    assert query(world.book, "SELECT status, reason, paid_imp_uid FROM cycles") == [
+        ("paid", "paid_elsewhere", by_hand.imp_uid)
+    ]
+    world.clock.move(days=17)
+    world.tick()
+    assert world.requests() == 0
+    assert world.statuses("subscriptions") == {"paused" if paused else "active": 1}
     assert broken(world.book, world.policy) == []
 
 

@@ -207,6 +207,21 @@ def test_what_the_book_counts(changes: dict[str, object], expected: str) -> None
             {},
             "paid_not_due",
         ),
+        (
+            {"cycle_status": None, "cycle_id": None, "subscription_status": "paused"},
+            {},
+            "paid_not_due",
+        ),
+        (
+            {
+                "cycle_status": None,
+                "cycle_id": None,
+                "subscription_status": "paused",
+                "coming": True,
+            },
+            {},
+            "paid_elsewhere",
+        ),
         ({"cycle_status": "missed", "subscription_status": "suspended"}, {}, "paid_elsewhere"),
         ({"amount": Won(1)}, {}, "amount_differs"),
         ({"customer_uid": "bob"}, {}, "customer_differs"),

@@ -10,6 +10,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from billing.bootstrap import House, gateway
 from billing.cli.output import err
+from billing.domain.enrolment import Misfit
+from billing.domain.errors import GatewayError
 from billing.domain.subscription import NewSubscription
 from billing.services.enrol import verify_at_gateway
 from billing.services.import_subscriptions import ImportReport, import_subscriptions
@@ -20,12 +22,18 @@ def run(
 ) -> ImportReport:
     """Import a file with a progress bar on stderr. Raises `GatewayError` when it must be asked."""
 
-    def at_gateway(incoming: Sequence[NewSubscription]) -> Sequence[str | None]:
-        async def ask() -> list[str | None]:
+    def at_gateway(incoming: Sequence[NewSubscription]) -> Sequence[Misfit | None]:
+        async def ask() -> list[Misfit | None]:
             async with gateway(house.settings, broker_url=house.broker_url) as client:
                 return await verify_at_gateway(client, incoming)
 
-        return anyio.run(ask)
+        try:
+            return anyio.run(ask)
+        except GatewayError as error:
+            raise type(error)(
+                f"the gateway could not be asked about the file ({error}); nothing was written."
+                " Check MAEWOL_PORTONE_API_URL, the key and the secret: maewol doctor"
+            ) from error
 
     columns = (SpinnerColumn(), TextColumn("{task.completed} lines"), BarColumn())
     with (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
@@ -72,6 +73,17 @@ def new_subscription(row: Mapping[str, str], now: datetime, zone: ZoneInfo) -> N
         last_paid_on=_last_paid_on(row.get("last_paid_on", ""), initial_paid_at, now, zone),
         reference=text_field(row, "reference"),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """Which field of a subscription the gateway contradicts, and how."""
+
+    field: str
+    problem: str
+
+    def __str__(self) -> str:
+        return self.problem
 
 
 def shown(field: str, value: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from billing.domain.calendar import SEOUL, day_of, start_of
-from billing.domain.enrolment import COLUMNS, new_subscription
+from billing.domain.enrolment import COLUMNS, Misfit, new_subscription
 from billing.domain.errors import Conflict, InvalidInput
 from billing.domain.payment import Payment
 from billing.domain.policy import BillingPolicy
@@ -58,7 +58,7 @@ def _as_file(row: Mapping[str, str]) -> io.BytesIO:
 
 async def verify_at_gateway(
     gateway: PaymentGateway, incoming: Sequence[NewSubscription]
-) -> list[str | None]:
+) -> list[Misfit | None]:
     """What is wrong with each at the gateway, or None: does the billing key exist, is the initial
     payment the one that is claimed, and does the gateway charge the key by itself already?
 
@@ -66,16 +66,16 @@ async def verify_at_gateway(
     door = asyncio.Semaphore(_WIDTH)
     now = await gateway.moment()
 
-    async def one(new: NewSubscription) -> str | None:
+    async def one(new: NewSubscription) -> Misfit | None:
         async with door:
             return await _problem(gateway, new, now)
 
     return list(await asyncio.gather(*(one(new) for new in incoming)))
 
 
-async def _problem(gateway: PaymentGateway, new: NewSubscription, now: datetime) -> str | None:
+async def _problem(gateway: PaymentGateway, new: NewSubscription, now: datetime) -> Misfit | None:
     if await gateway.billing_key(new.facts.customer_uid) is None:
-        return "no such billing key at the gateway"
+        return Misfit("customer_uid", "no such billing key at the gateway")
     problem = await _problem_of_initial(gateway, new)
     if problem is not None:
         return problem
@@ -83,11 +83,14 @@ async def _problem(gateway: PaymentGateway, new: NewSubscription, now: datetime)
     for scheduled in held:
         if scheduled.status == "scheduled":
             day = day_of(scheduled.scheduled_at, SEOUL)
-            return f"the gateway itself will charge this key on {day}; unschedule that first"
+            return Misfit(
+                "customer_uid",
+                f"the gateway itself will charge this key on {day}; unschedule that first",
+            )
     return None
 
 
-async def _problem_of_initial(gateway: PaymentGateway, new: NewSubscription) -> str | None:
+async def _problem_of_initial(gateway: PaymentGateway, new: NewSubscription) -> Misfit | None:
     """What is wrong with the initial payment, found by its ids or, without one, by its day."""
     if new.initial_imp_uid is not None:
         return _misfit(new, await gateway.payment(new.initial_imp_uid))
@@ -99,9 +102,10 @@ async def _problem_of_initial(gateway: PaymentGateway, new: NewSubscription) -> 
     rows = await gateway.payments_of_key(new.facts.customer_uid, start_of(days[0], SEOUL))
     near = [row for row in rows if row.paid_at and day_of(row.paid_at, SEOUL) in days]
     if not near:
-        return (
+        return Misfit(
+            "initial_paid_at",
             f"the billing key has no payment around {anchor_on} at the gateway; if it was made"
-            " otherwise, give its initial_imp_uid"
+            " otherwise, give its initial_imp_uid",
         )
     # The one that fits best speaks for all: another day is nearer than another amount.
     near.sort(key=lambda row: (row.status != "paid", row.amount != new.facts.amount))
@@ -109,19 +113,27 @@ async def _problem_of_initial(gateway: PaymentGateway, new: NewSubscription) -> 
     return None if None in problems else problems[0]
 
 
-def _misfit(new: NewSubscription, payment: Payment | None) -> str | None:
+def _misfit(new: NewSubscription, payment: Payment | None) -> Misfit | None:
     """Why a payment is not the initial payment of this subscription."""
     facts = new.facts
     if payment is None or payment.paid_at is None:
-        return "the initial payment is not at the gateway"
+        return Misfit(_found_by(new), "the initial payment is not at the gateway")
     if payment.status != "paid":
-        return f"the initial payment is {payment.status}"
+        return Misfit(_found_by(new), f"the initial payment is {payment.status}")
     if new.initial_merchant_uid not in (None, payment.merchant_uid):
-        return "the initial payment has another merchant_uid"
+        return Misfit("initial_merchant_uid", "the initial payment has another merchant_uid")
     if payment.amount != facts.amount:
-        return f"the initial payment was {payment.amount}"
+        return Misfit("amount", f"the initial payment was {payment.amount}")
     if payment.customer_uid not in (None, facts.customer_uid):
-        return "the initial payment belongs to another billing key"
-    if day_of(payment.paid_at, SEOUL) != day_of(facts.initial_paid_at, SEOUL):
-        return f"the initial payment was made on {day_of(payment.paid_at, SEOUL)}"
+        return Misfit("customer_uid", "the initial payment belongs to another billing key")
+    paid_on = day_of(payment.paid_at, SEOUL)
+    if paid_on != day_of(facts.initial_paid_at, SEOUL):
+        return Misfit("initial_paid_at", f"the initial payment was made on {paid_on}")
     return None
+
+
+def _found_by(new: NewSubscription) -> str:
+    """The field by which the initial payment is looked for."""
+    if new.initial_imp_uid is not None:
+        return "initial_imp_uid"
+    return "initial_paid_at" if new.initial_merchant_uid is None else "initial_merchant_uid"

@@ -105,9 +105,8 @@ async def _looked_up(
         raise NotFound(f"the gateway shows no payment {imp_uid} to this store")
     now = await asyncio.to_thread(book.run, lambda tx: tx.now)
     new = registration(payment, expected, now, sandbox=policy.sandbox)
-    (problem,) = await verify_at_gateway(gateway, [new])
-    if problem is None:
-        problem = await _registered_again(gateway, new)
+    (misfit,) = await verify_at_gateway(gateway, [new])
+    problem = misfit or await _registered_again(gateway, new)
     if problem is not None:
         raise Conflict(f"{imp_uid}: {problem}")
     return new

@@ -10,7 +10,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, BinaryIO
 
-from billing.domain.enrolment import COLUMNS, REQUIRED, new_subscription, shown
+from billing.domain.enrolment import COLUMNS, REQUIRED, Misfit, new_subscription, shown
 from billing.domain.errors import InvalidInput
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import NewSubscription
@@ -20,7 +20,7 @@ from billing.store import installation, subscriptions
 from billing.store.session import Book, Transaction
 
 # Says what is wrong with each at the gateway, or None.
-Verify = Callable[[Sequence[NewSubscription]], Sequence[str | None]]
+Verify = Callable[[Sequence[NewSubscription]], Sequence[Misfit | None]]
 
 # A report longer than this helps nobody; the rest is counted.
 MOST_REJECTIONS = 10_000
@@ -134,12 +134,14 @@ def _verified(
     with book.transaction() as tx:
         now = tx.now
     for group in _grouped(_read_all(names, found, now, policy, report)):
-        problems = verify([new for _, new in group])
-        for (record, new), problem in zip(group, problems, strict=True):
-            if problem is None:
+        misfits = verify([new for _, new in group])
+        for (record, _), misfit in zip(group, misfits, strict=True):
+            if misfit is None:
                 spool.write(json.dumps([record.line, *record.cells]).encode() + b"\n")
             else:
-                report.reject(record.line, "customer_uid", new.facts.customer_uid, problem)
+                cell = dict(zip(names, record.cells, strict=True)).get(misfit.field, "")
+                value = shown(misfit.field, cell)
+                report.reject(record.line, misfit.field, value, misfit.problem)
     spool.seek(0)
     kept = (json.loads(line) for line in spool)
     return (Record(line, cells) for line, *cells in kept)

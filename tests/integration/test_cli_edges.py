@@ -565,3 +565,22 @@ def test_settings_come_from_a_file_in_the_folder(tmp_path: Path) -> None:
     with process(*words, cwd=tmp_path, MAEWOL_WINDOW_DAYS="1") as running:
         out, _ = running.communicate(timeout=60)
     assert json.loads(out)[0]["opens_on"] == "2024-02-14", "the environment is stronger"
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_an_import_that_cannot_ask_the_gateway_says_so_and_writes_nothing(
+    call: Call, book: Book, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    for name, value in (("API_URL", "http://127.0.0.1:9"), ("IMP_KEY", "k"), ("IMP_SECRET", "s")):
+        monkeypatch.setenv(f"MAEWOL_PORTONE_{name}", value)
+    file = tmp_path / "in.csv"
+    file.write_text(f"{HEADER}\n{a_row(1)}\n", encoding="utf-8")
+    done = call("subscription", "import", str(file), "--verify", *(["--json"] if as_json else []))
+    assert done.code == 1
+    for said in ("the gateway could not be asked", "nothing was written", "PORTONE_API_URL"):
+        assert said in done.err
+    if as_json:
+        assert done.document()["error"] in done.err
+    else:
+        assert done.out == ""
+    assert query(book, "SELECT count(*) FROM subscriptions") == [(0,)]

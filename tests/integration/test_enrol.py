@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from billing.domain.enrolment import Misfit
 from billing.domain.errors import Conflict, GatewayUnavailable, InvalidInput
 from billing.domain.money import Won
 from billing.domain.outcome import Outcome
@@ -140,7 +141,7 @@ NEW = NewSubscription(
 )
 
 
-def verdict(gateway: KnownGateway, new: NewSubscription = NEW) -> str | None:
+def verdict(gateway: KnownGateway, new: NewSubscription = NEW) -> Misfit | None:
     (problem,) = asyncio.run(verify_at_gateway(gateway, [new]))
     return problem
 
@@ -159,20 +160,29 @@ def test_what_the_gateway_confirms_is_fine(known: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "problem"),
+    ("changes", "field", "problem"),
     [
-        ({"status": "cancelled"}, "is cancelled"),
-        ({"status": "failed", "paid_at": None}, "not at the gateway"),
-        ({"amount": Won(9901)}, "9,901 KRW"),
-        ({"customer_uid": "customer-2"}, "another billing key"),
-        ({"merchant_uid": "order-2"}, "another merchant_uid"),
-        ({"imp_uid": "imp_2"}, "not at the gateway"),
+        ({"status": "cancelled"}, "initial_imp_uid", "is cancelled"),
+        ({"status": "failed", "paid_at": None}, "initial_imp_uid", "not at the gateway"),
+        ({"amount": Won(9901)}, "amount", "9,901 KRW"),
+        ({"customer_uid": "customer-2"}, "customer_uid", "another billing key"),
+        ({"merchant_uid": "order-2"}, "initial_merchant_uid", "another merchant_uid"),
+        ({"imp_uid": "imp_2"}, "initial_imp_uid", "not at the gateway"),
         # 23:59 and 00:01 in Seoul, on one UTC day
-        ({"paid_at": datetime(2026, 10, 20, 15, 1, tzinfo=UTC)}, "made on 2026-10-21"),
+        (
+            {"paid_at": datetime(2026, 10, 20, 15, 1, tzinfo=UTC)},
+            "initial_paid_at",
+            "made on 2026-10-21",
+        ),
     ],
 )
-def test_another_initial_payment_is_a_problem(changes: dict[str, Any], problem: str) -> None:
-    assert problem in str(verdict(KnownGateway(payments=[replace(PAYMENT, **changes)])))
+def test_another_initial_payment_is_a_problem(
+    changes: dict[str, Any], field: str, problem: str
+) -> None:
+    found = verdict(KnownGateway(payments=[replace(PAYMENT, **changes)]))
+    assert found is not None
+    assert found.field == field
+    assert problem in found.problem
 
 
 UNNAMED = replace(NEW, initial_imp_uid=None, initial_merchant_uid=None)
@@ -228,7 +238,7 @@ def test_a_second_charger_is_a_problem(status: str, is_problem: bool) -> None:
     )
     problem = verdict(gateway)
     assert (problem is not None) is is_problem
-    assert problem is None or "2026-12-20" in problem
+    assert problem is None or "2026-12-20" in problem.problem
     assert gateway.asked_until is not None
     assert gateway.asked_until - gateway.now < timedelta(days=90), "three months at once"
 

@@ -7,12 +7,14 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Iterator, Sequence
+from dataclasses import astuple
 from datetime import UTC, datetime
 from typing import BinaryIO, cast
 
 import pytest
 from sqlalchemy import create_engine, text
 
+from billing.domain.enrolment import Misfit
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import NewSubscription
 from billing.services.import_subscriptions import ImportReport, import_subscriptions
@@ -267,21 +269,21 @@ def test_the_report_is_bounded_and_counts_the_rest(
 def test_what_the_gateway_refuses_is_rejected_by_line(book: Book, policy: BillingPolicy) -> None:
     asked: list[int] = []
 
-    def verify(incoming: Sequence[NewSubscription]) -> Sequence[str | None]:
+    def verify(incoming: Sequence[NewSubscription]) -> Sequence[Misfit | None]:
         asked.append(len(incoming))
         return [
-            "no such billing key" if new.facts.customer_uid == "customer-3" else None
+            Misfit("amount", "was 500") if new.facts.customer_uid == "customer-3" else None
             for new in incoming
         ]
 
     rows = [a_row(number) for number in range(201)]
     report = enrolled(book, policy, *rows, verify=verify, skip_bad=True)
-    assert [(one.line, one.problem) for one in report.rejected] == [(5, "no such billing key")]
+    assert [astuple(one) for one in report.rejected] == [(5, "amount", "1003", "was 500")]
     assert (report.added, asked) == (200, [200, 1])
 
 
 def test_an_exception_on_the_way_writes_nothing(book: Book, policy: BillingPolicy) -> None:
-    def verify(_: Sequence[NewSubscription]) -> Sequence[str | None]:
+    def verify(_: Sequence[NewSubscription]) -> Sequence[Misfit | None]:
         raise ConnectionError("the gateway is away")
 
     with pytest.raises(ConnectionError):
@@ -328,7 +330,7 @@ def test_no_transaction_is_open_while_the_gateway_is_asked(
         " AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
     )
 
-    def verify(incoming: Sequence[NewSubscription]) -> Sequence[str | None]:
+    def verify(incoming: Sequence[NewSubscription]) -> Sequence[Misfit | None]:
         seen.append(query(book, others)[0][0])
         return [None] * len(incoming)
 
@@ -354,11 +356,10 @@ def test_what_is_imported_is_what_the_gateway_was_asked_about(
     ]
     asked: list[str] = []
 
-    def verify(incoming: Sequence[NewSubscription]) -> Sequence[str | None]:
+    def verify(incoming: Sequence[NewSubscription]) -> Sequence[Misfit | None]:
         asked.extend(new.facts.customer_uid for new in incoming)
-        return [
-            "is not there" if one.facts.customer_uid == "customer-4" else None for one in incoming
-        ]
+        missing = Misfit("customer_uid", "is not there")
+        return [missing if one.facts.customer_uid == "customer-4" else None for one in incoming]
 
     report = enrolled(book, policy, *rows, verify=verify, skip_bad=True)
     assert asked == ["customer-1", "customer-2", "customer-4"]

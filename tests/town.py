@@ -26,6 +26,7 @@ from billing.sandbox import (
     register,
 )
 from billing.sandbox.model import Payment
+from billing.sandbox.view import payment_row
 from billing.services.answer import Result
 from billing.services.charge import charge
 from billing.services.close_cycles import close_cycles
@@ -37,6 +38,9 @@ from tests.builders import KEY, a_file, query
 from tests.conftest import MovedClock
 
 T = TypeVar("T")
+
+# Reading the certificates takes longer than a day in this town.
+_TLS = httpx.create_ssl_context(verify=True, trust_env=False)
 
 
 def seoul(text: str) -> datetime:
@@ -121,6 +125,7 @@ class Town:
                 charge_timeout=5,
                 include_sandbox=self.policy.sandbox,
                 page_limit=self.page_limit,
+                tls=_TLS,
                 transport=self.wire,
             )
             try:
@@ -207,6 +212,16 @@ class Town:
         payment = self.sandbox.ledger.by_imp_uid(imp_uid)
         assert payment is not None
         self.sandbox.ledger.put(replace(payment, **facts))
+
+    def row(self, imp_uid: str, /, **facts: Any) -> dict[str, Any]:
+        """A payment as the gateway shows it, but for these facts."""
+        payment = self.sandbox.ledger.by_imp_uid(imp_uid)
+        assert payment is not None
+        return {**payment_row(payment), **facts}
+
+    def says(self, response: object) -> httpx.Response:
+        """A whole answer of the gateway's, for `wire.faults`."""
+        return httpx.Response(200, json={"code": 0, "message": None, "response": response})
 
     def paid_imp_uid(self, number: int = 1) -> str:
         """What the book counts as the newest month's payment of one subscriber."""

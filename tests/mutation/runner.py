@@ -118,14 +118,20 @@ class Runner:
 
     def _run_once(self, items: Sequence[pytest.Item]) -> None:
         for item in items:
-            began = time.perf_counter()
-            with self._noting(self.reached[item.nodeid]):
-                _run(item)
-            self.seconds[item.nodeid] = time.perf_counter() - began
+            self._run_watched(item)
+            if self.seconds[item.nodeid] > self.longest and not self.failed:
+                # It may have started the servers, or the machine was busy with something else.
+                self._run_watched(item)
             if self.failed:
                 # It would kill every mutant. Some cannot bear to be watched on a busy machine.
                 self.left_out.append(item.nodeid)
                 self.failed = False
+
+    def _run_watched(self, item: pytest.Item) -> None:
+        began = time.perf_counter()
+        with self._noting(self.reached[item.nodeid]):
+            _run(item)
+        self.seconds[item.nodeid] = time.perf_counter() - began
 
     def _noting(self, lines: set[tuple[str, int]]) -> Any:
         names = {str(self.root / file) for file in self.files}

@@ -97,9 +97,8 @@ def _follow_cancellation(tx: Transaction, policy: BillingPolicy, found: Differen
     cycle = tx.session.execute(
         select(Cycle)
         .where(
-            Cycle.id == found.cycle_id,
-            Cycle.status == CycleStatus.PAID,
             Cycle.paid_imp_uid == found.imp_uid,
+            Cycle.status == CycleStatus.PAID,
         )
         .with_for_update()
     ).scalar_one_or_none()
@@ -112,7 +111,7 @@ def _follow_cancellation(tx: Transaction, policy: BillingPolicy, found: Differen
         # Given back while its charge was still in question: the month counted it afterwards.
         take_back.apply(tx, standing, standing.cancelled_at or found.at)
         return True
-    if standing.status not in (RefundStatus.REQUESTED, RefundStatus.UNKNOWN):
+    if standing.status == RefundStatus.SENDING:
         # Our own request is on its way: its answer, or the question about it, settles that.
         return False
     take_back.done(tx, standing, found.at, found=True)
@@ -137,7 +136,6 @@ def _unasked(tx: Transaction, policy: BillingPolicy, found: Difference, cycle: C
         fence=0,
     )
     tx.session.add(refund)
-    tx.session.flush()
     return refund
 
 

@@ -6,15 +6,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import select
+
 from billing.domain.attempt import AttemptStatus
 from billing.domain.calendar import CycleDates, cycle_dates
 from billing.domain.cycle import CycleReason, CycleStatus
 from billing.domain.errors import NotFound
-from billing.domain.plan import last_start
+from billing.domain.plan import first_attempt_at, last_start
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SubscriptionStatus
-from billing.store import health, views
-from billing.store.session import Book
+from billing.services.coming import next_dates
+from billing.services.open_cycles import rules_of
+from billing.store import health, subscriptions, views
+from billing.store.session import Book, Transaction
+from billing.store.tables import Cycle, Subscription
 
 # English, Korean.
 Text = tuple[str, str]
@@ -46,16 +51,17 @@ def why(
     zone = policy.plan.zone
     with book.transaction() as tx:
         found = views.subscriptions(tx.session, zone, customer_uid=customer_uid)
-        if not found:
+        row = subscriptions.found(tx.session, customer_uid)
+        if not found or row is None:
             raise NotFound(f"no subscription has the customer_uid {customer_uid!r}")
         cycles = views.cycles(tx.session, zone, customer_uid=customer_uid, number=number, limit=1)
-        anchor_on = views.anchor_on(tx.session, customer_uid)
-        hold, now = health.hold_reason(tx.session), tx.now
-    subscription, cycle = found[0], cycles[0] if cycles else None
-    wanted = number or (cycle["cycle"] if cycle else subscription["next_cycle"])
-    dates = cycle_dates(anchor_on, wanted, policy.plan.calendar)
-    last = last_start(dates, policy.plan)
-    case = _Case(policy, subscription, dates, now, hold, last)
+        subscription, cycle = found[0], cycles[0] if cycles else None
+        wanted = number or (cycle["cycle"] if cycle else row.next_cycle)
+        dates, last = _dates(tx, policy, row, wanted)
+        opens_at = first_attempt_at(next_dates(row, tx.now, policy.plan), policy.plan)
+        case = _Case(
+            policy, subscription, dates, tx.now, health.hold_reason(tx.session), last, opens_at
+        )
     following, people = _not_there(case) if cycle is None else _what_next(case, cycle)
     return {
         "customer_uid": customer_uid,
@@ -77,6 +83,20 @@ def why(
     }
 
 
+def _dates(
+    tx: Transaction, policy: BillingPolicy, subscription: Subscription, number: int
+) -> tuple[CycleDates, datetime]:
+    """A month's dates and last moment: as it was opened, or as the next is going to be."""
+    query = select(Cycle).where(Cycle.subscription_id == subscription.id, Cycle.number == number)
+    cycle = tx.session.execute(query).scalar_one_or_none()
+    if cycle is not None:
+        return rules_of(subscription, cycle, policy)[0], cycle.last_start_at
+    dates = cycle_dates(subscription.anchor_on, number, policy.plan.calendar)
+    if number == subscription.next_cycle:
+        dates = next_dates(subscription, tx.now, policy.plan)
+    return dates, last_start(dates, policy.plan)
+
+
 @dataclass(frozen=True, slots=True)
 class _Case:
     policy: BillingPolicy
@@ -85,6 +105,11 @@ class _Case:
     now: datetime
     hold: str | None
     last_start: datetime
+    next_opens_at: datetime
+
+    @property
+    def opens_at(self) -> str | None:
+        return views.moment(self.next_opens_at, self.policy.plan.zone)
 
     @property
     def last(self) -> str | None:
@@ -94,7 +119,7 @@ class _Case:
 def _not_there(case: _Case) -> tuple[Text, Text]:
     """The book has no such cycle: it is still to come, or never was ours."""
     number, following = case.dates.number, case.subscription["next_cycle"]
-    month, opens_at = f"{case.dates.month:%Y-%m}", case.subscription["next_due_at"]
+    month, opens_at = f"{case.dates.month:%Y-%m}", case.opens_at
     if number < following:
         return (
             f"Cycle {number} ({month}) came before the enrolment: it is not Maewol's to charge.",
@@ -109,7 +134,12 @@ def _not_there(case: _Case) -> tuple[Text, Text]:
             f"{number}회차({month})는 아직 없습니다."
             f" 다음은 {following}회차이며 {opens_at}에 열립니다.",
         ), _NOTHING
-    if datetime.fromisoformat(opens_at) <= case.now:
+    if case.now > case.last_start:
+        return (
+            f"Too late for cycle {number} ({month}): the last moment was {case.last}.",
+            f"{number}회차({month})를 결제하기에 늦었습니다. 마지막 시각은 {case.last}이었습니다.",
+        ), _NOTHING
+    if case.next_opens_at <= case.now:
         return (
             "It is due: the cycle opens at the next tick, once the month before has ended.",
             "예정 시각이 되었습니다. 앞 회차가 끝났다면 다음 틱에 열립니다.",

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from billing.domain.attempt import AttemptStatus
 from billing.domain.calendar import cycles
 from billing.domain.errors import InvalidInput
-from billing.domain.plan import first_attempt_at
+from billing.domain.plan import first_attempt_at, last_start
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SubscriptionStatus
 from billing.services.coming import EARLIER, next_dates
@@ -29,14 +29,16 @@ def due(
 ) -> Generator[dict[str, Any], None, None]:
     """Charges from `since` (now when None) over `days` days, earliest first.
 
-    Overdue ones count as due at once. Memory does not grow with their number.
+    Overdue ones count as due at once; what is held, or past its last start, is not charged. Memory
+    does not grow with their number.
     """
     with book.transaction() as tx:
-        start = since or tx.now
+        now = tx.now
+        start = since or now
         until = start + timedelta(days=days)
         with (
             closing(_planned(tx.session, start, until)) as planned,
-            closing(_to_open(tx.session, start, until, policy)) as to_open,
+            closing(_to_open(tx.session, now, start, until, policy)) as to_open,
         ):
             for at, customer_uid, number, amount in merge(planned, to_open):
                 yield {
@@ -61,7 +63,13 @@ def _planned(session: Session, start: datetime, until: datetime) -> Generator[_C
         select(at, Subscription.customer_uid, Cycle.number, Cycle.amount)
         .join(Cycle, Cycle.id == Attempt.cycle_id)
         .join(Subscription, Subscription.id == Cycle.subscription_id)
-        .where(Attempt.status == AttemptStatus.DUE, Attempt.ready_at < until)
+        .where(
+            Attempt.status == AttemptStatus.DUE,
+            Attempt.ready_at < until,
+            Cycle.held.is_(None),
+            Cycle.last_start_at >= at,
+            Subscription.status == SubscriptionStatus.ACTIVE,
+        )
         .order_by(at, _BY_NAME)
     )
     with session.execute(query.execution_options(**_ROWS_AT_ONCE)) as rows:
@@ -70,7 +78,7 @@ def _planned(session: Session, start: datetime, until: datetime) -> Generator[_C
 
 
 def _to_open(
-    session: Session, start: datetime, until: datetime, policy: BillingPolicy
+    session: Session, now: datetime, start: datetime, until: datetime, policy: BillingPolicy
 ) -> Generator[_Charge, None, None]:
     """Months that are not open yet. Who has the same anchor is charged at the same moment, so each
     moment is planned once for all of them, and those it is for are read when it comes."""
@@ -82,7 +90,7 @@ def _to_open(
     plan: dict[datetime, dict[_Standing, list[int]]] = {}
     for stored in session.execute(select(*standing).where(*waiting).distinct()).all():
         group = _Standing(*stored)
-        for at, number in _months(group, start, until, policy):
+        for at, number in _months(group, now, start, until, policy):
             plan.setdefault(max(at, start), {}).setdefault(group, []).append(number)
     who = select(Subscription.customer_uid, Subscription.amount, *standing)
     for at, numbers in sorted(plan.items()):
@@ -102,16 +110,21 @@ class _Standing(NamedTuple):
 
 
 def _months(
-    standing: _Standing, start: datetime, until: datetime, policy: BillingPolicy
+    standing: _Standing, now: datetime, start: datetime, until: datetime, policy: BillingPolicy
 ) -> Iterator[tuple[datetime, int]]:
-    """Every month from the next one on whose first attempt would go out before `until`."""
+    """Every month from the next one on whose first attempt would go out before `until`. None where
+    the next one can be charged no more: it ends unpaid, and the chain with it."""
     plan = policy.plan
+    coming = next_dates(standing, now, plan)
+    if now > last_start(coming, plan):
+        return
     following = cycles(standing.anchor_on, plan.calendar, standing.next_cycle + 1)
-    for dates in chain([next_dates(standing, start, plan)], following):
+    for dates in chain([coming], following):
         at = first_attempt_at(dates, plan)
         if at >= until:
             return
-        yield at, dates.number
+        if start <= last_start(dates, plan):
+            yield at, dates.number
 
 
 def moment_of(value: str | None) -> datetime | None:

@@ -185,7 +185,12 @@ def rules_of(
     first = min(max(dates.first_attempt_on, opens), closes)
     margin = max(plan.close_margin, end_of(closes, plan.zone) - cycle.last_start_at)
     return (
-        replace(dates, band=Window(opens, closes), first_attempt_on=first),
+        replace(
+            dates,
+            window=Window(cycle.opens_on, cycle.closes_on),
+            band=Window(opens, closes),
+            first_attempt_on=first,
+        ),
         replace(plan, close_margin=margin),
     )
 

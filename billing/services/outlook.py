@@ -12,7 +12,7 @@ from datetime import date, datetime, timedelta
 
 from billing.domain.calendar import cycle_dates, cycle_number_of, day_of, end_of
 from billing.domain.money import Sum
-from billing.domain.plan import first_attempt_at
+from billing.domain.plan import first_attempt_at, last_start
 from billing.domain.policy import BillingPolicy
 from billing.services.coming import EARLIER
 from billing.store import figures
@@ -35,25 +35,29 @@ def outlook(book: Book, policy: BillingPolicy, days: int) -> list[DayAhead]:
         now = tx.now
         today = day_of(now, zone)
         until = end_of(today + timedelta(days=days - 1), zone)
-        planned = figures.planned(tx.session, until, zone)
+        planned = figures.planned(tx.session, now, until, zone)
         groups = figures.to_come(tx.session, until + EARLIER, zone)
     sums = {today + timedelta(days=ahead): Sum() for ahead in range(days)}
     for on, count, won in planned:
         sums[max(on, today)] += Sum(count, won)
     for group in groups:
-        for at in first_attempts(group, policy, until):
+        for at in first_attempts(group, policy, now, until):
             sums[day_of(max(at, now), zone)] += Sum(group.count, group.won)
     return [DayAhead(on, charges) for on, charges in sums.items()]
 
 
-def first_attempts(group: Group, policy: BillingPolicy, until: datetime) -> Iterator[datetime]:
-    """The first attempts of each month of a group before `until`."""
+def first_attempts(
+    group: Group, policy: BillingPolicy, now: datetime, until: datetime
+) -> Iterator[datetime]:
+    """The first attempts of each month of a group before `until`; none where the first of them can
+    be charged no more."""
     # Any initial payment on that day of a month that has 31 days stands for all of them.
     anchor_on = date(group.month.year - 1, 1, group.anchor_day)
     number = cycle_number_of(anchor_on, group.month)
     while True:
-        at = first_attempt_at(cycle_dates(anchor_on, number, policy.plan.calendar), policy.plan)
-        if at >= until:
+        dates = cycle_dates(anchor_on, number, policy.plan.calendar)
+        at = first_attempt_at(dates, policy.plan)
+        if now > last_start(dates, policy.plan) or at >= until:
             return
         yield at
         number += 1

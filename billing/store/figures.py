@@ -162,8 +162,11 @@ def to_come(session: Session, before: datetime, zone: ZoneInfo) -> Sequence[Grou
     return [Group(day, first, count, won) for (day, first), (count, won) in sums.items()]
 
 
-def planned(session: Session, before: datetime, zone: ZoneInfo) -> Sequence[tuple[date, int, int]]:
-    """Attempts that are planned before a moment, by day: the day, how many, and their won."""
+def planned(
+    session: Session, now: datetime, before: datetime, zone: ZoneInfo
+) -> Sequence[tuple[date, int, int]]:
+    """Attempts that are planned before a moment and may go, by day: the day, how many, and their
+    won."""
     day = cast(_wall(Attempt.ready_at, zone), Date)
     rows = session.execute(
         select(day, func.count(), func.sum(Cycle.amount))
@@ -172,6 +175,8 @@ def planned(session: Session, before: datetime, zone: ZoneInfo) -> Sequence[tupl
         .where(
             Attempt.status == AttemptStatus.DUE,
             Attempt.ready_at < before,
+            Cycle.held.is_(None),
+            Cycle.last_start_at >= func.greatest(Attempt.ready_at, now),
             Subscription.status == SubscriptionStatus.ACTIVE,
         )
         .group_by(day)

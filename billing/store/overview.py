@@ -93,7 +93,12 @@ def _due(session: Session, now: datetime, ends: datetime) -> tuple[Sum, Sum, int
         )
         # Only open cycles have such attempts; saying so spares reading all the others.
         .join(Cycle, and_(Cycle.id == Attempt.cycle_id, Cycle.status == CycleStatus.OPEN))
-        .where(Attempt.status == AttemptStatus.DUE, Attempt.ready_at < ends)
+        .where(
+            Attempt.status == AttemptStatus.DUE,
+            Attempt.ready_at < ends,
+            Cycle.held.is_(None),
+            Cycle.last_start_at >= func.greatest(Attempt.ready_at, now),
+        )
     ).one()
     return Sum(row[0], int(row[1])), Sum(row[2], int(row[3])), row[4]
 

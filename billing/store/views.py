@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -304,12 +304,6 @@ def outbox(
         }
         for row, customer_uid in notices.listed(session, status, limit, before)
     ]
-
-
-def anchor_on(session: Session, customer_uid: str) -> date:
-    """The anchor of a subscription that is there."""
-    query = select(Subscription.anchor_on).where(Subscription.customer_uid == customer_uid)
-    return session.execute(query).scalar_one()
 
 
 def moment(value: datetime | None, zone: ZoneInfo) -> str | None:

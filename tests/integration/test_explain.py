@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -68,6 +69,33 @@ def test_not_opened(book: Book, policy: BillingPolicy, clock: MovedClock) -> Non
     assert "2026-11-20T10:00:00+09:00" in found["next_ko"]
     clock.move(days=3)
     assert "opens at the next tick" in asked(book, policy)["next"]
+    clock.move(days=5, hours=14)
+    assert "Too late for cycle 1 (2026-11)" in asked(book, policy)["next"]
+
+
+def test_an_open_month_is_told_as_it_was_opened(
+    book: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock
+) -> None:
+    """Whatever the settings say by now."""
+    narrow, wide = make_policy(window_days=0, close_margin_minutes=60), make_policy()
+    enrolled(book, narrow, a_row(1))
+    assert open_cycles(book, narrow) == 1
+    found = asked(book, wide)
+    assert found["window"] == found["band"] == ["2026-11-20", "2026-11-20"]
+    clock.move(hours=13, minutes=1)
+    assert "the last moment was 2026-11-20T23:00:00+09:00" in asked(book, wide)["next"]
+    assert asked(book, wide, 2)["window"] == ["2026-12-15", "2026-12-25"]
+
+
+def test_a_month_to_come_is_told_by_the_settings_in_force(
+    book: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock
+) -> None:
+    clock.move(days=-3)
+    enrolled(book, make_policy(), a_row(1))
+    noon = make_policy(charge_cron="0 12 * * *")
+    assert "opens at 2026-11-20T12:00:00+09:00" in asked(book, noon)["next"]
+    clock.move(days=3)
+    assert "opens at 2026-11-20T12:00:00+09:00" in asked(book, noon)["next"]
 
 
 def test_a_cycle_that_does_not_exist_yet(opened: Book, policy: BillingPolicy) -> None:

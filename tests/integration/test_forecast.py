@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
+from billing.domain.calendar import SEOUL
 from billing.domain.errors import InvalidInput
 from billing.domain.policy import BillingPolicy
 from billing.services.forecast import due, moment_of
 from billing.services.open_cycles import open_cycles
+from billing.services.outlook import outlook
 from billing.store.session import Book
 from tests.builders import a_row, enrolled, execute
 from tests.conftest import MovedClock
@@ -72,15 +74,43 @@ def test_who_shares_a_moment_is_sorted_by_name_whatever_was_planned(
     assert found == ["B", "customer-1", "customer-2", "customer-4", "customer-5"]
 
 
-def test_months_overdue_are_due_at_once(
+def test_a_month_overdue_is_due_at_once(
     book: Book, policy: BillingPolicy, clock: MovedClock
 ) -> None:
-    """Two months that nobody opened, as after a long outage: both are there, now."""
+    """In a month and a few days the first has been charged; the second may be overdue."""
     enrolled(book, policy, a_row(1))
     since = clock.now + timedelta(days=35)
     found = [(one["cycle"], one["at"]) for one in due(book, policy, since, 1)]
-    assert [number for number, _ in found] == [1, 2]
-    assert len({at for _, at in found}) == 1
+    assert found == [(2, "2026-12-25T10:00:00+09:00")]
+
+
+def days_with_charges(book: Book, policy: BillingPolicy) -> list[tuple[str, int]]:
+    ahead = outlook(book, policy, 40)
+    return [(day.on.isoformat(), day.charges.count) for day in ahead if day.charges.count]
+
+
+def test_a_month_that_is_held_is_not_there(book: Book, policy: BillingPolicy) -> None:
+    enrolled(book, policy, a_row(1), a_row(2))
+    open_cycles(book, policy)
+    execute(book, "UPDATE cycles SET held = 'contradiction' WHERE subscription_id = 1")
+    assert [one["customer_uid"] for one in due(book, policy, None, 1)] == ["customer-2"]
+    assert days_with_charges(book, policy) == [("2026-11-20", 1), ("2026-12-20", 2)]
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_month_past_its_last_start_is_not_there(
+    book: Book, policy: BillingPolicy, clock: MovedClock, opened: bool
+) -> None:
+    """Nor is one after it that nobody will open: the chain breaks at the close."""
+    enrolled(book, policy, a_row(1))
+    if opened:
+        open_cycles(book, policy)
+    clock.move_to(datetime(2026, 11, 25, 23, 31, tzinfo=SEOUL))
+    assert list(due(book, policy, None, 1)) == []
+    assert ("2026-11-25", 1) not in days_with_charges(book, policy)
+    if not opened:
+        assert list(due(book, policy, None, 40)) == []
+        assert days_with_charges(book, policy) == []
 
 
 @pytest.mark.parametrize("value", ["2026-11-20", "2026-11-20T10:00:00", "soon", ""])

@@ -89,6 +89,13 @@ def test_celery_and_we_ourselves_reach_the_broker_over_tls(door: tuple[str, Path
     assert asyncio.run(remember())["tls/1"] == 7
 
 
+@pytest.fixture
+def in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Celery tries a refused connection again and again; without its waits of seconds between."""
+    monkeypatch.setattr("kombu.utils.functional.sleep", lambda _: None)
+
+
+@pytest.mark.usefixtures("in_no_time")
 def test_a_certificate_that_nobody_vouches_for_is_not_believed(door: tuple[str, Path]) -> None:
     """Celery by itself would believe any: it must be told."""
     url, _ = door
@@ -104,6 +111,7 @@ def test_a_certificate_that_nobody_vouches_for_is_not_believed(door: tuple[str, 
     assert asyncio.run(ask()) == {}
 
 
+@pytest.mark.usefixtures("in_no_time")
 def test_a_certificate_of_another_host_is_not_believed(door: tuple[str, Path]) -> None:
     url, authority = door
     queue = _queue(RedisAddress(url.replace("127.0.0.1", "localhost"), ca_file=authority))

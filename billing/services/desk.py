@@ -17,7 +17,7 @@ from billing import trail
 from billing.domain.policy import BillingPolicy
 from billing.services.answer import Answer, Result
 from billing.services.record import record
-from billing.store.session import TRIES, Book, is_away
+from billing.store.session import Book, is_away
 
 _log = structlog.get_logger(__name__)
 
@@ -93,7 +93,7 @@ class Desk:
 
         What cannot be written by then stays `sending`; its lease runs out and it is asked about.
         """
-        while True:
+        while group:
             try:
                 results = await asyncio.to_thread(self._recorded, [one.answer for one in group])
             except Exception as error:
@@ -102,17 +102,14 @@ class Desk:
                     await asyncio.gather(self._record(group[:middle]), self._record(group[middle:]))
                     return
                 group = _without_hope(group, error)
-                if not group:
-                    return
                 await asyncio.sleep(_AGAIN_SECONDS)
             else:
                 _tell(group, results)
                 return
 
     def _recorded(self, answers: Sequence[Answer]) -> Sequence[Result]:
-        # One that stands alone is tried again for itself; of a group first the halves.
-        tries = TRIES if len(answers) == 1 else 1
-        return self._book.run(lambda tx: record(tx, self._policy, answers), tries)
+        # Not at once again: of a group its halves are tried, and what is left after a while.
+        return self._book.run(lambda tx: record(tx, self._policy, answers), tries=1)
 
 
 def _without_hope(group: Sequence[_HandedIn], error: Exception) -> Sequence[_HandedIn]:

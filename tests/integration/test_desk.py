@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 import pytest
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
+from structlog.testing import capture_logs
 
 from billing.domain.money import Won
 from billing.domain.outcome import Approved, NotSent
@@ -24,6 +25,8 @@ from billing.store.session import Book, Transaction, create_book_engine
 from tests.builders import execute, query
 from tests.conftest import MovedClock
 from tests.world import World
+
+T = TypeVar("T")
 
 MANY = 40
 LEASE = 30.0
@@ -55,24 +58,33 @@ def approval(world: World, claim: attempts.Claim) -> Answer:
     return Answer(claim.attempt_id, claim.fence, told)
 
 
-def handed_in(desk: Desk, *tasks: list[Answer], lease: float = LEASE) -> Awaitable[list[Result]]:
+async def handed_in(desk: Desk, *tasks: list[Answer], lease: float = LEASE) -> list[Result]:
     """Each task says how many it has, then all hand in."""
     ends = asyncio.get_running_loop().time() + lease
     for answers in tasks:
         desk.expect(len(answers))
-    return asyncio.gather(*(desk.hand_in(one, ends) for answers in tasks for one in answers))
+    written = (desk.hand_in(one, ends) for answers in tasks for one in answers)
+    return await within_seconds(asyncio.gather(*written))
+
+
+async def within_seconds(told: Awaitable[T]) -> T:
+    """Nobody waits for ever: a test that does fails, and says where."""
+    return await asyncio.wait_for(told, 20)
 
 
 class Counting(Book):
-    """Counts transactions; may lose the answer of a commit."""
+    """Counts transactions; may lose the answer of a commit, or break before it."""
 
     def __init__(self, engine: Engine, clock: MovedClock, lose: int = 0) -> None:
         super().__init__(engine, clock.read)
         self.transactions = 0
         self.lose = lose
+        self.broken: Exception | None = None
 
     def run(self, step: Callable[[Transaction], Any], tries: int = 1) -> Any:
         self.transactions += 1
+        if self.broken:
+            raise self.broken
         done = super().run(step, tries)
         if self.lose:
             self.lose -= 1
@@ -111,6 +123,35 @@ def test_one_that_is_alone_does_not_wait_for_others(world: World, counting: Coun
     assert asyncio.run(run()) == 1, "it is being written at once"
 
 
+def test_an_answer_does_not_wait_for_a_slow_neighbour(world: World, counting: Counting) -> None:
+    """The other's request is still under way, for up to half a minute."""
+
+    async def run() -> Result:
+        desk = Desk(counting, world.policy)
+        answer, *_ = (approval(world, claim) for claim in claimed(world))
+        desk.expect(2)
+        return await within_seconds(desk.hand_in(answer, asyncio.get_running_loop().time() + LEASE))
+
+    assert asyncio.run(run()) is Result.APPROVED
+
+
+def test_a_crowd_is_written_in_groups_and_nothing_of_it_is_kept(
+    world: World, counting: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A desk lives as long as its process: what is written is let go of."""
+    monkeypatch.setattr("billing.services.desk._AT_MOST", 4)
+
+    async def run() -> None:
+        desk = Desk(counting, world.policy)
+        await handed_in(desk, [approval(world, claim) for claim in claimed(world)])
+        await asyncio.sleep(0)
+        assert not desk._writing
+
+    asyncio.run(run())
+    assert counting.transactions == MANY / 4
+    assert world.statuses("cycles") == {"paid": MANY}
+
+
 def test_a_row_that_somebody_holds_keeps_only_its_own_answer(
     world: World, counting: Counting, database_url: str
 ) -> None:
@@ -124,10 +165,10 @@ def test_a_row_that_somebody_holds_keeps_only_its_own_answer(
         ends = asyncio.get_running_loop().time() + LEASE
         written = [desk.hand_in(one, ends) for one in answers]
         others = [one for number, one in enumerate(written) if number != 17]
-        assert set(await asyncio.wait_for(asyncio.gather(*others), 20)) == {Result.APPROVED}
+        assert set(await within_seconds(asyncio.gather(*others))) == {Result.APPROVED}
         assert not written[17].done()
         await asyncio.to_thread(connection.rollback)
-        assert await asyncio.wait_for(written[17], 20) is Result.APPROVED
+        assert await within_seconds(written[17]) is Result.APPROVED
 
     with psycopg.connect(database_url.replace("+psycopg", "")) as connection:
         connection.execute(
@@ -140,15 +181,20 @@ def test_a_row_that_somebody_holds_keeps_only_its_own_answer(
 def test_an_answer_that_cannot_be_written_is_told_alone(world: World, counting: Counting) -> None:
     async def run() -> list[Result]:
         desk = Desk(counting, world.policy)
-        answers = [approval(world, claim) for claim in claimed(world)]
+        answers = [approval(world, claim) for claim in claimed(world)[:7]]
         wrong = Approved(imp_uid="x" * 100, amount=Won(9900), paid_at=world.clock.now)
         answers[5] = Answer(answers[5].attempt_id, answers[5].fence, wrong)
-        return await handed_in(desk, answers, lease=1.0)
+        told = await handed_in(desk, answers, lease=0.6)
+        await within_seconds(asyncio.wait(desk._writing))
+        return told
 
-    results = asyncio.run(run())
-    assert results.count(Result.APPROVED) == MANY - 1
+    with capture_logs() as lines:
+        results = asyncio.run(run())
+    assert results.count(Result.APPROVED) == 6
     assert results[5] is Result.UNRECORDED
-    assert world.statuses("attempts") == {"approved": MANY - 1, "sending": 1}
+    told = [line for line in lines if line["event"] == "unrecorded"]
+    assert [line["error"] for line in told] == ["DataError"], "and of the others nothing"
+    assert world.statuses("attempts") == {"approved": 6, "sending": MANY - 6}
 
 
 def test_a_commit_whose_answer_was_lost_is_no_alarm(world: World, counting: Counting) -> None:
@@ -191,7 +237,79 @@ def test_what_is_not_written_by_the_end_of_its_lease_is_given_up(
         ends = asyncio.get_running_loop().time()
         desk.expect(2)
         first, second = (approval(world, claim) for claim in claims)
-        return await asyncio.gather(desk.hand_in(first, ends), desk.hand_in(second, ends + 1.2))
+        written = desk.hand_in(first, ends), desk.hand_in(second, ends + 0.8)
+        return await within_seconds(asyncio.gather(*written))
 
     assert asyncio.run(run()) == [Result.UNRECORDED] * 2
     assert counting.transactions in (2, 3, 4), "the second is tried for as long as its lease lasts"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(KeyError("of ours"), id="a mistake of ours"),
+        pytest.param(IntegrityError("UPDATE", {}, Exception()), id="refused by the database"),
+    ],
+)
+def test_what_would_fail_again_is_not_tried_until_the_lease_ends(
+    world: World, counting: Counting, error: Exception
+) -> None:
+    """Its claim is asked about as soon as the lease is over, and nobody waits for it until then."""
+    counting.broken = error
+
+    async def run() -> list[Result]:
+        return await handed_in(Desk(counting, world.policy), [approval(world, claimed(world)[0])])
+
+    assert asyncio.run(run()) == [Result.UNRECORDED]
+    assert counting.transactions == 1
+    assert world.statuses("attempts") == {"sending": MANY}
+
+
+class Forgetful(Counting):
+    """A mistake of ours: one result too few."""
+
+    def run(self, step: Callable[[Transaction], Any], tries: int = 1) -> Any:
+        return super().run(step, tries)[:-1]
+
+
+def test_a_mistake_while_telling_reaches_all_who_still_wait(
+    world: World, database_url: str
+) -> None:
+    forgetful = Forgetful(create_book_engine(database_url), world.clock)
+
+    async def run() -> list[Result | BaseException]:
+        desk = Desk(forgetful, world.policy)
+        answers = [approval(world, claim) for claim in claimed(world)[:2]]
+        desk.expect(2)
+        ends = asyncio.get_running_loop().time() + LEASE
+        written = [desk.hand_in(one, ends) for one in answers]
+        (writing,) = desk._writing
+        told = await within_seconds(asyncio.gather(*written, return_exceptions=True))
+        # Those who wait have it; the loop itself would print it, with whatever row it names.
+        assert (await asyncio.wait({writing}))[0].pop().exception() is None
+        return told
+
+    first, second = asyncio.run(run())
+    forgetful.close()
+    assert first is Result.APPROVED
+    assert isinstance(second, ValueError)
+
+
+def test_a_process_that_stops_leaves_nobody_waiting(world: World, counting: Counting) -> None:
+    """The database is away, and the loop cancels what it still does."""
+    counting.lose = 1_000
+
+    async def run() -> None:
+        desk = Desk(counting, world.policy)
+        first, second = (approval(world, claim) for claim in claimed(world)[:2])
+        ends = asyncio.get_running_loop().time()
+        desk.expect(2)
+        given_up, waiting = desk.hand_in(first, ends), desk.hand_in(second, ends + LEASE)
+        assert await within_seconds(given_up) is Result.UNRECORDED
+        (writing,) = desk._writing
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await within_seconds(waiting)
+        assert (await asyncio.wait({writing}))[0].pop().cancelled()
+
+    asyncio.run(run())

@@ -11,6 +11,7 @@ A request that may have left is never repeated before look-ups proved that nothi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -197,9 +198,14 @@ def _owner(tx: Transaction, payment: Payment) -> tuple[Subscription, int | None]
             Subscription.initial_merchant_uid == name,
         )
     )
-    owner = session.execute(query.limit(1)).scalar_one_or_none()
-    if owner is None:
+    owners = session.execute(query.limit(2)).scalars().all()
+    if not owners:
         raise NotFound(f"{name!r} is not a payment of any subscription in this book")
+    owner, *others = owners
+    if others:
+        raise Conflict(
+            f"{payment.imp_uid} may be one of several customers' in our book; look first"
+        )
     if cycle is not None and cycle.subscription_id != owner.id:
         raise Conflict(f"{payment.imp_uid} pays another customer's month in our book; look first")
     return owner, cycle.number if cycle is not None else None
@@ -347,7 +353,7 @@ async def see_through(
         ended = not REFUND_TRANSITIONS.after(standing.status)
         if ended or loop.time() >= until:
             return standing
-        await asyncio.sleep(min(1.0, max(0.0, until - loop.time())))
+        await asyncio.sleep(min(1.0, until - loop.time()))
 
 
 async def work_on(
@@ -361,11 +367,9 @@ async def work_on(
         outcome = await gateway.cancel(taken.claim.request)
         await asyncio.to_thread(book.run, lambda tx: _record(tx, policy, taken.claim, outcome))
     elif taken is not None:
-        try:
+        # One that nobody answers is put again later: `_take` has said when.
+        with contextlib.suppress(GatewayError):
             found = await gateway.payment(taken.claim.request.imp_uid)
-        except GatewayError:
-            await asyncio.to_thread(book.run, lambda tx: _put_off(tx, taken.claim))
-        else:
             await asyncio.to_thread(book.run, lambda tx: _conclude(tx, policy, taken, found))
     return await asyncio.to_thread(book.run, lambda tx: _standing(tx, refund_id))
 
@@ -392,23 +396,19 @@ def _take(tx: Transaction, policy: BillingPolicy, refund_id: int) -> _Taken | No
     if refund.ask_at is not None and refund.ask_at > tx.now:
         return None
     if refund.status == RefundStatus.UNKNOWN:
-        # Two who ask at one moment see one thing.
+        # Two who ask at one moment see one thing; and so late it is asked again in any case.
         refund.ask_at = tx.now + ASK_AGAIN
         return _Taken(refunds.as_claim(refund), sends=False, at=tx.now)
     if tx.now >= refund.refund_by:
         take_back.refused(tx, refund, "the calendar month of the payment ended before it was sent")
-        return None
-    if problem := why_not_from(tx, policy, installation.identity(tx.session, policy.store)):
+    elif problem := why_not_from(tx, policy, installation.identity(tx.session, policy.store)):
         # A copy of the book gives back nothing of the original's either.
         stop(tx, problem)
         refund.ask_at = tx.now + ASK_AGAIN
-        return None
-    claim = refunds.claim(tx.session, refund_id, tx.now, policy.lease)
-    if claim is None:
-        return None
-    tx.session.refresh(refund)
-    take_back.told(tx, refund, "refund.sending")
-    return _Taken(claim, sends=True, at=tx.now)
+    elif claim := refunds.claim(tx.session, refund_id, tx.now, policy.lease):
+        take_back.told(tx, refund, "refund.sending")
+        return _Taken(claim, sends=True, at=tx.now)
+    return None
 
 
 def _record(
@@ -421,12 +421,11 @@ def _record(
     match outcome:
         case Cancelled(cancelled_at=cancelled_at):
             take_back.done(tx, refund, cancelled_at)
-        case NotSent(why=why) if refund.status == RefundStatus.SENDING:
-            wait = min(FIRST_BACKOFF * 2 ** min(refund.fence - 1, 10), LONGEST_BACKOFF)
-            _back_to_requested(tx, refund, wait, why)
-        case NotSent():
-            # The lease ran out meanwhile; the look-ups will say the same.
-            return
+        case NotSent(why=why):
+            # Where the lease ran out meanwhile, the look-ups will say the same.
+            if refund.status == RefundStatus.SENDING:
+                wait = min(FIRST_BACKOFF * 2 ** min(refund.fence - 1, 10), LONGEST_BACKOFF)
+                _back_to_requested(tx, refund, wait, why)
         case Unknown(why=why, refusal=refusal, contradiction=contradiction):
             over = policy.settle if refusal is None else policy.visibility
             refund.refusal = None if refusal is None else clean(refusal)
@@ -435,21 +434,17 @@ def _record(
 
 
 def _conclude(tx: Transaction, policy: BillingPolicy, taken: _Taken, found: Payment | None) -> None:
-    """Apply what the gateway's own row of the payment says."""
+    """Apply what the gateway's own row of the payment says. A payment that we know of and they do
+    not show, or show as neither paid nor cancelled, proves nothing either way."""
     refund = _newest(tx, taken.claim)
-    if refund is None:
+    if refund is None or found is None:
         return
-    if found is None:
-        # A payment we know of and they do not show: that proves nothing either way.
-        refund.ask_at = tx.now + ASK_AGAIN
-    elif found.status == "cancelled" and found.cancelled_amount.amount in (0, refund.amount):
+    if found.status == "cancelled" and found.cancelled_amount.amount in (0, refund.amount):
         take_back.done(tx, refund, found.cancelled_at or tx.now)
-    elif found.cancelled_amount.amount or found.status == "cancelled":
+    elif found.cancelled_amount.amount:
         take_back.refused(tx, refund, f"cancelled in part: {found.cancelled_amount}")
     elif found.status == "paid":
         _still_paid(tx, policy, refund, taken.at)
-    else:
-        refund.ask_at = tx.now + ASK_AGAIN
 
 
 def _still_paid(tx: Transaction, policy: BillingPolicy, refund: Refund, asked_at: datetime) -> None:
@@ -470,15 +465,11 @@ def _still_paid(tx: Transaction, policy: BillingPolicy, refund: Refund, asked_at
 
 
 def _newest(tx: Transaction, claim: RefundClaim) -> Refund | None:
+    """The refund, where this claim is its newest and nothing else has ended or undone it."""
     refund = refunds.locked(tx.session, claim.refund_id)
-    waiting = refund is not None and refund.status in (RefundStatus.SENDING, RefundStatus.UNKNOWN)
-    return refund if waiting and refund is not None and refund.fence == claim.fence else None
-
-
-def _put_off(tx: Transaction, claim: RefundClaim) -> None:
-    refund = _newest(tx, claim)
-    if refund is not None:
-        refund.ask_at = tx.now + ASK_AGAIN
+    if refund is None or refund.fence != claim.fence or refund.status == RefundStatus.REQUESTED:
+        return None
+    return refund
 
 
 def _make_unknown(
@@ -490,7 +481,6 @@ def _make_unknown(
     alarm: bool = False,
 ) -> None:
     if refund.status == RefundStatus.SENDING:
-        REFUND_TRANSITIONS.check(RefundStatus.SENDING, RefundStatus.UNKNOWN)
         refund.status = RefundStatus.UNKNOWN
         refund.provable_at = provable_at
     refund.still_paid = 0

@@ -59,8 +59,7 @@ def _is_usable(answer: Answer) -> bool:
             return True
         case Unknown(refusal=refusal):
             return refusal is not None
-        case _:
-            return False
+    return False
 
 
 def _is_useless(answer: Answer) -> bool:
@@ -70,8 +69,7 @@ def _is_useless(answer: Answer) -> bool:
         case Unknown(refusal=refusal, slow_down=slow_down):
             # "Too many requests" comes from a gateway that is well.
             return refusal is None and not slow_down
-        case _:
-            return False
+    return False
 
 
 def _verdicts(

@@ -1266,6 +1266,48 @@ def test_too_many_requests_are_no_failure_and_slow_everybody_down(
     assert (pause - case.clock.now).total_seconds() == max(seconds, 1)
 
 
+def test_of_several_waits_that_are_asked_for_the_longest_is_kept(case: Case) -> None:
+    """Answers that are written down together: each of them was told something else."""
+    told = [Unknown("429", slow_down=True, retry_after_seconds=one) for one in (30.0, 90.0, None)]
+    answers = [Answer(case.attempt, 1, one) for one in told]
+    case.book.run(lambda tx: record(tx, case.policy, answers))
+    ((data,),) = query(case.book, "SELECT data FROM events WHERE kind = 'gateway.slow_down'")
+    assert data == {"answers": 3, "seconds": 90}
+
+
+def test_a_charge_in_the_other_mode_counts_against_ourselves(case: Case) -> None:
+    """Charged for real where we take test payments, or the other way round: everybody would be."""
+    execute(case.book, "UPDATE gateway_health SET verdicts = :v", v=str(Verdict.OPERATOR) * 2)
+    case.answer(Unknown("odd", contradiction=True, other_mode=True))
+    ((held,),) = query(case.book, "SELECT hold_reason FROM installation")
+    assert held == "3 answers without an approval point at our own configuration"
+
+
+def test_an_answer_that_only_contradicts_says_nothing_of_ourselves(case: Case) -> None:
+    case.answer(Unknown("odd", contradiction=True))
+    assert health_of(case)[1] == ""
+
+
+def test_what_nobody_can_read_is_counted_once_for_a_month(case: Case) -> None:
+    """Its retries are the same customer again."""
+    execute(case.book, "UPDATE attempts SET number = 2")
+    case.answer(cases(case.clock)["declined in a new way"])
+    assert health_of(case)[1] == "d"
+
+
+@pytest.mark.parametrize("name", ["no answer", "not sent"])
+def test_what_hung_since_before_the_last_usable_answer_says_nothing(case: Case, name: str) -> None:
+    """A few in a hundred time out, and are heard of last of all."""
+    case.clock.move(seconds=60)
+    execute(
+        case.book,
+        "UPDATE gateway_health SET last_answer_at = :at",
+        at=case.clock.now - timedelta(seconds=30),
+    )
+    case.answer(cases(case.clock)[name])
+    assert health_of(case)[0] == 0
+
+
 def test_outside_text_is_short_and_harmless() -> None:
     assert clean("a\x00b\x1fc\x7fd\u202ee\ud800f") == "a b c d e f"
     assert clean("가" * 501) == "가" * 500

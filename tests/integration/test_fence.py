@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -18,15 +19,17 @@ from tests.builders import execute, query
 from tests.conftest import MovedClock
 from tests.world import World
 
+SETTINGS: dict[str, Any] = {
+    "charge_cron": "* * * * *",
+    "charges_per_second": 0,
+    "portone_imp_key": "store-1",
+    "portone_imp_secret": "secret",
+}
+
 
 @pytest.fixture
 def policy(make_policy: Callable[..., BillingPolicy]) -> BillingPolicy:
-    return make_policy(
-        charge_cron="* * * * *",
-        charges_per_second=0,
-        portone_imp_key="store-1",
-        portone_imp_secret="secret",
-    )
+    return make_policy(**SETTINGS)
 
 
 @pytest.fixture
@@ -117,8 +120,31 @@ def test_nothing_is_sent_while_held_and_the_end_says_so(world: World) -> None:
 def test_the_first_reason_of_a_hold_stays(world: World) -> None:
     assert hold(world.book, "first") == "first"
     assert hold(world.book, "second") == "first"
+    held = query(world.book, "SELECT data FROM events WHERE kind = 'charging.held'")
+    assert held == [({"why": "first"},)]
     assert release(world.book, world.policy) == 0
     assert world.hold() is None
+
+
+def test_a_release_is_written_down_and_another_one_is_nothing(world: World) -> None:
+    hold(world.book, "a look first")
+    for _ in range(2):
+        assert release(world.book, world.policy) == 0
+    released = "SELECT count(*) FROM events WHERE kind = 'charging.released'"
+    assert query(world.book, released) == [(1,)]
+
+
+def test_a_release_tries_only_those_again_whom_the_brake_kept(world: World) -> None:
+    """Who is due is due already, and who was refused in the ordinary way has a retry planned."""
+    world.enrol("due")
+    world.enrol("refused", script=["declined:0031"])
+    world.run(times=2)
+    world.clock.move(days=30)
+    world.open()
+    before = query(world.book, "SELECT id, status, ready_at FROM attempts ORDER BY id")
+    hold(world.book, "a look first")
+    assert release(world.book, world.policy) == 0
+    assert query(world.book, "SELECT id, status, ready_at FROM attempts ORDER BY id") == before
 
 
 # -- the fence --------------------------------------------------------------------------------
@@ -204,6 +230,43 @@ def test_a_release_accepts_a_move_that_nobody_has_noticed_yet(world: World) -> N
     world.run(times=2)
     assert world.hold() is None
     assert world.requests() == 2
+
+
+def test_a_promoted_standby_is_gone_on_from_where_the_merchant_says_that_it_has_all(
+    world: World, make_policy: Callable[..., BillingPolicy]
+) -> None:
+    """What the primary may have sent last is waited for, and one alarm says what happened."""
+    world.policy = make_policy(**SETTINGS, database_failover="go_on")
+    world.enrol("first")
+    world.run()
+    ((timeline,),) = query(world.book, "SELECT timeline FROM installation")
+    execute(world.book, "UPDATE installation SET timeline = '00000009'")
+    world.tick()
+    assert (world.hold(), world.alarms()) == (None, []), "nobody is due, nothing is asked"
+    world.enrol("second")
+    world.tick()
+    assert (world.hold(), world.requests()) == (None, 1)
+    told = query(world.book, "SELECT kind, data FROM events WHERE alarm")
+    assert told == [("database.failed_over", {"timeline": timeline})]
+    world.clock.move(seconds=world.policy.over_after.total_seconds() - 1)
+    world.tick()
+    assert world.requests() == 1
+    world.clock.move(minutes=2)
+    world.run(times=2)
+    assert world.requests() == 2
+    assert world.alarms() == ["database.failed_over"]
+
+
+def test_a_copy_is_no_promoted_standby(
+    world: World, make_policy: Callable[..., BillingPolicy]
+) -> None:
+    """Also where standbys are gone on from, a book in another database waits for a person."""
+    world.policy = make_policy(**SETTINGS, database_failover="go_on")
+    world.tick()
+    execute(world.book, "UPDATE installation SET system_identifier = '1/2'")
+    world.tick()
+    assert "another database" in (world.hold() or "")
+    assert world.alarms() == ["charging.held"]
 
 
 def test_two_who_make_the_key_at_once_have_one(book: Book) -> None:

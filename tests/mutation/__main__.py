@@ -82,10 +82,7 @@ TESTS = {
     "billing/store/settled.py": RECORD,
     "billing/services/inquire.py": ["tests/integration/test_inquire.py"],
     "billing/services/asking.py": ["tests/integration/test_inquire.py"],
-    "billing/services/note_gateway.py": [
-        "tests/integration/test_record.py",
-        "tests/integration/test_health.py",
-    ],
+    "billing/services/note_gateway.py": ["tests/integration/test_record.py"],
     "billing/services/charge.py": [
         "tests/integration/test_charging_a_batch.py",
         "tests/integration/test_fence.py",
@@ -103,11 +100,18 @@ TESTS = {
     ],
     "billing/services/fence.py": [
         "tests/integration/test_fence.py",
-        "tests/integration/test_refund.py",
+        "tests/integration/test_refund_proved.py",
     ],
     "billing/services/hold.py": [
         "tests/integration/test_fence.py",
-        "tests/integration/test_record.py",
+        "tests/integration/test_found_later.py",
+        "tests/integration/test_confirm.py",
+    ],
+    "billing/services/dispatch.py": [
+        "tests/integration/test_dispatch.py",
+        "tests/integration/test_fence.py",
+        "tests/integration/test_engine.py",
+        "tests/integration/test_races.py",
     ],
     "billing/services/desk.py": ["tests/integration/test_desk.py"],
     "billing/services/let_go.py": ["tests/integration/test_let_go.py"],

@@ -23,7 +23,7 @@ def dispatch(book: Book, queue: WorkQueue, policy: BillingPolicy) -> int:
     return len(ids)
 
 
-def _hand_out(tx: Transaction, policy: BillingPolicy, *, drained: bool) -> list[int]:
+def _hand_out(tx: Transaction, policy: BillingPolicy, *, drained: bool = False) -> list[int]:
     by_index_in_order(tx.session)
     attempts.one_dispatcher(tx.session)
     if problem := why_not_yet(tx, policy):

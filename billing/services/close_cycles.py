@@ -16,7 +16,7 @@ from billing.services import news
 from billing.services.clock_guard import ClockGuard
 from billing.services.coming import next_dates
 from billing.services.confirm import confirm_suspensions
-from billing.services.open_cycles import move_on, new_cycle, point_at
+from billing.services.open_cycles import has_open_cycle, move_on, new_cycle, point_at
 from billing.store import attempts, events, health
 from billing.store.session import Book, Transaction, by_index_in_order
 from billing.store.tables import Attempt, Cycle, Subscription
@@ -220,15 +220,7 @@ def _passed_paused(tx: Transaction) -> Select[Subscription]:
     return select(Subscription).where(
         Subscription.status == SubscriptionStatus.PAUSED,
         Subscription.next_closes_at <= tx.now,
-        ~_has_open_cycle(),
-    )
-
-
-def _has_open_cycle() -> ColumnElement[bool]:
-    return (
-        select(Cycle.id)
-        .where(Cycle.subscription_id == Subscription.id, Cycle.status == CycleStatus.OPEN)
-        .exists()
+        ~has_open_cycle(),
     )
 
 

@@ -22,7 +22,6 @@ from billing.store.session import Transaction
 # Subscriptions that one tick looks at, of which it writes those that differ.
 BATCH = 5000
 
-
 # How much earlier the settings in force may plan a month than it is stored: from the last to the
 # first day of a band, and from the last to the first slot of a day.
 EARLIER = timedelta(days=GATEWAY_MARGIN_DAYS + 1)

@@ -93,7 +93,7 @@ def open_ahead(
         .where(
             Subscription.id == subscription_id,
             Subscription.status.in_([SubscriptionStatus.ACTIVE, SubscriptionStatus.PAUSED]),
-            ~_has_open_cycle(),
+            ~has_open_cycle(),
         )
         .with_for_update()
         .execution_options(populate_existing=True)
@@ -145,11 +145,12 @@ def _is_due(now: datetime) -> Select[Subscription]:
     return select(Subscription).where(
         Subscription.status == SubscriptionStatus.ACTIVE,
         Subscription.next_due_at <= now,
-        ~_has_open_cycle(),
+        ~has_open_cycle(),
     )
 
 
-def _has_open_cycle() -> ColumnElement[bool]:
+def has_open_cycle() -> ColumnElement[bool]:
+    """Whether a subscription's month is still open."""
     return exists().where(
         Cycle.subscription_id == Subscription.id, Cycle.status == CycleStatus.OPEN
     )

@@ -183,6 +183,12 @@ class Town:
                 return dict(tally)
             tally += done
 
+    def charged(self) -> Town:
+        """With one subscriber, whose month is paid by our charge."""
+        self.subscribe()
+        assert self.charge() == {"approved": 1}
+        return self
+
     def close(self) -> int:
         return close_cycles(self.book, self.policy)
 

@@ -358,13 +358,18 @@ def due(
 ) -> None:
     """What would be charged when, and how much."""
     from billing.services import forecast
+    from billing.store import health
 
     with contextlib.ExitStack() as kept:
         with _open_house() as opened:
             since = forecast.moment_of(at)
             rows = forecast.due(opened.book, opened.policy, since, days)
             found = kept.enter_context(listed(rows, limit))
+            held = opened.book.run(lambda tx: health.hold_reason(tx.session))
         found.show(as_json=as_json)
+        if held is not None:
+            warning = f"All charging is held ({held}): nothing goes out before `maewol release`."
+            err.print(warning, markup=False)
         if not as_json:
             say(f"{found.count:,} charges, {found.total('amount'):,} won")
 

@@ -45,6 +45,10 @@ class _Fact:
 # Attempts whose events are all in the book still (`store/archives.py`).
 _IN_THE_BOOK = f"JOIN cycles c ON c.id = a.cycle_id AND {archives.NOT_YET}"
 
+_SEALED = (
+    "I3 never another amount",
+    "The facts of every subscription are those that were sealed at enrolment.",
+)
 _FACTS = (
     _Fact(
         "I1 paid once",
@@ -251,5 +255,4 @@ def _examined_seals(tx: Transaction, most: int | None) -> Checked:
         for subscription, buyer in rows
         if not is_intact(key, facts_of(subscription, buyer), subscription.seal)
     ]
-    statement = "The facts of every subscription are those that were sealed at enrolment."
-    return Checked("I3 never another amount", statement, changed[:MOST_ROWS])
+    return Checked(*_SEALED, changed[:MOST_ROWS])

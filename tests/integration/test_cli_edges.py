@@ -189,6 +189,16 @@ def test_due_adds_up(call: Call) -> None:
     assert "The first 1 only" in cut.err
 
 
+def test_due_says_that_charging_is_held(call: Call) -> None:
+    added(call, "a")
+    assert call("due", "--days", "60").err == ""
+    call("hold", "--why", "looking into it")
+    done = call("due", "--days", "60", "--json")
+    assert len(done.document()) >= 1
+    assert "held (looking into it)" in done.err
+    assert "maewol release" in done.err
+
+
 @pytest.mark.parametrize("words", [["subscription", "list"], ["cycles"], ["due"]], ids=" ".join)
 def test_a_list_is_whole_unless_it_is_cut_and_that_is_said(
     call: Call, book: Book, policy: BillingPolicy, clock: MovedClock, words: list[str]

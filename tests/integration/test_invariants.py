@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from billing.domain.policy import BillingPolicy
+from billing.presenting.texts import Texts
 from billing.services import invariants
 from billing.services.close_cycles import close_cycles
 from billing.services.invariants import broken, every, glance
@@ -112,6 +115,11 @@ def test_facts_that_hold_are_named_too(book: Book, policy: BillingPolicy) -> Non
     assert {name for name, _ in PLANTED} <= {one.name for one in facts}
     assert [one.rows for one in facts] == [[]] * len(facts)
     assert all(one.statement for one in facts)
+    english, korean = Texts("en"), Texts("ko")
+    for one in facts:
+        for text in (one.name, one.statement):
+            assert english.sentence(text) == text
+            assert re.search("[가-힣]", korean.sentence(text)), f"not in texts.toml: {text}"
 
 
 def test_a_glance_at_the_seals_comes_round_to_every_one(

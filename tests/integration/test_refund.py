@@ -38,10 +38,7 @@ def policy(make_policy: Callable[..., BillingPolicy]) -> BillingPolicy:
 @pytest.fixture
 def town(book: Book, policy: BillingPolicy, clock: MovedClock) -> Town:
     """One subscriber, charged at 10:00 on 20 November 2026 in Seoul."""
-    town = Town(book, policy, clock)
-    town.subscribe()
-    assert town.charge() == {"approved": 1}
-    return town
+    return Town(book, policy, clock).charged()
 
 
 def merchant_uid(town: Town) -> str:

@@ -42,9 +42,7 @@ def policy(make_policy: Callable[..., BillingPolicy]) -> BillingPolicy:
 @pytest.fixture
 def town(book: Book, policy: BillingPolicy, clock: MovedClock) -> Town:
     """One subscriber, charged at 10:00 on 20 November 2026, who is to have the money back."""
-    town = Town(book, policy, clock)
-    town.subscribe()
-    assert town.charge() == {"approved": 1}
+    town = Town(book, policy, clock).charged()
     ((name,),) = query(book, "SELECT merchant_uid FROM attempts")
 
     async def both(client: PortOneClient) -> int:

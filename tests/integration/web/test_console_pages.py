@@ -71,15 +71,16 @@ def test_every_page_answers_for_an_empty_book(edge: Edge, language: str) -> None
 
 
 def test_a_korean_operator_reads_korean(edge: Edge) -> None:
-    """What checks found, what to do, why all is stopped, and what events hold."""
+    """What checks found, what to do, why all is stopped, what events hold, which fact is broken."""
     subscribe(edge, "customer-1")
     a_world(edge).run(times=1)
+    execute(edge.book, "UPDATE attempts SET sent_at = '2026-01-01T00:00:00Z'")
     hold.hold(edge.book, "the database went back in time, or failed over")
     with an_operator(edge) as operator:
         english, korean = (
             {
                 path: operator.get(path, **{"accept-language": language}).text
-                for path in ("/system", "/events?show=all")
+                for path in ("/system", "/system/invariants", "/events?show=all")
             }
             for language in ("en", "ko")
         )
@@ -88,6 +89,9 @@ def test_a_korean_operator_reads_korean(edge: Edge) -> None:
         assert text not in korean["/system"]
     assert "실행: maewol release" in korean["/system"]
     assert "연속 실패 0회" in korean["/system"]
+    assert "I2 inside the band" in english["/system/invariants"]
+    assert "I2 결제 구간 안에서만" in korean["/system/invariants"]
+    assert "closing margin" not in korean["/system/invariants"]
     names = re.findall(r'<span class="name">(.*?)</span>', korean["/events?show=all"])
     assert {"회차", "이유", "점유 번호", "merchant_uid"} <= set(names)
     assert {one for one in names if one.isascii()} <= told.AS_THEY_ARE

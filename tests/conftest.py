@@ -45,6 +45,16 @@ def _in_memory() -> None:
 _in_memory()
 
 
+# What takes minutes begins first: processes side by side then end at about the same time.
+_FIRST = ("simulation", "chaos", "browser", "lasting", "integration", "model")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    turns = {name: turn for turn, name in enumerate(_FIRST)}
+    items.sort(key=lambda item: turns.get(item.path.relative_to(here).parts[0], len(turns)))
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A test sees only the settings it makes itself."""

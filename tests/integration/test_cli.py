@@ -1,4 +1,7 @@
-"""The command line as a merchant types it: documents, exit codes, errors that say what to do."""
+"""The command line as a merchant types it: documents, exit codes, errors that say what to do.
+
+Most run in this process (`tests/called.py`); those of the shell itself are real ones.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ import pytest
 
 from billing.embedded import Servers
 from tests.builders import HEADER
+from tests.called import Call
 
 # Every command is a process that loads Celery and SQLAlchemy: seconds each on a busy machine.
 pytestmark = pytest.mark.timeout(600)
@@ -43,20 +47,22 @@ class Shell:
             timeout=120,
         )
 
-    def document(self, *words: str, code: int = 0) -> Any:
-        done = self.run(*words, "--json")
-        assert done.returncode == code, done.stderr
-        return json.loads(done.stdout)
-
-    def file(self, *rows: str) -> str:
-        path = self.folder / "subscribers.csv"
-        path.write_text("\n".join([HEADER, *rows, ""]), encoding="utf-8")
-        return str(path)
-
 
 @pytest.fixture
 def shell(database_url: str, servers: Servers, tmp_path: Path) -> Shell:
     return Shell(database_url, servers, tmp_path)
+
+
+def document(call: Call, *words: str, code: int = 0) -> Any:
+    done = call(*words, "--json")
+    assert done.code == code, done.err
+    return done.document()
+
+
+def file(folder: Path, *rows: str) -> str:
+    path = folder / "subscribers.csv"
+    path.write_text("\n".join([HEADER, *rows, ""]), encoding="utf-8")
+    return str(path)
 
 
 def row(uid: str, amount: str = "9900") -> str:
@@ -87,32 +93,32 @@ def test_windows_needs_no_server() -> None:
     ]
 
 
-def test_import_show_pause_resume_cancel(shell: Shell) -> None:
-    report = shell.document("subscription", "import", shell.file(row("a"), row("b")))
+def test_import_show_pause_resume_cancel(call: Call, tmp_path: Path) -> None:
+    report = document(call, "subscription", "import", file(tmp_path, row("a"), row("b")))
     assert report == {"read": 2, "added": 2, "unchanged": 0, "rejected": []}
-    assert {one["customer_uid"] for one in shell.document("subscription", "list")} == {"a", "b"}
+    assert {one["customer_uid"] for one in document(call, "subscription", "list")} == {"a", "b"}
     for command, status in [
         ("pause", "paused"),
         ("pause", "paused"),
         ("resume", "active"),
         ("cancel", "cancelled"),
     ]:
-        assert shell.document("subscription", command, "a")["status"] == status
-    refused = shell.run("subscription", "resume", "a")
-    assert refused.returncode == 1
-    assert "cancelled cannot become active" in refused.stderr
-    counts = shell.document("status")
+        assert document(call, "subscription", command, "a")["status"] == status
+    refused = call("subscription", "resume", "a")
+    assert refused.code == 1
+    assert "cancelled cannot become active" in refused.err
+    counts = document(call, "status")
     assert counts["subscriptions"] == {"active": 1, "paused": 0, "suspended": 0, "cancelled": 1}
     assert (counts["won_collected"], counts["invariants_broken"], counts["hold"]) == (0, 0, None)
-    facts = shell.document("invariants")
+    facts = document(call, "invariants")
     assert len(facts) > 10
     assert all(set(one) == {"name", "statement", "rows"} and not one["rows"] for one in facts)
-    assert shell.document("why", "b")["status"] == "not opened"
+    assert document(call, "why", "b")["status"] == "not opened"
 
 
 def test_in_a_pipe_a_row_is_one_line_and_a_message_too(shell: Shell) -> None:
     long = "a-customer-uid-that-is-longer-than-one-would-like-to-type"
-    shell.document("subscription", "import", shell.file(row(long)))
+    assert shell.run("subscription", "import", file(shell.folder, row(long))).returncode == 0
     listed = shell.run("subscription", "list")
     (line,) = (line for line in listed.stdout.splitlines() if "customer-uid" in line)
     assert all(cell in line for cell in (long, "9,900", "active")), listed.stdout
@@ -123,37 +129,37 @@ def test_in_a_pipe_a_row_is_one_line_and_a_message_too(shell: Shell) -> None:
     assert all(len(line) <= 60 for line in folded.stdout.splitlines()), folded.stdout
 
 
-def test_a_bad_file_exits_1_with_its_report(shell: Shell) -> None:
-    report = shell.document(
-        "subscription", "import", shell.file(row("a"), row("b", "９９００")), code=1
+def test_a_bad_file_exits_1_with_its_report(call: Call, tmp_path: Path) -> None:
+    report = document(
+        call, "subscription", "import", file(tmp_path, row("a"), row("b", "９９００")), code=1
     )
     assert (report["read"], report["added"]) == (2, 0)
     assert [(one["line"], one["field"]) for one in report["rejected"]] == [(3, "amount")]
-    assert shell.document("subscription", "list") == []
+    assert document(call, "subscription", "list") == []
 
 
-def test_add_says_what_is_wrong(shell: Shell) -> None:
+def test_add_says_what_is_wrong(call: Call) -> None:
     words = ["subscription", "add", "--customer-uid", "a", "--order-name", "plan"]
     paid = ["--initial-paid-at", "2026-01-20T10:00:00+09:00"]
-    assert shell.document(*words, *paid, "--amount", "9900")["amount"] == 9900
-    changed = shell.run(*words, *paid, "--amount", "8800")
-    assert changed.returncode == 1
-    assert "amount" in changed.stderr
-    small = shell.run(*words, *paid, "--amount", "300")
-    assert "below 301" in small.stderr
+    assert document(call, *words, *paid, "--amount", "9900")["amount"] == 9900
+    changed = call(*words, *paid, "--amount", "8800")
+    assert changed.code == 1
+    assert "amount" in changed.err
+    small = call(*words, *paid, "--amount", "300")
+    assert "below 301" in small.err
 
 
-def test_hold_and_release(shell: Shell) -> None:
-    assert shell.document("hold", "--why", "a drill") == {"hold": "a drill"}
-    assert shell.document("status")["hold"] == "a drill"
-    assert shell.document("release") == {"hold": None, "tried_again": 0}
-    refused = shell.document("release", "nobody", code=1)
+def test_hold_and_release(call: Call) -> None:
+    assert document(call, "hold", "--why", "a drill") == {"hold": "a drill"}
+    assert document(call, "status")["hold"] == "a drill"
+    assert document(call, "release") == {"hold": None, "tried_again": 0}
+    refused = document(call, "release", "nobody", code=1)
     assert refused == {"error": "no subscription has the customer_uid 'nobody'"}
-    assert shell.document("status")["hold"] is None
+    assert document(call, "status")["hold"] is None
 
 
-def test_doctor_names_what_is_not_running(shell: Shell) -> None:
-    found = shell.document("doctor", code=1)
+def test_doctor_names_what_is_not_running(call: Call) -> None:
+    found = document(call, "doctor", code=1)
     failing = {check["name"] for check in found["checks"] if not check["ok"]}
     assert failing == {"workers seen", "last tick", "credentials"}
     assert all(check["remedy"] for check in found["checks"] if not check["ok"])
@@ -173,14 +179,14 @@ def test_doctor_names_what_is_not_running(shell: Shell) -> None:
     ],
 )
 def test_a_wrong_setting_stops_with_name_and_remedy(
-    shell: Shell, name: str, value: str, said: str
+    call: Call, name: str, value: str, said: str
 ) -> None:
-    done = shell.run("status", **{f"MAEWOL_{name}": value})
-    assert done.returncode == 2
-    assert name in done.stderr
-    assert said in done.stderr
-    assert "hunter2" not in done.stderr
-    assert "Traceback" not in done.stderr
+    done = call("status", **{name: value})
+    assert done.code == 2
+    assert name in done.err
+    assert said in done.err
+    assert "hunter2" not in done.err
+    assert "Traceback" not in done.err
 
 
 def test_a_database_that_is_away_is_one_clear_line(shell: Shell) -> None:
@@ -192,12 +198,12 @@ def test_a_database_that_is_away_is_one_clear_line(shell: Shell) -> None:
     assert "hunter2" not in done.stderr
 
 
-def test_doctor_reports_a_database_that_is_away(shell: Shell) -> None:
-    done = shell.run(
-        "doctor", "--json", MAEWOL_DATABASE_URL="postgresql+psycopg://user:hunter2@127.0.0.1:9/none"
+def test_doctor_reports_a_database_that_is_away(call: Call) -> None:
+    done = call(
+        "doctor", "--json", DATABASE_URL="postgresql+psycopg://user:hunter2@127.0.0.1:9/none"
     )
-    assert done.returncode == 1
-    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert done.code == 1
+    checks = {check["name"]: check for check in json.loads(done.out)["checks"]}
     assert not checks["database"]["ok"]
     assert "MAEWOL_DATABASE_URL" in checks["database"]["remedy"]
-    assert "hunter2" not in done.stdout + done.stderr
+    assert "hunter2" not in done.out + done.err

@@ -12,8 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,10 +19,8 @@ from typing import Any
 import psycopg
 import pytest
 from rich.cells import cell_len
-from rich.console import Console
 
-from billing import logs
-from billing.cli import main, output
+from billing.cli import main
 from billing.domain.calendar import SEOUL
 from billing.domain.errors import InvalidSetting
 from billing.domain.policy import BillingPolicy
@@ -34,51 +30,11 @@ from billing.settings import Settings
 from billing.store.session import Book
 from billing.store.trouble import why
 from tests.builders import HEADER, a_foreign_gateway, a_row, enrolled, execute, query
+from tests.called import Call, Done
 from tests.conftest import MovedClock
 
 pytestmark = pytest.mark.timeout(300)
 PAID = (datetime.now(UTC) - timedelta(days=40)).isoformat(timespec="seconds")
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-    def document(self) -> Any:
-        """The one JSON document on stdout."""
-        assert self.out.count("\n") == 1
-        return json.loads(self.out)
-
-
-Call = Callable[..., Done]
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    database_url: str,
-    servers: Servers,
-) -> Call:
-    """`maewol …` in this process, against this test's database."""
-    assert servers.broker_url is not None
-    monkeypatch.setenv("MAEWOL_DATABASE_URL", database_url)
-    monkeypatch.setenv("MAEWOL_BROKER_URL", servers.broker_url)
-    # Made when its module is first imported, at the width of then.
-    monkeypatch.setattr(output, "out", Console(width=150))
-    monkeypatch.setattr(logs, "configure", lambda *_: None)
-
-    def run(*words: str) -> Done:
-        monkeypatch.setattr(sys, "argv", ["maewol", *words])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        told = capfd.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Done(ended.value.code, told.out, told.err)
-
-    return run
 
 
 def added(call: Call, uid: str, order_name: str = "plan", amount: str = "9900") -> Done:

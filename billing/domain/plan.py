@@ -367,7 +367,11 @@ def _unclear(parts: list[str]) -> tuple[str, str] | None:
     for part, size in zip(parts, sizes, strict=False):
         if _RANDOM.search(part):
             return f"{part!r} fires at random times", "Write the times themselves"
-        for item in part.split(","):
+        items = part.split(",")
+        if len(items) > 1 and not {"*", "?"}.isdisjoint(items):
+            # croniter takes such a line, and stumbles over it when it is asked for a moment.
+            return f"{part!r} names all values, and some once more", "Write * alone"
+        for item in items:
             if trouble := _unclear_item(item, size):
                 return trouble
     return None

@@ -229,6 +229,10 @@ def test_after_and_before_are_each_others_reverse(
         ("0 22-2 * * *", "forwards"),
         ("*/90 * * * *", "beyond its field"),
         ("0-30/15,40/10 * * * *", "no range"),
+        ("*,8 1 * * *", "all values"),
+        ("0 8,* * * *", "all values"),
+        ("0 8 ?,5 * *", "all values"),
+        ("0 8 * * *,5", "all values"),
     ],
 )
 def test_a_line_that_is_wrong_or_unclear_is_refused(line: str, problem: str) -> None:

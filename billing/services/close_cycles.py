@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import TypeVar
 
 from sqlalchemy import ColumnElement, Select, or_, select
 
@@ -20,6 +21,8 @@ from billing.services.open_cycles import has_open_cycle, move_on, new_cycle, poi
 from billing.store import attempts, events, health
 from billing.store.session import Book, Transaction, by_index_in_order
 from billing.store.tables import Attempt, Cycle, Subscription
+
+T = TypeVar("T")
 
 BATCH = 500
 # An unknown that cannot be settled so long after the close becomes `missed: unproven` (house.md).
@@ -55,28 +58,30 @@ def anything_ends(tx: Transaction, policy: BillingPolicy) -> bool:
 def _where(
     allowed: Callable[[ClockGuard, Transaction], bool],
     guard: ClockGuard | None,
-    step: Callable[[Transaction], int],
-) -> Callable[[Transaction], int]:
+    step: Callable[[Transaction], T],
+) -> Callable[[Transaction], T | None]:
     """The step, where the guard allows it."""
-    return lambda tx: step(tx) if guard is None or allowed(guard, tx) else 0
+    return lambda tx: step(tx) if guard is None or allowed(guard, tx) else None
 
 
-def _until_done(book: Book, step: Callable[[Transaction], int]) -> int:
+def _until_done(book: Book, step: Callable[[Transaction], tuple[int, int] | None]) -> int:
+    """Batch after batch, each of which says how many it looked at, and how many of those ended."""
     ended = 0
-    while True:
-        batch = book.run(step)
-        ended += batch
-        if batch < BATCH:
-            return ended
+    while batch := book.run(step):
+        looked_at, of_these = batch
+        ended += of_these
+        if looked_at < BATCH:
+            break
+    return ended
 
 
-def _close_batch(tx: Transaction, policy: BillingPolicy) -> int:
+def _close_batch(tx: Transaction, policy: BillingPolicy) -> tuple[int, int]:
     rows = tx.session.execute(
         _is_over(tx).order_by(Cycle.closes_at).limit(BATCH).with_for_update(skip_locked=True)
     ).all()
     ended = [(cycle, subscription) for cycle, subscription in rows]
     _end_all(tx, sorted(ended, key=lambda one: (one[0].closes_at, one[0].id)))
-    return len(rows)
+    return len(rows), len(rows)
 
 
 def _is_over(tx: Transaction) -> Select[Cycle, Subscription]:
@@ -191,7 +196,7 @@ def _break_chain(tx: Transaction, subscription: Subscription) -> None:
     )
 
 
-def _skip_paused(tx: Transaction, policy: BillingPolicy) -> int:
+def _skip_paused(tx: Transaction, policy: BillingPolicy) -> tuple[int, int]:
     rows = tx.session.execute(
         _passed_paused(tx)
         .order_by(Subscription.next_closes_at)
@@ -212,7 +217,7 @@ def _skip_paused(tx: Transaction, policy: BillingPolicy) -> int:
         passed.append((cycle, subscription))
     tx.session.flush()
     _end_all(tx, passed)
-    return len(found)
+    return len(found), len(passed)
 
 
 def _passed_paused(tx: Transaction) -> Select[Subscription]:
@@ -233,7 +238,7 @@ def _closing_soon(tx: Transaction, policy: BillingPolicy) -> Select[Cycle]:
     )
 
 
-def _warn_closing_soon(tx: Transaction, policy: BillingPolicy) -> int:
+def _warn_closing_soon(tx: Transaction, policy: BillingPolicy) -> None:
     by_index_in_order(tx.session)
     rows = tx.session.execute(
         _closing_soon(tx, policy)
@@ -262,4 +267,3 @@ def _warn_closing_soon(tx: Transaction, policy: BillingPolicy) -> int:
             subscription_id=cycle.subscription_id,
             news=news.closing_soon(policy, cycle, tried[cycle.id]),
         )
-    return len(cycles)

@@ -55,21 +55,17 @@ def next_dates(waits: Waits, now: datetime, plan: PlanPolicy) -> CycleDates:
     return dates
 
 
-def plan_anew(tx: Transaction, plan: PlanPolicy) -> int:
-    """Plan a batch of next months anew, where the settings are not those of the last time. Returns
-    how many were other than stored."""
+def plan_anew(tx: Transaction, plan: PlanPolicy) -> None:
+    """Plan a batch of next months anew, where the settings are not those of the last time."""
     wanted = plan.fingerprint
-    if installation.is_coming_by(tx.session, wanted):
-        return 0
-    after = installation.coming_up_to(tx.session, wanted)
+    is_done = installation.is_coming_by(tx.session, wanted)
+    after = None if is_done else installation.coming_up_to(tx.session, wanted)
     if after is None:
-        return 0
+        return
     found = coming.after(tx.session, after, BATCH)
-    other = _other_than_stored(found, tx.now, plan)
-    coming.write(tx.session, other)
+    coming.write(tx.session, _other_than_stored(found, tx.now, plan))
     more = len(found) == BATCH
     installation.note_coming(tx.session, wanted, found[-1].id if more else None)
-    return len(other)
 
 
 def _other_than_stored(found: Sequence[Coming], now: datetime, plan: PlanPolicy) -> list[Coming]:

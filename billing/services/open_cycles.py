@@ -41,16 +41,17 @@ def open_cycles(book: Book, policy: BillingPolicy, guard: ClockGuard | None = No
     each takes rows the other has not locked.
     """
 
-    def step(tx: Transaction) -> tuple[int, int]:
-        return _open_batch(tx, policy) if guard is None or guard.may_open(tx) else (0, 0)
+    def step(tx: Transaction) -> tuple[int, int] | None:
+        return _open_batch(tx, policy) if guard is None or guard.may_open(tx) else None
 
     book.run(lambda tx: plan_anew(tx, policy.plan))
     opened = 0
-    while True:
-        looked_at, batch = book.run(step)
-        opened += batch
+    while batch := book.run(step):
+        looked_at, of_these = batch
+        opened += of_these
         if looked_at < BATCH:
-            return opened
+            break
+    return opened
 
 
 def anything_opens(tx: Transaction) -> bool:
@@ -183,7 +184,8 @@ def rules_of(
     opens = day_of(cycle.band_opens_at, plan.zone)
     # Without a margin the last moment is the day's end, which is the next day's beginning.
     closes = day_of(cycle.last_start_at - timedelta.resolution, plan.zone)
-    first = min(max(dates.first_attempt_on, opens), closes)
+    # Not later than the due day, which every band holds; but maybe before this one opens.
+    first = max(dates.first_attempt_on, opens)
     margin = max(plan.close_margin, end_of(closes, plan.zone) - cycle.last_start_at)
     return (
         replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import pytest
@@ -111,6 +112,20 @@ def test_a_month_past_its_last_start_is_not_there(
     if not opened:
         assert list(due(book, policy, None, 40)) == []
         assert days_with_charges(book, policy) == []
+
+
+def test_what_the_settings_in_force_plan_days_earlier_is_there_in_time(
+    book: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock
+) -> None:
+    """Before its turn to be planned anew: stored for the last slot of a band, now at its first."""
+    late = make_policy(window_days=0, charge_cron="50 22 * * *")
+    early = make_policy(band_retry_days=5, charge_cron="0 3 * * *")
+    clock.move_to(datetime(2026, 12, 1, 9, tzinfo=SEOUL))
+    enrolled(book, late, a_row(1, "2026-10-31T14:30:00+09:00"))
+    since = moment_of("2026-12-26T02:30:00+09:00")
+    assert list(due(book, late, since, 5)) == []
+    assert [one["at"] for one in due(book, late, since, 6)] == ["2026-12-31T22:50:00+09:00"]
+    assert [one["at"] for one in due(book, early, since, 1)] == ["2026-12-26T03:00:00+09:00"]
 
 
 @pytest.mark.parametrize("value", ["2026-11-20", "2026-11-20T10:00:00", "soon", ""])

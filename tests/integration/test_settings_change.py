@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from billing.domain.calendar import SEOUL
 from billing.domain.pace import Ceiling
@@ -17,6 +18,7 @@ from billing.services import coming
 from billing.services.change_status import before_pause, pause, resume
 from billing.services.forecast import due
 from billing.services.invariants import broken
+from billing.services.open_cycles import open_cycles
 from billing.store import health
 from billing.store.session import Book
 from tests.builders import enrolled, query
@@ -173,6 +175,45 @@ def test_next_months_are_planned_anew_a_batch_at_a_time(
     for _ in range(3):
         world.open()
     assert query(book, late) == [(5,)]
+
+
+def test_where_a_batch_ended_is_where_the_next_begins(
+    book: Book, make_policy: Policies, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when the last batch is a full one."""
+    monkeypatch.setattr(coming, "BATCH", 3)
+    clock.move_to(kst(1, 9))
+    world = World(book, make_policy(), clock)
+    world.enrol(*(f"customer-{number}" for number in range(6)))
+    noon = make_policy(charge_cron="0 12 * * *")
+    seen = []
+    for _ in range(4):
+        open_cycles(book, noon)
+        seen += query(
+            book,
+            "SELECT (SELECT count(*) FROM subscriptions WHERE next_due_at = '2026-11-20 12:00+09'),"
+            " coming_by = :noon, coming_up_to FROM installation",
+            noon=noon.plan.fingerprint,
+        )
+    assert seen == [(3, True, 3), (6, True, 6), (6, True, None), (6, True, None)]
+
+
+@pytest.mark.timeout(20)
+def test_planning_anew_waits_for_no_other_tick_that_is_at_it(
+    book: Book, make_policy: Policies, clock: MovedClock
+) -> None:
+    """Nor takes its word that it is done."""
+    clock.move_to(kst(1, 9))
+    world = World(book, make_policy(), clock)
+    world.enrol("ada")
+    noon = make_policy(charge_cron="0 12 * * *")
+    late = "SELECT count(*) FROM subscriptions WHERE next_due_at = '2026-11-20 12:00+09'"
+    with book.transaction() as tx:
+        tx.session.execute(text("SELECT 1 FROM installation FOR UPDATE"))
+        assert open_cycles(book, noon) == 0
+        assert query(book, late) == [(0,)]
+    open_cycles(book, noon)
+    assert query(book, late) == [(1,)]
 
 
 def test_an_outage_and_a_smaller_window_lose_nobody(

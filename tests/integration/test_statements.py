@@ -67,6 +67,15 @@ def test_a_batch_costs_a_few_statements_however_large_it_is(many: World) -> None
     assert charging.statements <= 40
 
 
+def test_a_tick_that_finds_nothing_due_only_asks(many: World) -> None:
+    """It comes every few seconds, all month long."""
+    assert open_cycles(many.book, many.policy) == MANY
+    with counting(many) as opening:
+        assert open_cycles(many.book, many.policy) == 0
+    # By which settings months are planned; to go by index; and what is due.
+    assert opening.statements == 3
+
+
 def test_declines_cost_a_few_statements_too(many: World) -> None:
     """On a day of retries nearly every answer is one."""
     for number in range(MANY):

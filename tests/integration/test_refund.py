@@ -295,6 +295,21 @@ def test_a_refusal_is_believed_only_after_a_look(town: Town) -> None:
     assert step(town, requested(town)).status is RefundStatus.DONE
 
 
+def test_a_line_that_says_why_says_which_payment_too(town: Town) -> None:
+    refund_id = requested(town)
+    town.changed(town.paid_imp_uid(), amount=999)
+    step(town, refund_id)
+    town.move(seconds=36)
+    assert step(town, refund_id).status is RefundStatus.REFUSED
+    ((imp_uid, name, message),) = query(
+        town.book, "SELECT imp_uid, merchant_uid, message FROM refunds"
+    )
+    wanted = {"imp_uid": imp_uid, "merchant_uid": name, "amount": 1001, "fence": 1, "why": message}
+    lines = dict(query(town.book, "SELECT kind, data FROM events ORDER BY id"))
+    assert lines["refund.refused"] == wanted
+    assert lines["refund.unknown"] == wanted
+
+
 @pytest.mark.parametrize("when", ["crash before", "crash after"])
 def test_a_crash_while_sending(town: Town, when: str) -> None:
     town.wire.faults[CANCEL] = when

@@ -52,6 +52,7 @@ RECORD = [
     "tests/integration/test_reconcile.py",
 ]
 FOLLOWED = [
+    "tests/integration/test_closing.py",
     "tests/integration/test_change_status.py",
     "tests/integration/test_let_go.py",
     "tests/integration/test_found_later.py",
@@ -94,8 +95,16 @@ TESTS = {
     "billing/services/close_cycles.py": FOLLOWED,
     "billing/services/open_cycles.py": [
         "tests/integration/test_opening.py",
+        "tests/integration/test_statements.py",
         "tests/integration/test_clock_guard.py",
         "tests/integration/test_engine.py",
+        "tests/integration/test_change_status.py",
+    ],
+    "billing/services/coming.py": [
+        "tests/unit/services/test_coming.py",
+        "tests/integration/test_opening.py",
+        "tests/integration/test_settings_change.py",
+        "tests/integration/test_forecast.py",
         "tests/integration/test_change_status.py",
     ],
     "billing/services/fence.py": [

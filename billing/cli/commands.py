@@ -369,7 +369,7 @@ def due(
         found.show(as_json=as_json)
         if held is not None:
             warning = f"All charging is held ({held}): nothing goes out before `maewol release`."
-            err.print(warning, markup=False)
+            err.print(warning, markup=False, soft_wrap=True)
         if not as_json:
             say(f"{found.count:,} charges, {found.total('amount'):,} won")
 

@@ -57,3 +57,10 @@ def caller(
         return Done(ended.value.code, told.out, told.err)
 
     return run
+
+
+def document(call: Call, *words: str, code: int = 0) -> Any:
+    """What a command prints as JSON, after a look at its exit code."""
+    done = call(*words, "--json")
+    assert done.code == code, done.err
+    return done.document()

@@ -11,13 +11,12 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from billing.embedded import Servers
 from tests.builders import HEADER
-from tests.called import Call
+from tests.called import Call, document
 
 # Every command is a process that loads Celery and SQLAlchemy: seconds each on a busy machine.
 pytestmark = pytest.mark.timeout(600)
@@ -51,12 +50,6 @@ class Shell:
 @pytest.fixture
 def shell(database_url: str, servers: Servers, tmp_path: Path) -> Shell:
     return Shell(database_url, servers, tmp_path)
-
-
-def document(call: Call, *words: str, code: int = 0) -> Any:
-    done = call(*words, "--json")
-    assert done.code == code, done.err
-    return done.document()
 
 
 def file(folder: Path, *rows: str) -> str:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
-from billing import cli
 from billing.domain.notice import Resumed
-from billing.embedded import Servers
 from billing.store import events
 from billing.store.session import Book
 from tests.builders import a_row, enrolled, execute, query
+from tests.called import Call, document
 from tests.conftest import MovedClock
 from tests.merchant import SECRET, Answer, Merchant, a_merchant
 
@@ -23,28 +20,8 @@ Maewol = Callable[..., Any]
 
 
 @pytest.fixture
-def maewol(
-    servers: Servers,
-    database_url: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Iterator[Maewol]:
-    """Runs a command in this process; its document, after a look at the exit code."""
-    monkeypatch.setenv("MAEWOL_DATABASE_URL", database_url)
-    monkeypatch.setenv("MAEWOL_BROKER_URL", str(servers.broker_url))
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-
-    def run(*words: str, code: int = 0) -> Any:
-        monkeypatch.setattr(sys, "argv", ["maewol", *words, "--json"])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        assert ended.value.code == code, err
-        return json.loads(out)
-
-    yield run
-    root.handlers[:], root.level = before
+def maewol(call: Call) -> Maewol:
+    return partial(document, call)
 
 
 @pytest.fixture

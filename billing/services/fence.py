@@ -13,7 +13,6 @@ def why_not_from(tx: Transaction, policy: BillingPolicy, here: Identity) -> str 
     """Why nothing may be charged or given back from here, or None."""
     if policy.goes_on_after_failover and installation.failed_over(tx.session, here):
         _after_failover(tx, policy, here)
-        return None
     return installation.fence(tx.session, here)
 
 

@@ -89,7 +89,9 @@ class Servers:
     def restart_postgres(self, mode: str) -> None:
         """As an administrator does: `fast` or `immediate`; the keeper starts it again."""
         pg_ctl = postgres_programs(self._home, None).folder / "pg_ctl"
-        self._home.run((pg_ctl, "-D", self._data, "-m", mode, "-w", "stop"), cwd=self._data)
+        # Started before pg_ctl looks whether the old one is gone, it would wait for the new one.
+        with self._quiet:
+            self._home.run((pg_ctl, "-D", self._data, "-m", mode, "-w", "stop"), cwd=self._data)
 
     def kill_valkey(self, *, empty: bool = False) -> None:
         """Kill it; `empty` throws away what it had written, so that it comes back with nothing."""

@@ -149,7 +149,7 @@ TESTS = {
 
 
 def main(files: Sequence[str], numbers: Sequence[int], tests: Sequence[str], longest: float) -> int:
-    """Try modules that the same tests know, in one pytest session."""
+    """Try modules with the tests that know any of them, in one pytest session."""
     reasons = accepted()
     ok: list[bool] = []
     runner = Runner(
@@ -221,6 +221,5 @@ if __name__ == "__main__":
     parser.add_argument("--tests", nargs="+", help="instead of those that the module is known by")
     parser.add_argument("--longest", type=float, default=3.0, help="leave longer tests out")
     given = parser.parse_args()
-    sys.exit(
-        main(given.files, given.number, given.tests or tests_of(given.files[0]), given.longest)
-    )
+    known = dict.fromkeys(test for file in given.files for test in tests_of(file))
+    sys.exit(main(given.files, given.number, given.tests or list(known), given.longest))

@@ -107,6 +107,7 @@ class PortOneClient:
 
         self._credentials = json.dumps({"imp_key": imp_key, "imp_secret": imp_secret}).encode()
         self._now = now
+        self._monotonic = monotonic
         self._charge_timeout = charge_timeout
         self._lookup_timeout = lookup_timeout
         self._sandbox = include_sandbox
@@ -133,7 +134,7 @@ class PortOneClient:
         request may have left, `NotSent` before), and `asyncio.current_task().cancelling()` still
         says that it was asked to stop. Only the end of the whole process passes through.
         """
-        departure = _Departure()
+        departure = _Departure(self._monotonic() + self._charge_timeout)
         try:
             async with asyncio.timeout(self._charge_timeout):
                 return await self._charged(request, departure)
@@ -142,7 +143,7 @@ class PortOneClient:
 
     async def cancel(self, request: CancelRequest) -> CancelOutcome:
         """Request that one payment is taken back whole; see `cancellation`. Returns as `charge`."""
-        departure = _Departure()
+        departure = _Departure(self._monotonic() + self._charge_timeout)
         try:
             async with asyncio.timeout(self._charge_timeout):
                 answer = await self._sent(CANCEL, cancellation.cancel_body(request), departure)
@@ -241,6 +242,10 @@ class PortOneClient:
     async def _posted(
         self, path: str, body: bytes, token: AccessToken, departure: _Departure
     ) -> Answer:
+        # The deadline itself is late where the process stood still between a 401 and this: by now
+        # another worker may have proved it not charged and sent it anew.
+        if self._monotonic() >= departure.until:
+            raise TimeoutError
         departure.possible = True
         answer = await self._charges.post(path, token, body)
         # Refused at the door: nothing was charged.
@@ -271,8 +276,9 @@ class PortOneClient:
 
 @dataclass(slots=True)
 class _Departure:
-    """Whether the request in hand may have left this process."""
+    """Until when (monotonic) the request in hand may leave, and whether it may have left."""
 
+    until: float
     possible: bool = False
 
 

@@ -199,6 +199,21 @@ async def test_no_new_token_after_a_401_is_not_sent(kit: Any) -> None:
     assert len(kit.gateway.arrivals) == 1
 
 
+async def test_a_process_that_stood_still_after_a_401_sends_nothing_more(kit: Any) -> None:
+    """By the time it wakes up another worker may have sent the same charge anew."""
+    kit.gateway.scene = accepting("token-2")
+
+    async def slept_meanwhile(wire: Any, arrival: Any) -> None:
+        if kit.gateway.token_fetches == 2:
+            kit.clock.moved = 480
+        await kit.gateway.issue_token(wire, arrival)
+
+    kit.gateway.token_scene = slept_meanwhile
+    outcome = await kit.client().charge(kit.request())
+    assert isinstance(outcome, NotSent)
+    assert len(kit.gateway.arrivals) == 1
+
+
 # --- no token to be had -------------------------------------------------------------------------
 
 NOW = 1_732_400_000

@@ -37,6 +37,11 @@ def enrolled(book: Book, policy: BillingPolicy, *rows: str, **options: Any) -> I
     return import_subscriptions(book, policy, lambda: KEY, a_file(*rows), **options)
 
 
+def subscribed(book: Book, policy: BillingPolicy, count: int = 1) -> None:
+    """So many, who are due on the same day."""
+    assert enrolled(book, policy, *(a_row(number) for number in range(1, count + 1))).added == count
+
+
 def query(book: Book, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
     with book.transaction() as tx:
         return [tuple(row) for row in tx.session.execute(text(statement), parameters)]

@@ -21,12 +21,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from billing.domain.errors import GatewayError
 from billing.ports import PaymentGateway
 from billing.store import events, health
 from billing.store.session import Book, Transaction, single
 from billing.store.tables import Installation
+
+T = TypeVar("T")
 
 # Without a comparison for so long a person is told; and then this host's clock is believed.
 TELL_AFTER = timedelta(hours=2)
@@ -137,3 +140,12 @@ class ClockGuard:
         # The offset is zero in production (see `billing.clock`).
         ours = tx.now - single(tx.session, Installation).clock_offset
         return abs(ours - self._host_time()) <= health.MAX_SKEW
+
+
+def guarded(
+    guard: ClockGuard | None,
+    allows: Callable[[ClockGuard, Transaction], bool],
+    step: Callable[[Transaction], T],
+) -> Callable[[Transaction], T | None]:
+    """The step, where the guard allows it; without a guard the caller vouches for the clock."""
+    return lambda tx: step(tx) if guard is None or allows(guard, tx) else None

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import TypeVar
 
 from sqlalchemy import ColumnElement, Select, or_, select
 
@@ -14,15 +13,19 @@ from billing.domain.plan import closes_at
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SubscriptionStatus, SuspensionReason
 from billing.services import news
-from billing.services.clock_guard import ClockGuard
+from billing.services.clock_guard import ClockGuard, guarded
 from billing.services.coming import next_dates
 from billing.services.confirm import confirm_suspensions
-from billing.services.open_cycles import has_open_cycle, move_on, new_cycle, point_at
+from billing.services.open_cycles import (
+    has_open_cycle,
+    move_on,
+    new_cycle,
+    point_at,
+    until_done,
+)
 from billing.store import attempts, events, health
 from billing.store.session import Book, Transaction, by_index_in_order
 from billing.store.tables import Attempt, Cycle, Subscription
-
-T = TypeVar("T")
 
 BATCH = 500
 # An unknown that cannot be settled so long after the close becomes `missed: unproven` (house.md).
@@ -33,13 +36,13 @@ def close_cycles(book: Book, policy: BillingPolicy, guard: ClockGuard | None = N
     """End every open cycle whose window is over, every paused month that passed, suspend whom the
     gateway declined for good, and warn of those that close soon. Returns how many ended. Nothing by
     a clock that the `guard` does not believe; without a guard the caller vouches for the clock."""
-    warned = _where(ClockGuard.may_open, guard, lambda tx: _warn_closing_soon(tx, policy))
-    suspended = _where(ClockGuard.may_end, guard, confirm_suspensions)
-    closed = _where(ClockGuard.may_end, guard, lambda tx: _close_batch(tx, policy))
-    skipped = _where(ClockGuard.may_end, guard, lambda tx: _skip_paused(tx, policy))
+    warned = guarded(guard, ClockGuard.may_open, lambda tx: _warn_closing_soon(tx, policy))
+    suspended = guarded(guard, ClockGuard.may_end, confirm_suspensions)
+    closed = guarded(guard, ClockGuard.may_end, lambda tx: _close_batch(tx, policy))
+    skipped = guarded(guard, ClockGuard.may_end, lambda tx: _skip_paused(tx, policy))
     book.run(warned)
     book.run(suspended)
-    return _until_done(book, closed) + _until_done(book, skipped)
+    return until_done(book, closed, BATCH) + until_done(book, skipped, BATCH)
 
 
 def anything_ends(tx: Transaction, policy: BillingPolicy) -> bool:
@@ -53,26 +56,6 @@ def anything_ends(tx: Transaction, policy: BillingPolicy) -> bool:
         .exists(),
     )
     return tx.session.execute(select(or_(*waits))).scalar_one()
-
-
-def _where(
-    allowed: Callable[[ClockGuard, Transaction], bool],
-    guard: ClockGuard | None,
-    step: Callable[[Transaction], T],
-) -> Callable[[Transaction], T | None]:
-    """The step, where the guard allows it."""
-    return lambda tx: step(tx) if guard is None or allowed(guard, tx) else None
-
-
-def _until_done(book: Book, step: Callable[[Transaction], tuple[int, int] | None]) -> int:
-    """Batch after batch, each of which says how many it looked at, and how many of those ended."""
-    ended = 0
-    while batch := book.run(step):
-        looked_at, of_these = batch
-        ended += of_these
-        if looked_at < BATCH:
-            break
-    return ended
 
 
 def _close_batch(tx: Transaction, policy: BillingPolicy) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -22,7 +23,7 @@ from billing.domain.cycle import CycleStatus
 from billing.domain.plan import PlanPolicy, closes_at, first_attempt_at, last_start
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SubscriptionStatus
-from billing.services.clock_guard import ClockGuard
+from billing.services.clock_guard import ClockGuard, guarded
 from billing.services.coming import next_dates, plan_anew
 from billing.store import coming, events
 from billing.store import opening as opening_rows
@@ -41,17 +42,21 @@ def open_cycles(book: Book, policy: BillingPolicy, guard: ClockGuard | None = No
     each takes rows the other has not locked.
     """
 
-    def step(tx: Transaction) -> tuple[int, int] | None:
-        return _open_batch(tx, policy) if guard is None or guard.may_open(tx) else None
-
     book.run(lambda tx: plan_anew(tx, policy.plan))
-    opened = 0
+    opened = guarded(guard, ClockGuard.may_open, lambda tx: _open_batch(tx, policy))
+    return until_done(book, opened, BATCH)
+
+
+def until_done(book: Book, step: Callable[[Transaction], tuple[int, int] | None], size: int) -> int:
+    """Batch after batch of that size, each of which says how many it looked at and with how many of
+    those it did what it is for; returns how many those were. None ends it, too."""
+    total = 0
     while batch := book.run(step):
-        looked_at, of_these = batch
-        opened += of_these
-        if looked_at < BATCH:
+        looked_at, done = batch
+        total += done
+        if looked_at < size:
             break
-    return opened
+    return total
 
 
 def anything_opens(tx: Transaction) -> bool:

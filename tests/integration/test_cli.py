@@ -18,7 +18,7 @@ from billing.embedded import Servers
 from tests.builders import HEADER
 from tests.called import Call, document
 
-# Every command is a process that loads Celery and SQLAlchemy: seconds each on a busy machine.
+# Those in a process of their own load Celery and SQLAlchemy: seconds each on a busy machine.
 pytestmark = pytest.mark.timeout(600)
 
 

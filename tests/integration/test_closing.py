@@ -16,18 +16,13 @@ from billing.services.close_cycles import anything_ends, close_cycles
 from billing.services.hold import hold
 from billing.services.open_cycles import open_ahead, open_cycles
 from billing.store.session import Book
-from tests.builders import a_row, enrolled, execute, query
+from tests.builders import execute, query, subscribed
 from tests.conftest import MovedClock
 
 MOMENT = timedelta(microseconds=1)
 SENDING = "status = 'sending', sent_at = planned_at, lease_until = planned_at"
 UNKNOWN = "status = 'unknown', sent_at = planned_at"
 DECLINED = "status = 'declined', decline_class = 'x', settled_at = planned_at"
-
-
-def subscribed(book: Book, policy: BillingPolicy, count: int = 1) -> None:
-    """So many, who are due on the same day."""
-    assert enrolled(book, policy, *(a_row(number) for number in range(1, count + 1))).added == count
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from billing.services.open_cycles import (
 )
 from billing.store.session import Book
 from billing.store.tables import Attempt, Cycle, Subscription
-from tests.builders import a_row, enrolled, execute, query
+from tests.builders import a_row, enrolled, execute, query, subscribed
 from tests.conftest import MovedClock
 
 
@@ -111,11 +111,6 @@ def early(clock: MovedClock) -> MovedClock:
     """Ten days before anything is due."""
     clock.move_to(DUE - timedelta(days=10))
     return clock
-
-
-def subscribed(book: Book, policy: BillingPolicy, count: int = 1) -> None:
-    """So many, who are due on the same day."""
-    assert enrolled(book, policy, *(a_row(number) for number in range(1, count + 1))).added == count
 
 
 def coming_months(book: Book) -> list[tuple[Any, ...]]:

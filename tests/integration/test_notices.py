@@ -141,6 +141,16 @@ def outbox(book: Book, clock: MovedClock, merchant: Merchant) -> Iterator[Outbox
 
 
 def test_everything_is_delivered_once_and_in_order(outbox: Outbox) -> None:
+    two_at_once = threading.Event()
+
+    def answered(_: Seen) -> Answer:
+        """The first is kept waiting for the second: on a quick machine they would not meet."""
+        if outbox.merchant.at_once > 1:
+            two_at_once.set()
+        two_at_once.wait(5)
+        return Answer()
+
+    outbox.merchant.answer = answered
     outbox.write(*range(1, 21), each=3)
     outbox.until_quiet()
     seen = outbox.merchant.seen

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from billing import __version__
 from billing.cli import noticing, pruning, reconciling, reporting, simulating
 from billing.cli.listing import listed
 from billing.cli.output import err, say, show
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="maewol",
-    help="Charges every subscriber's phone bill once a month. Never twice, late or wrong.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -55,6 +55,21 @@ app.command()(simulating.simulate)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Notify = Annotated[bool, typer.Option("--notify", help="Send a notice of each to your own system.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="The first so many; all without it.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"maewol {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Which one this is.")
+    ] = False,
+) -> None:
+    """Charges every subscriber's phone bill once a month. Never twice, late or wrong."""
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ KINDS: Final[Mapping[str, tuple[float, float]]] = {
     "stop_before_look": (0.0005, 0.05),
     "stop_until_sent_again": (0.0005, 0.03),
     "stop_before_send": (0.0005, 0.02),
+    "stop_after_refusal": (0.01, 0.5),
     # The database: a commit whose answer is lost, one that fails, one that lost to another.
     "commit_lost_done": (0.0005, 0.05),
     "commit_lost_undone": (0.0005, 0.05),

@@ -88,7 +88,7 @@ class Wire:
             # Between the last check and the write: the moment that no check of ours can cover.
             await process.stop(nemesis.between(30, 3_000))
         if not is_charge and nemesis.strikes("stop_until_sent_again"):
-            await self._stop_until_sent_again(request)
+            await self._stop_until_sent_again(_looked_up(request))
         sent = Sent(process.world.loop.time(), process.name, stopped_at_send=stopped)
         if is_charge:
             sent.customer = json.loads(request.body)["customer_uid"]
@@ -105,17 +105,20 @@ class Wire:
             if not sent.arrived and nemesis.between(1, 4) > 2:
                 under_way.cancel()
             raise
-        return await self._answered(request, answer, is_charge)
+        got = await self._answered(request, answer, is_charge)
+        if is_charge and got.status == 401 and nemesis.strikes("stop_after_refusal"):
+            # It would go again with a new token; by then it may be somebody else's.
+            await self._stop_until_sent_again(sent.customer)
+        return got
 
     async def aclose(self) -> None:
         """Nothing is kept open."""
 
-    async def _stop_until_sent_again(self, request: _Request) -> None:
+    async def _stop_until_sent_again(self, customer: str | None) -> None:
         """The worst moment to wake up: another worker is charging the same customer by now."""
-        asked = _KEY.match(unquote(request.path))
-        if asked is None:
+        if customer is None:
             return
-        sent, known, customer = self._process.world.sent, len(self._process.world.sent), asked[1]
+        sent, known = self._process.world.sent, len(self._process.world.sent)
         await self._process.stop(
             _A_LONG_SLEEP, until=lambda: any(one.customer == customer for one in sent[known:])
         )
@@ -157,6 +160,12 @@ class Wire:
             return None
         except SandboxConnectionReset as error:
             return error
+
+
+def _looked_up(request: _Request) -> str | None:
+    """Whose payments a look-up asks for."""
+    asked = _KEY.match(unquote(request.path))
+    return None if asked is None else asked[1]
 
 
 def _recover(sandbox: Sandbox, request: _Request) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,12 @@ def test_a_failure_is_one_document_too(call: Call, words: list[str]) -> None:
     assert done.code == 1
     assert done.document() == {"error": "no subscription has the customer_uid 'nobody'"}
     assert done.err == "maewol: no subscription has the customer_uid 'nobody'\n"
+
+
+def test_it_says_which_one_it_is(call: Call) -> None:
+    """The one that is installed, and without looking for a book."""
+    done = call("--version")
+    assert (done.code, done.out) == (0, f"maewol {metadata.version('maewol')}\n")
 
 
 def test_no_schema_says_what_to_run(call: Call, book: Book) -> None:

@@ -407,6 +407,14 @@ def _withdraws_nothing(tx: Transaction, cycle: Any) -> bool:
     return True
 
 
+async def _posted_whenever(self: Any, path: str, body: bytes, token: Any, departure: Any) -> Any:
+    """As `PortOneClient._posted`, without its look at the deadline."""
+    departure.possible = True
+    answer = await self._charges.post(path, token, body)
+    departure.possible = answer.status != 401
+    return answer
+
+
 HARSH: Mapping[str, float] = {
     "answer_lost": 0.1,
     "slow_way": 0.2,
@@ -516,6 +524,17 @@ BUGS: Sequence[Bug] = (
         _replaced(Exchange, "post", _posted_again),
         ("I5", "I6", "I1"),
         recipe={"rates": HARSH},
+    ),
+    Bug(
+        "a charge that was refused with 401 goes again however late",
+        _replaced(portone.PortOneClient, "_posted", _posted_whenever),
+        ("I5", "I6", "I1"),
+        # One goes on with a token that another fetched, of two that were refused.
+        recipe={
+            "rates": {"token_revoked": 0.15, "stop_after_refusal": 0.4, "slow_way": 0.5},
+            "subscribers": 30,
+        },
+        seeds=24,
     ),
     Bug("amount rounded", _replaced(portone, "charge_body", _rounded), ("I3",)),
     Bug("buyer data left out", _replaced(portone, "charge_body", _without_buyer), ("I3",)),

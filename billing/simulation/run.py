@@ -174,6 +174,7 @@ class _Run:
     async def play(self) -> None:
         world, until = self.world, self.calm_at.timestamp()
         self.people = self.cast.enter(world, self.book)
+        world.crowd = len(self.people)
         self.before = history(self.engine)
         befalls = troubles(
             str(self.scenario.seed), self.people, self.start, self.finish, self.trouble

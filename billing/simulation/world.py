@@ -25,7 +25,7 @@ from billing.simulation.loop import VirtualLoop
 from billing.simulation.nemesis import Nemesis
 from billing.simulation.processes import Mail, Process, is_progress, tick_job
 from billing.simulation.wire import Sent
-from billing.store.session import by_index_planned_once
+from billing.store.session import by_index
 
 TICKS: Final = ("open", "dispatch", "inquire", "close")
 _MINUTE: Final = 60.0
@@ -33,6 +33,9 @@ _MINUTE: Final = 60.0
 # time). With something due that does not move on, ticks come less and less often.
 _RAREST: Final = 1_800.0
 _LONGEST_SLEEP: Final = 86_400.0
+# A plan that was made when the book was empty reads, of more subscribers than this, a whole table
+# for each of its rows; planning anew each time is worth it.
+_A_FEW: Final = 500
 
 # When each tick has something to do next. Written apart from the use cases' own queries, and only
 # to save ticks: a moment too early costs one, and every wait has an upper bound.
@@ -111,6 +114,8 @@ class World:
         self.surprises: list[BaseException] = []
         self.tallies: Counter[str] = Counter()
         self.lines: list[Line] = []
+        self.crowd = 0
+        """How many subscribers there are."""
         self.progress = 0
         self._woken = asyncio.Event()
         self.workers = [Process(self, f"worker{number}") for number in range(1, workers + 1)]
@@ -233,9 +238,8 @@ class World:
             "soon": self.policy.closing_soon,
         }
         with Session(self.engine) as session, session.begin():
-            # Planned once, when the book is still empty: left to itself, the planner then reads a
-            # table of sixty thousand once for each of its rows.
-            by_index_planned_once(session)
+            if self.crowd > _A_FEW:
+                by_index(session)
             row = session.execute(_AGENDA, values).one()
         moments = {
             name: at.astimezone(UTC) for name, at in zip(TICKS, row, strict=True) if at is not None

@@ -35,8 +35,10 @@ _AWAY = ("08", "57P", "25", "53", "58")
 
 # What is left is: walk an index, and look the rest up by indexes, row for row.
 _OTHER_WAYS = ("seqscan", "bitmapscan", "hashjoin", "mergejoin", "material")
-_INDEXES_ONLY = {f"enable_{way}": "off" for way in _OTHER_WAYS}
-_BY_INDEX = {"plan_cache_mode": "force_custom_plan", **_INDEXES_ONLY}
+_BY_INDEX = {
+    "plan_cache_mode": "force_custom_plan",
+    **{f"enable_{way}": "off" for way in _OTHER_WAYS},
+}
 
 
 def _setting(values: Mapping[str, str]) -> TextClause:
@@ -45,7 +47,6 @@ def _setting(values: Mapping[str, str]) -> TextClause:
     return text(f"SELECT {', '.join(parts)}")
 
 
-_SET_INDEXES_ONLY = _setting(_INDEXES_ONLY)
 _SET_BY_INDEX = _setting(_BY_INDEX)
 _SET_IMPATIENT = _setting({**_BY_INDEX, "lock_timeout": "1000"})
 _SET_IN_ORDER = _setting({**_BY_INDEX, "enable_sort": "off"})
@@ -65,11 +66,6 @@ def by_index(session: Session) -> None:
     for a book of 6,000 that was imported a minute ago the due scan took 360 ms instead of 22.
     Planned anew each time: a plan for any parameters cannot use an index of one status."""
     session.execute(_SET_BY_INDEX)
-
-
-def by_index_planned_once(session: Session) -> None:
-    """The same for a statement that gains nothing from its parameters."""
-    session.execute(_SET_INDEXES_ONLY)
 
 
 def by_index_impatiently(session: Session) -> None:

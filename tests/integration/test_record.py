@@ -25,6 +25,7 @@ from billing.domain.money import Won
 from billing.domain.outcome import Approved, Declined, NotSent, Unknown
 from billing.domain.payment import Payment
 from billing.domain.policy import BillingPolicy
+from billing.services import change_status
 from billing.services.answer import Answer, FactsChanged, GivenBack, Result, clean
 from billing.services.inquire import _give_up_on_expired
 from billing.services.open_cycles import open_cycles
@@ -945,7 +946,9 @@ def test_an_id_that_pays_another_month_already_approves_nothing(
     assert case.events() == [("cycle.held", True), ("attempt.unknown", True)]
     assert case.notices() == []
     clock.move(minutes=10)
+    execute(case.book, "UPDATE cycles SET held = NULL")
     assert case.answer(cases(clock)["paid by this, and once more"], asked=True) == "held"
+    assert query(case.book, held) == [("open", "contradiction")]
     assert case.events()[-1] == ("attempt.contradicted", True)
 
 
@@ -1135,8 +1138,62 @@ def test_a_cancelled_subscription_stays_cancelled_when_it_is_found_paid(case: Ca
     case.answer(Declined("[0018] 번호", None))
     execute(case.book, "UPDATE cycles SET held = NULL")
     execute(case.book, "UPDATE subscriptions SET status = 'cancelled'")
+    execute(case.book, "DELETE FROM notices")
     adopted(case, payment(case.clock, merchant_uid=OURS), CycleReason.PAID_LATE)
     assert query(case.book, "SELECT status FROM subscriptions") == [("cancelled",)]
+    # Nobody expects it: somebody has to decide whether it is given back.
+    assert ("payment.after_cancel", True) in case.events()
+    told = "SELECT data FROM events WHERE kind = 'payment.after_cancel'"
+    assert query(case.book, told) == [({"imp_uid": "imp_1"},)]
+    assert case.notices() == ["payment.paid", "payment.unknown"]
+
+
+@pytest.mark.parametrize(
+    ("refund", "columns", "became"),
+    [
+        ("done", {"settled_at": ":now", "cancelled_at": ":now"}, "too_late"),
+        # It may be refused yet.
+        ("requested", {}, "paid_elsewhere"),
+    ],
+)
+def test_what_was_given_back_since_it_was_looked_up_pays_nothing(
+    case: Case, refund: str, columns: dict[str, str], became: str
+) -> None:
+    case.answer(GivenBack("another time"))
+    a_refund(case, refund, columns)
+    assert adopted(case, payment(case.clock)) == became
+    assert case.cycle_row()["status"] == ("open" if became == "too_late" else "paid")
+
+
+@pytest.mark.parametrize(("seconds", "mended"), [(0, False), (1, True)])
+def test_a_payment_that_is_found_when_the_next_month_is_over_mends_nothing(
+    case: Case, seconds: int, mended: bool
+) -> None:
+    case.answer(Declined("[0018] 번호", None))
+    execute(case.book, "UPDATE cycles SET held = NULL")
+    execute(
+        case.book,
+        "UPDATE subscriptions SET status = 'suspended', status_reason = 'key_invalid',"
+        " next_closes_at = :closes",
+        closes=case.clock.now + timedelta(seconds=seconds),
+    )
+    adopted(case, payment(case.clock, merchant_uid=OURS), CycleReason.PAID_LATE)
+    expected = "active" if mended else "suspended"
+    assert query(case.book, "SELECT status FROM subscriptions") == [(expected,)]
+
+
+def test_who_was_paused_before_the_suspension_is_paused_again(case: Case) -> None:
+    change_status.pause(case.book, case.policy, "customer-1")
+    case.answer(Declined("[0018] 번호", None))
+    suspended = "status = 'suspended', status_reason = 'key_invalid'"
+    for step in ("UPDATE cycles SET held = NULL", f"UPDATE subscriptions SET {suspended}"):
+        execute(case.book, step)
+    execute(case.book, "DELETE FROM notices")
+    adopted(case, payment(case.clock, merchant_uid=OURS), CycleReason.PAID_LATE)
+    assert query(case.book, "SELECT status FROM subscriptions") == [("paused",)]
+    mended = [("subscription.mended", True), ("subscription.paused", False)]
+    assert case.events()[-3:-1] == mended
+    assert case.notices() == ["payment.paid", "subscription.paused"]
 
 
 def test_a_payment_after_a_refund_makes_the_chain_whole(case: Case) -> None:
@@ -1166,6 +1223,20 @@ def test_a_month_without_an_attempt_has_nothing_to_adopt_for(case: Case) -> None
     nobody, found = 4711, payment(case.clock)
     reason = CycleReason.PAID_ELSEWHERE
     assert case.book.run(lambda tx: adopt(tx, case.policy, nobody, found, reason)) == "too_late"
+
+
+def a_refund(case: Case, status: str, columns: dict[str, str]) -> None:
+    """Of the payment that `payment` makes."""
+    more = "".join(f", {name}" for name in columns)
+    values = "".join(f", {value}" for value in columns.values())
+    execute(
+        case.book,
+        "INSERT INTO refunds (subscription_id, imp_uid, merchant_uid, amount, breaks_chain,"
+        f" refund_by, reason, status, requested_at{more})"
+        f" SELECT id, 'imp_1', 'by-hand', amount, true, :now, 'asked for', '{status}', :now{values}"
+        " FROM subscriptions",
+        now=case.clock.now,
+    )
 
 
 # -- what all workers learn from it ------------------------------------------------------------

@@ -494,6 +494,7 @@ BUGS: Sequence[Bug] = (
         "new merchant_uid after a time-out",
         _replaced(portone.PortOneClient, "charge", _new_uid_after_timeout),
         ("I5", "I1", "I8", "I4"),
+        recipe={"rates": HARSH},
     ),
     Bug(
         "no answer taken for not sent",

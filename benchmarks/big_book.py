@@ -109,16 +109,23 @@ def undone(book: Book) -> Iterator[Transaction]:
 
 def made(server: str, size: int) -> Engine:
     """A new database on this server, with a book of so many subscribers."""
-    url = make_url(server).set(database=f"book_{size}").render_as_string(hide_password=False)
+    url = empty(server, f"book_{size}")
+    fill(url, size)
+    return create_book_engine(url)
+
+
+def empty(server: str, name: str) -> str:
+    """The address of a new database on this server, with an empty, migrated book."""
     admin = create_book_engine(server)
     # CREATE DATABASE runs in no transaction.
     with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE book_{size}")
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
     admin.dispose()
+    url = make_url(server).set(database=name).render_as_string(hide_password=False)
     engine = create_book_engine(url)
     schema.upgrade(engine)
-    fill(url, size)
-    return engine
+    engine.dispose()
+    return url
 
 
 def fill(database_url: str, count: int) -> None:

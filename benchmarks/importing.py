@@ -23,12 +23,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
-from sqlalchemy.engine import make_url
+from big_book import empty
+from rig.commands import found
 
 from billing.embedded import running
 
 COLUMNS = ("customer_uid", "amount", "order_name", "initial_paid_at", "buyer_name", "buyer_tel")
-MAEWOL = str(Path(sys.executable).with_name("maewol"))
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,7 @@ def main() -> None:
 
 def _measured(server: str, file: Path, size: int) -> None:
     copied = _copied(server, file, size)
-    _execute(server, f"CREATE DATABASE import_{size}")
-    url = make_url(server).set(database=f"import_{size}").render_as_string(hide_password=False)
-    _maewol(url, "db", "upgrade")
+    url = empty(server, f"import_{size}")
     first = _imported(url, file, "added", size)
     again = _imported(url, file, "unchanged", size)
     print(
@@ -67,7 +65,6 @@ def _measured(server: str, file: Path, size: int) -> None:
         f" {again.seconds:>7.1f} s {again.megabytes:>6.0f} MB",
         flush=True,
     )
-    _execute(server, f"DROP DATABASE import_{size}")
 
 
 def _written(folder: Path, size: int) -> Path:
@@ -94,21 +91,19 @@ def _written(folder: Path, size: int) -> Path:
 
 def _copied(server: str, file: Path, size: int) -> float:
     """Seconds of a `COPY` of the same file."""
-    table = f"copied_{size}"
     kinds = ", ".join(f"{name} text" for name in COLUMNS)
-    _execute(server, f"CREATE TABLE {table} ({kinds})")
-    started = time.perf_counter()
-    with (
-        psycopg.connect(_plain(server)) as connection,
-        connection.cursor() as cursor,
-        cursor.copy(f"COPY {table} FROM STDIN (FORMAT csv, HEADER)") as copy,  # type: ignore[arg-type]
-        file.open("rb") as lines,
-    ):
-        while block := lines.read(1 << 16):
-            copy.write(block)
-    spent = time.perf_counter() - started
-    _execute(server, f"DROP TABLE {table}")
-    return spent
+    with psycopg.connect(server.replace("+psycopg", "")) as connection:
+        connection.execute(f"CREATE TABLE copied_{size} ({kinds})".encode())
+        started = time.perf_counter()
+        with (
+            connection.cursor() as cursor,
+            cursor.copy(f"COPY copied_{size} FROM STDIN (FORMAT csv, HEADER)".encode()) as copy,
+            file.open("rb") as lines,
+        ):
+            while block := lines.read(1 << 16):
+                copy.write(block)
+        connection.commit()
+    return time.perf_counter() - started
 
 
 def _imported(url: str, file: Path, became: str, size: int) -> Spent:
@@ -122,7 +117,7 @@ def _maewol(url: str, *words: str) -> tuple[str, Spent]:
     """What a command printed, and what it took."""
     started = time.perf_counter()
     child = subprocess.Popen(
-        [MAEWOL, *words],
+        found("maewol", *words),
         env={**os.environ, "MAEWOL_DATABASE_URL": url},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -136,15 +131,6 @@ def _maewol(url: str, *words: str) -> tuple[str, Spent]:
     # Kilobytes on Linux, bytes on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
     return printed, Spent(time.perf_counter() - started, usage.ru_maxrss * unit / 1e6)
-
-
-def _execute(server: str, statement: str) -> None:
-    with psycopg.connect(_plain(server), autocommit=True) as connection:
-        connection.execute(statement)  # type: ignore[arg-type]
-
-
-def _plain(url: str) -> str:
-    return url.replace("+psycopg", "")
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ import httpx
 import psycopg
 from celery import Celery
 from dateutil.relativedelta import relativedelta
+from rig.commands import found
 
 from billing.broker import celery_settings
 from billing.cli.up import wait_for_worker
@@ -298,7 +299,7 @@ def _gateway(delay: int) -> Iterator[str]:
 
 def _command(*command: str, env: Mapping[str, str]) -> None:
     subprocess.run(
-        _found(command), env={**os.environ, **env}, check=True, stdout=subprocess.DEVNULL
+        found(*command), env={**os.environ, **env}, check=True, stdout=subprocess.DEVNULL
     )
 
 
@@ -307,17 +308,13 @@ def _process(*command: str, env: Mapping[str, str]) -> Iterator[None]:
     log = Path(tempfile.gettempdir()) / f"maewol-bench-{os.getpid()}.log"
     with log.open("ab") as output:
         child = subprocess.Popen(
-            _found(command), env={**os.environ, **env}, stdout=output, stderr=output
+            found(*command), env={**os.environ, **env}, stdout=output, stderr=output
         )
         try:
             yield
         finally:
             child.terminate()
             child.wait(timeout=90)
-
-
-def _found(command: Sequence[str]) -> list[str]:
-    return [str(Path(sys.executable).with_name(command[0])), *command[1:]]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -21,8 +20,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import psutil
 import redis
 from celery import Celery
+from rig.commands import found
 
 from billing.broker import celery_settings
 from billing.cli.up import free_port
@@ -30,6 +31,8 @@ from billing.embedded import running
 from billing.redis_address import RedisAddress
 
 PATIENCE = 120.0
+# What it loads after its first answer is loaded by then.
+SETTLED = 3.0
 
 
 def main() -> None:
@@ -52,12 +55,12 @@ def main() -> None:
                 "MAEWOL_SCAN_CRON": "* * * * * *",
             }
             subprocess.run(
-                _found("maewol", "db", "upgrade"), env=env, check=True, stdout=subprocess.DEVNULL
+                found("maewol", "db", "upgrade"), env=env, check=True, stdout=subprocess.DEVNULL
             )
             print(f"{'process':28} {'ready':>8} {'memory':>9}")
             for title, command, is_ready in _processes(broker):
-                found = [_started(command, env, is_ready) for _ in range(rounds)]
-                seconds, megabytes = min(one[0] for one in found), min(one[1] for one in found)
+                tries = [_started(command, env, is_ready) for _ in range(rounds)]
+                seconds, megabytes = min(one[0] for one in tries), min(one[1] for one in tries)
                 print(f"{title:28} {seconds:6.1f} s {megabytes:6.0f} MB", flush=True)
             print(f"\n{'command':28} {'seconds':>8}")
             for words in (
@@ -78,22 +81,22 @@ def _processes(broker: str) -> Sequence[Process]:
     return (
         ("charging worker", _worker("worker", "charges"), lambda: _answers(broker, "charges")),
         ("ticks", _worker("scheduler", "ticks"), lambda: _answers(broker, "ticks")),
-        ("beat", _found("celery", "-A", "scheduler", "beat"), _ticked(broker)),
+        ("beat", found("celery", "-A", "scheduler", "beat"), _ticked(broker)),
         (
             "web",
-            _found("maewol", "web", "--host", "127.0.0.1", "--port", str(web)),
+            found("maewol", "web", "--host", "127.0.0.1", "--port", str(web)),
             lambda: _serves(f"http://127.0.0.1:{web}/readyz"),
         ),
         (
             "Flower",
-            _found("celery", "-A", "worker", "flower", "--address=127.0.0.1", f"--port={flower}"),
+            found("celery", "-A", "worker", "flower", "--address=127.0.0.1", f"--port={flower}"),
             lambda: _serves(f"http://127.0.0.1:{flower}/"),
         ),
     )
 
 
 def _worker(app: str, queue: str) -> list[str]:
-    return _found("celery", "-A", app, "worker", "-Q", queue, "-n", f"{queue}@%h")
+    return found("celery", "-A", app, "worker", "-Q", queue, "-n", f"{queue}@%h")
 
 
 def _started(
@@ -110,7 +113,7 @@ def _started(
             assert time.perf_counter() - started < PATIENCE, f"{command} never answered"
             time.sleep(0.05)
         seconds = time.perf_counter() - started
-        time.sleep(3)
+        time.sleep(SETTLED)
         return seconds, _megabytes(child.pid)
     finally:
         child.terminate()
@@ -143,26 +146,17 @@ def _serves(url: str) -> bool:
 
 def _megabytes(pid: int) -> float:
     """The proportional share of a process and its children."""
-    kilobytes = 0.0
-    with suppress(FileNotFoundError, ProcessLookupError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                kilobytes = float(line.split()[1])
-        for children in Path(f"/proc/{pid}/task").glob("*/children"):
-            kilobytes += sum(_megabytes(int(one)) * 1000 for one in children.read_text().split())
-    return kilobytes / 1000
+    first = psutil.Process(pid)
+    everybody = [first, *first.children(recursive=True)]
+    return float(sum(one.memory_full_info().pss for one in everybody)) / 1e6
 
 
 def _ran(words: Sequence[str], env: dict[str, str]) -> float:
     started = time.perf_counter()
     subprocess.run(
-        _found(*words), env=env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        found(*words), env=env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     return time.perf_counter() - started
-
-
-def _found(command: str, *words: str) -> list[str]:
-    return [str(Path(sys.executable).with_name(command)), *words]
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,19 @@ def query(book: Book, statement: str, **parameters: Any) -> list[tuple[Any, ...]
 def execute(book: Book, statement: str, **parameters: Any) -> None:
     with book.transaction() as tx:
         tx.session.execute(text(statement), parameters)
+
+
+def a_refund(book: Book, imp_uid: str, cancelled_at: datetime | None = None) -> None:
+    """Of a payment by the first subscriber that no month counts: done then, or else asked for."""
+    execute(
+        book,
+        "INSERT INTO refunds (subscription_id, imp_uid, merchant_uid, amount, breaks_chain,"
+        " refund_by, reason, status, requested_at, cancelled_at, settled_at) VALUES"
+        " (1, :imp_uid, 'by-hand', 1001, false, now(), 'asked for', :status, now(), :at, :at)",
+        imp_uid=imp_uid,
+        status="requested" if cancelled_at is None else "done",
+        at=cancelled_at,
+    )
 
 
 @dataclass(frozen=True)

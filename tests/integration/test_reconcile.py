@@ -25,7 +25,7 @@ from billing.services.open_cycles import open_cycles
 from billing.services.reconcile import Report, Span, reconcile, span_of_today
 from billing.store import differences
 from billing.store.session import Book
-from tests.builders import KEY, execute, query
+from tests.builders import KEY, a_refund, execute, query
 from tests.conftest import MovedClock
 from tests.town import Town, seoul, uid
 
@@ -322,13 +322,7 @@ def test_a_month_is_not_opened_for_it_while_the_one_before_is_open(town: Town) -
 def test_what_was_given_back_meanwhile_opens_no_month(town: Town) -> None:
     town.at("2026-11-03 10:00").subscribe()
     by_hand = town.pay_by_hand()
-    execute(
-        town.book,
-        "INSERT INTO refunds (subscription_id, imp_uid, merchant_uid, amount, breaks_chain,"
-        " refund_by, reason, status, requested_at, cancelled_at, settled_at) VALUES"
-        " (1, :imp_uid, 'x', 1001, true, now(), 'x', 'done', now(), now(), now())",
-        imp_uid=by_hand.imp_uid,
-    )
+    a_refund(town.book, by_hand.imp_uid, town.clock.now)
     assert applied(town) == []
     assert query(town.book, "SELECT 1 FROM cycles") == []
     assert query(town.book, "SELECT next_cycle FROM subscriptions") == [(1,)]

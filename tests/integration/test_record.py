@@ -32,7 +32,7 @@ from billing.services.open_cycles import open_cycles
 from billing.services.record import adopt, record
 from billing.store import attempts
 from billing.store.session import Book
-from tests.builders import a_row, enrolled, execute, query
+from tests.builders import a_refund, a_row, enrolled, execute, query
 from tests.conftest import MovedClock
 
 ASKED_AFTER = timedelta(minutes=10)
@@ -1149,20 +1149,17 @@ def test_a_cancelled_subscription_stays_cancelled_when_it_is_found_paid(case: Ca
 
 
 @pytest.mark.parametrize(
-    ("refund", "columns", "became"),
-    [
-        ("done", {"settled_at": ":now", "cancelled_at": ":now"}, "too_late"),
-        # It may be refused yet.
-        ("requested", {}, "paid_elsewhere"),
-    ],
+    ("done", "became", "month"),
+    # One that was asked for may be refused yet.
+    [(True, "too_late", "open"), (False, "paid_elsewhere", "paid")],
 )
 def test_what_was_given_back_since_it_was_looked_up_pays_nothing(
-    case: Case, refund: str, columns: dict[str, str], became: str
+    case: Case, done: bool, became: str, month: str
 ) -> None:
     case.answer(GivenBack("another time"))
-    a_refund(case, refund, columns)
+    a_refund(case.book, "imp_1", case.clock.now if done else None)
     assert adopted(case, payment(case.clock)) == became
-    assert case.cycle_row()["status"] == ("open" if became == "too_late" else "paid")
+    assert case.cycle_row()["status"] == month
 
 
 @pytest.mark.parametrize(("seconds", "mended"), [(0, False), (1, True)])
@@ -1223,20 +1220,6 @@ def test_a_month_without_an_attempt_has_nothing_to_adopt_for(case: Case) -> None
     nobody, found = 4711, payment(case.clock)
     reason = CycleReason.PAID_ELSEWHERE
     assert case.book.run(lambda tx: adopt(tx, case.policy, nobody, found, reason)) == "too_late"
-
-
-def a_refund(case: Case, status: str, columns: dict[str, str]) -> None:
-    """Of the payment that `payment` makes."""
-    more = "".join(f", {name}" for name in columns)
-    values = "".join(f", {value}" for value in columns.values())
-    execute(
-        case.book,
-        "INSERT INTO refunds (subscription_id, imp_uid, merchant_uid, amount, breaks_chain,"
-        f" refund_by, reason, status, requested_at{more})"
-        f" SELECT id, 'imp_1', 'by-hand', amount, true, :now, 'asked for', '{status}', :now{values}"
-        " FROM subscriptions",
-        now=case.clock.now,
-    )
 
 
 # -- what all workers learn from it ------------------------------------------------------------

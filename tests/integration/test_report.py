@@ -24,7 +24,7 @@ from billing.services.reconcile import reconcile_today
 from billing.services.report import charges, report
 from billing.store import views
 from billing.store.session import Book
-from tests.builders import execute, query
+from tests.builders import a_refund, execute, query
 from tests.conftest import MovedClock
 from tests.lived_in import HOSTILE, live
 from tests.town import Town, uid
@@ -299,14 +299,7 @@ def test_a_second_payment_that_was_given_back_is_in_neither_sum(town: Town) -> N
     town.at("2026-11-21 13:00")
     second = town.pay_by_hand(1)
     town.cancel_outside(second.imp_uid)
-    execute(
-        town.book,
-        "INSERT INTO refunds (subscription_id, imp_uid, merchant_uid, amount, breaks_chain,"
-        " refund_by, reason, status, requested_at, cancelled_at, settled_at) SELECT 1, :imp_uid,"
-        " 'by-hand', 1001, false, now(), 'twice', 'done', now(), :at, now()",
-        imp_uid=second.imp_uid,
-        at=datetime(2026, 11, 21, 5, tzinfo=UTC),
-    )
+    a_refund(town.book, second.imp_uid, datetime(2026, 11, 21, 5, tzinfo=UTC))
     figures = report(town.book, town.policy, NOVEMBER).figures
     assert (figures.besides.count, figures.besides.won) == (1, 1001)
     assert figures.collected.won == 1001 + 1002 + 1003

@@ -8,6 +8,7 @@ the swarm where a bug needs an unusual moment; most are left to the ordinary swa
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -407,12 +408,11 @@ def _withdraws_nothing(tx: Transaction, cycle: Any) -> bool:
     return True
 
 
-async def _posted_whenever(self: Any, path: str, body: bytes, token: Any, departure: Any) -> Any:
-    """As `PortOneClient._posted`, without its look at the deadline."""
-    departure.possible = True
-    answer = await self._charges.post(path, token, body)
-    departure.possible = answer.status != 401
-    return answer
+def _no_deadline(until: float) -> Any:
+    return _real_departure(math.inf)
+
+
+_real_departure = portone._Departure
 
 
 HARSH: Mapping[str, float] = {
@@ -528,7 +528,7 @@ BUGS: Sequence[Bug] = (
     ),
     Bug(
         "a charge that was refused with 401 goes again however late",
-        _replaced(portone.PortOneClient, "_posted", _posted_whenever),
+        _replaced(portone, "_Departure", _no_deadline),
         ("I5", "I6", "I1"),
         # One goes on with a token that another fetched, of two that were refused.
         recipe={

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import hmac
 import secrets
@@ -232,8 +233,7 @@ def store_fingerprint(settings: Settings) -> str | None:
 def decline_table(path: Path | None) -> DeclineTable:
     """The built-in table of declines, or the operator's own. Raises `InvalidSetting`."""
     if path is None:
-        built_in = files("billing.domain").joinpath("declines.toml").read_text(encoding="utf-8")
-        return DeclineTable.parse(built_in)
+        return _built_in_declines()
     try:
         return DeclineTable.parse(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -243,6 +243,12 @@ def decline_table(path: Path | None) -> DeclineTable:
             f"cannot be read ({type(error).__name__})",
             "Check the path, or unset it for the built-in table",
         ) from error
+
+
+@functools.cache
+def _built_in_declines() -> DeclineTable:
+    text = files("billing.domain").joinpath("declines.toml").read_text(encoding="utf-8")
+    return DeclineTable.parse(text)
 
 
 def derive_installation_key(settings: Settings) -> bytes:

@@ -84,8 +84,8 @@ class PortOneClient:
         transport: Transport | httpx.AsyncBaseTransport | None = None,
         meter: CallMeter | None = None,
     ) -> None:
-        # More than half of a deadline would leave no time for the answer. Of a page's twenty seconds
-        # that is ten, as long as PortOne's own webhook sender takes to connect (gateway.md §7).
+        # More would leave no time for the answer. Of a page's twenty seconds it is ten, as long as
+        # PortOne's own webhook sender takes to connect (gateway.md §7).
         connect = min(charge_timeout, lookup_timeout) / 2
         verified = verified_tls(tls)
 

@@ -77,3 +77,27 @@ async def test_after_three_refusals_the_last_is_the_answer() -> None:
     assert (await desk.tokens().authorised(refused)).status == 401
     assert len(set(sent)) == len(sent) == 3
     assert desk.handed_out == 0
+
+
+async def test_a_refused_token_is_forgotten_here_and_by_everybody() -> None:
+    desk = Desk()
+    tokens = desk.tokens()
+    first = await tokens.current()
+    await tokens.refused(first)
+    assert await desk.store.get() is None
+    # Another worker, who has not heard of it, leaves it for us once more.
+    await desk.store.put(first)
+    assert (await tokens.current()).value == "token-2"
+
+
+async def test_what_was_refused_to_one_that_has_a_newer_token_by_now_changes_nothing() -> None:
+    desk = Desk()
+    tokens = desk.tokens()
+    old = await tokens.current()
+    desk.passed = 1790
+    assert (await tokens.current()).value == "token-2"
+    await tokens.refused(old)
+    kept = await desk.store.get()
+    assert kept is not None
+    assert kept.value == "token-2"
+    assert (await tokens.current()).value == "token-2"

@@ -45,9 +45,9 @@ def is_done(answer: Answer, merchant_uid: str, amount: Won) -> bool:
 def check_pinned(row: object, amount: Won) -> None:
     """Raises `GatewayRefused` unless the order's pin is this amount."""
     pinned = row.get("amount") if isinstance(row, dict) else None
-    # An amount may come as 9900, 9900.0 or "9900".
+    # An amount may come as 9900, 9900.0 or "9900"; none at all is no number either.
     try:
-        same = pinned is not None and float(str(pinned)) == amount.amount
+        same = float(str(pinned)) == amount.amount
     except ValueError:
         same = False
     if not same:

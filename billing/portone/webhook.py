@@ -32,7 +32,6 @@ def _form(body: bytes) -> Mapping[str, object]:
         return dict(
             parse_qsl(
                 body.decode("utf-8"),
-                keep_blank_values=True,
                 errors="strict",
                 max_num_fields=_MOST_FIELDS,
             )

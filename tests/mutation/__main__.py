@@ -51,6 +51,7 @@ RECORD = [
     "tests/integration/test_plain_approvals.py",
     "tests/integration/test_reconcile.py",
 ]
+WIRE = ["tests/integration/portone/test_portone_wire.py"]
 FOLLOWED = [
     "tests/integration/test_closing.py",
     "tests/integration/test_change_status.py",
@@ -140,10 +141,19 @@ TESTS = {
         "tests/integration/test_found_later.py",
         "tests/integration/test_reconcile.py",
     ],
-    "billing/portone/webhook.py": [
-        "tests/integration/test_webhooks.py",
-        "tests/integration/web/test_webhook_route.py",
+    # What tests of its own hold is tried with those alone: seconds, where each survivor of the others
+    # costs a minute of real sockets.
+    "billing/portone/answer.py": ["tests/unit/portone/test_answer.py", *WIRE],
+    "billing/portone/cancellation.py": ["tests/unit/portone/test_cancel_and_prepare.py"],
+    "billing/portone/exchange.py": [
+        "tests/unit/portone/test_exchange.py",
+        "tests/unit/portone/test_exchange_addresses.py",
     ],
+    "billing/portone/fields.py": ["tests/unit/portone/test_fields.py"],
+    "billing/portone/preparation.py": ["tests/unit/portone/test_cancel_and_prepare.py"],
+    "billing/portone/rows.py": ["tests/unit/portone/test_fields.py"],
+    "billing/portone/webhook.py": ["tests/unit/portone/test_webhook.py"],
+    "billing/portone/wire.py": ["tests/unit/portone", *WIRE],
     "billing/portone": [
         "tests/unit/portone",
         "tests/integration/portone",

@@ -141,8 +141,8 @@ TESTS = {
         "tests/integration/test_found_later.py",
         "tests/integration/test_reconcile.py",
     ],
-    # What tests of its own hold is tried with those alone: seconds, where each survivor of the others
-    # costs a minute of real sockets.
+    # What tests of its own hold is tried with those alone: seconds, where each survivor of the
+    # others costs a minute of real sockets.
     "billing/portone/answer.py": ["tests/unit/portone/test_answer.py", *WIRE],
     "billing/portone/cancellation.py": ["tests/unit/portone/test_cancel_and_prepare.py"],
     "billing/portone/exchange.py": [

@@ -46,7 +46,7 @@ def test_the_request_asks_for_all_of_one_payment() -> None:
 
 
 def test_a_payment_that_cannot_be_named_is_not_asked_about() -> None:
-    with pytest.raises(Unsendable, match="^imp_uid$"):
+    with pytest.raises(Unsendable, match=r"^imp_uid$"):
         cancellation.cancel_body(CancelRequest("imp 1", "mw-1", Won(9900), ""))
 
 

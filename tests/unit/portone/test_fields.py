@@ -169,7 +169,7 @@ def test_a_billing_key() -> None:
     told = {"customer_uid": "c", "pg_provider": "mobilians", "sandbox": True, "inserted": SECONDS}
     assert rows.billing_key(told, "c") == BillingKey("c", "mobilians", True, AT)
     assert rows.billing_key({"customer_uid": "c"}, "c") == BillingKey("c", None, False, None)
-    with pytest.raises(Unreadable, match="^an answer about another billing key$"):
+    with pytest.raises(Unreadable, match=r"^an answer about another billing key$"):
         rows.billing_key(told, "d")
 
 

@@ -33,7 +33,7 @@ def test_everything_else_is_json(kind: str) -> None:
 def test_a_form_has_room_for_fields_to_come_but_not_for_any_number() -> None:
     most = b"imp_uid=imp_1" + b"".join(b"&f%d=" % number for number in range(31))
     assert read(FORM, most) == announced("imp_1", None, None)
-    with pytest.raises(Unreadable, match="^not a form$"):
+    with pytest.raises(Unreadable, match=r"^not a form$"):
         read(FORM, most + b"&f31=")
 
 

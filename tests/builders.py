@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import text
+from sqlalchemy.engine import make_url
 
 from billing.domain.policy import BillingPolicy
 from billing.services.import_subscriptions import ImportReport, import_subscriptions
@@ -51,6 +52,11 @@ def query(book: Book, statement: str, **parameters: Any) -> list[tuple[Any, ...]
 def execute(book: Book, statement: str, **parameters: Any) -> None:
     with book.transaction() as tx:
         tx.session.execute(text(statement), parameters)
+
+
+def plain(database_url: str) -> str:
+    """The same address without SQLAlchemy's driver in it, as psycopg wants it."""
+    return make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def a_refund(book: Book, imp_uid: str, cancelled_at: datetime | None = None) -> None:

@@ -26,6 +26,7 @@ from billing.presenting.texts import Texts
 from billing.settings import Settings
 from billing.store import events, schema
 from billing.store.session import Book, create_book_engine
+from tests.builders import plain
 
 _names = itertools.count(1)
 
@@ -187,7 +188,5 @@ def _address(servers: Servers, name: str) -> str:
 
 
 def _admin(servers: Servers, statement: str) -> None:
-    plain = make_url(_address(servers, "postgres")).set(drivername="postgresql")
-    address = plain.render_as_string(hide_password=False)
-    with psycopg.connect(address, autocommit=True) as connection:
+    with psycopg.connect(plain(_address(servers, "postgres")), autocommit=True) as connection:
         connection.execute(statement.encode())

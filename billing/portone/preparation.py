@@ -7,6 +7,7 @@ the amount once more, so that a pin that failed costs a customer nothing but a c
 from __future__ import annotations
 
 import json
+from decimal import Decimal, InvalidOperation
 
 from billing.domain.errors import GatewayRefused, GatewayUnavailable
 from billing.domain.money import Won
@@ -47,8 +48,8 @@ def check_pinned(row: object, amount: Won) -> None:
     pinned = row.get("amount") if isinstance(row, dict) else None
     # An amount may come as 9900, 9900.0 or "9900"; none at all is no number either.
     try:
-        same = float(str(pinned)) == amount.amount
-    except ValueError:
+        same = Decimal(str(pinned)) == amount.amount
+    except InvalidOperation:
         same = False
     if not same:
         raise GatewayRefused("prepare: the amount of the order is not pinned")

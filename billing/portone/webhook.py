@@ -32,6 +32,8 @@ def _form(body: bytes) -> Mapping[str, object]:
         return dict(
             parse_qsl(
                 body.decode("utf-8"),
+                # Else a field that is given once more, and blank, would not count.
+                keep_blank_values=True,
                 errors="strict",
                 max_num_fields=_MOST_FIELDS,
             )

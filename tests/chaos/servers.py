@@ -18,12 +18,12 @@ import psycopg
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from sqlalchemy.engine import make_url
 
 from billing.embedded import EmbeddedServerError, postgres, running, valkey
 from billing.embedded.home import Home, find_home, prepare_home
 from billing.embedded.processes import runs
 from billing.embedded.programs import postgres_programs
+from tests.builders import plain
 
 # An operator's supervisor needs a moment, too.
 PAUSE_SECONDS = 0.5
@@ -164,10 +164,8 @@ class Servers:
     @contextmanager
     def connection(self) -> Iterator[psycopg.Connection]:
         """A session of the rig's own. Raises `psycopg.Error` while the server is away."""
-        url = make_url(self.database_url).set(drivername="postgresql")
-        with psycopg.connect(
-            url.render_as_string(hide_password=False), connect_timeout=3, autocommit=True
-        ) as session:
+        address = plain(self.database_url)
+        with psycopg.connect(address, connect_timeout=3, autocommit=True) as session:
             yield session
 
     @contextmanager

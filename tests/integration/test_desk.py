@@ -22,7 +22,7 @@ from billing.services.dispatch import dispatch
 from billing.services.open_cycles import open_cycles
 from billing.store import attempts
 from billing.store.session import Book, Transaction, create_book_engine
-from tests.builders import execute, query
+from tests.builders import execute, plain, query
 from tests.conftest import MovedClock
 from tests.world import World
 
@@ -170,7 +170,7 @@ def test_a_row_that_somebody_holds_keeps_only_its_own_answer(
         await asyncio.to_thread(connection.rollback)
         assert await within_seconds(written[17]) is Result.APPROVED
 
-    with psycopg.connect(database_url.replace("+psycopg", "")) as connection:
+    with psycopg.connect(plain(database_url)) as connection:
         connection.execute(
             "SELECT FROM subscriptions WHERE id = %s FOR UPDATE", [claims[17].subscription_id]
         )

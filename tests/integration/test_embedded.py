@@ -21,6 +21,7 @@ import redis
 
 from billing.embedded import EmbeddedServerError, Servers, home, postgres, programs, running, valkey
 from billing.embedded.processes import runs
+from tests.builders import plain
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -91,7 +92,7 @@ def leave(process: subprocess.Popen[str]) -> None:
 
 def connect(servers: Servers) -> psycopg.Connection:
     assert servers.database_url is not None
-    return psycopg.connect(servers.database_url.replace("+psycopg", ""), autocommit=True)
+    return psycopg.connect(plain(servers.database_url), autocommit=True)
 
 
 def broker(servers: Servers) -> redis.Redis:

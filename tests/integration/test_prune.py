@@ -30,7 +30,7 @@ from billing.services.prune import prune, would_prune
 from billing.settings import Settings
 from billing.store import heartbeats, installation
 from billing.store.session import Book, create_book_engine
-from tests.builders import enrolled, execute, query
+from tests.builders import enrolled, execute, plain, query
 from tests.conftest import MovedClock, a_database
 from tests.lived_in import live
 from tests.world import World
@@ -225,8 +225,7 @@ def test_nothing_waits_for_a_removal_and_no_removal_waits(
     """A row that somebody else has in hand is passed over, and taken the next time."""
     while archive_next(world.book, tmp_path, OLD):
         pass
-    plain = make_url(database_url).set(drivername="postgresql")
-    with psycopg.connect(plain.render_as_string(hide_password=False)) as other:
+    with psycopg.connect(plain(database_url)) as other:
         busy = other.execute(
             "SELECT id FROM events WHERE kind = 'attempt.sending' ORDER BY id LIMIT 1 FOR SHARE"
         ).fetchone()

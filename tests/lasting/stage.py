@@ -14,8 +14,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy.engine import make_url
 
+from tests.builders import plain
 from tests.chaos.cast import Ending, Member, NotToday, members
 from tests.chaos.programs import Program
 from tests.chaos.world import World, _python, _worker
@@ -144,8 +144,7 @@ def paid_in_book(database_url: str) -> int:
 
 def ask(database_url: str, statement: str) -> list[tuple[Any, ...]]:
     """A query, on a connection of its own."""
-    url = make_url(database_url).set(drivername="postgresql")
-    with psycopg.connect(url.render_as_string(hide_password=False), autocommit=True) as session:
+    with psycopg.connect(plain(database_url), autocommit=True) as session:
         return session.execute(statement).fetchall()  # type: ignore[call-overload,no-any-return]
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import psycopg
 import pytest
 from sqlalchemy import Engine, event
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 import migrations
 from billing.embedded import Servers
 from billing.store import schema
 from billing.store.session import create_book_engine
+from tests.builders import plain
 from tests.conftest import a_database
 from tests.lasting.online_rules import problems
 
@@ -151,15 +151,13 @@ def test_a_busy_table_is_let_go_and_tried_again(
 ) -> None:
     """A migration that waits for a table would make every charge behind it wait."""
     plant('    op.execute("ALTER TABLE attempts ADD COLUMN planted text")', NEWEST)
-    plain = make_url(database_url).set(drivername="postgresql")
-    address = plain.render_as_string(hide_password=False)
-    with psycopg.connect(address) as long_running:
+    with psycopg.connect(plain(database_url)) as long_running:
         long_running.execute("SELECT count(*) FROM attempts")
         pauses: list[float] = []
 
         def pause(seconds: float) -> None:
             pauses.append(seconds)
-            with psycopg.connect(address, options="-c lock_timeout=500") as charging:
+            with psycopg.connect(plain(database_url), options="-c lock_timeout=500") as charging:
                 charging.execute("SELECT id FROM attempts LIMIT 1")
             if len(pauses) == 2:
                 long_running.rollback()
@@ -178,8 +176,7 @@ def test_a_table_that_stays_busy_ends_the_migration_and_not_the_charging(
     monkeypatch.setattr(schema, "_TRIES", 2)
     monkeypatch.setattr(schema, "_LOCK_TIMEOUT", "100ms")
     plant('    op.execute("ALTER TABLE attempts ADD COLUMN planted text")', NEWEST)
-    plain = make_url(database_url).set(drivername="postgresql")
-    with psycopg.connect(plain.render_as_string(hide_password=False)) as long_running:
+    with psycopg.connect(plain(database_url)) as long_running:
         long_running.execute("SELECT count(*) FROM attempts")
         with pytest.raises(DBAPIError, match="lock timeout"):
             schema.upgrade(engine, pause=lambda _: None)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import json
 from collections.abc import AsyncIterator
 
 import pytest
 
 from billing.portone.answer import LARGEST_ANSWER, Answer, Unreadable, envelope, read
+from tests.unit.portone.ladder import wrapped
 
 pytestmark = pytest.mark.anyio
 
@@ -43,5 +43,4 @@ async def test_a_body_that_is_called_unchanged_is_taken_as_it_is(named: str) -> 
 
 @pytest.mark.parametrize("message", [None, 7, ["no"], {"ko": "no"}, True])
 def test_a_message_that_is_no_text_says_nothing(message: object) -> None:
-    body = json.dumps({"code": 1, "message": message, "response": None}).encode()
-    assert envelope(body).message == ""
+    assert envelope(wrapped(None, 1, message)).message == ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
@@ -15,6 +14,7 @@ from billing.domain.refund import Cancelled, CancelRequest
 from billing.portone import cancellation, preparation
 from billing.portone.answer import Answer
 from billing.portone.wire import Unsendable
+from tests.unit.portone.ladder import wrapped
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 SECONDS = int(NOW.timestamp())
@@ -30,12 +30,7 @@ ROW = {
 
 
 def answer(response: object, code: object = 0, message: object = None) -> Answer:
-    told = {"code": code, "message": message, "response": response}
-    return Answer(200, json.dumps(told).encode())
-
-
-def outcome(given: Answer) -> Any:
-    return cancellation.outcome_of_answer(given, ASKED, now=NOW)
+    return Answer(200, wrapped(response, code, message))
 
 
 def test_the_request_asks_for_all_of_one_payment() -> None:
@@ -82,7 +77,7 @@ def test_a_payment_that_cannot_be_named_is_not_asked_about() -> None:
     ],
 )
 def test_what_an_answer_to_a_cancellation_proves(given: Answer, proved: object) -> None:
-    assert outcome(given) == proved
+    assert cancellation.outcome_of_answer(given, ASKED, now=NOW) == proved
 
 
 def test_the_request_for_a_pin() -> None:
@@ -121,7 +116,7 @@ def test_an_order_that_has_a_pin_already_is_looked_up() -> None:
                 GatewayRefused,
                 "prepare: the amount of the order is not pinned",
             )
-            for amount in (9901, None, "many", [9900])
+            for amount in (9901, None, "many", "nan", "sNaN", "9900.0000000000000001", [9900])
         ),
     ],
 )

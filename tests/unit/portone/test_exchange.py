@@ -1,4 +1,4 @@
-"""What leaves, header by header, and which texts may stand in an address."""
+"""What leaves, header by header."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from billing import __version__
-from billing.domain.errors import InvalidInput, InvalidSetting
 from billing.portone.answer import Answer
-from billing.portone.exchange import Exchange, checked_base_url, segment
+from billing.portone.exchange import Exchange
 from billing.ports import AccessToken
 
 TOKEN = AccessToken("token-1", datetime(2026, 11, 20, tzinfo=UTC), timedelta(0))
@@ -53,41 +52,3 @@ async def test_every_request_as_it_leaves() -> None:
         ("POST", "https://api.example.com/c", ALWAYS | json, b"{2}"),
         "closed",
     ]
-
-
-@pytest.mark.parametrize(
-    ("text", "quoted"), [("a/b?", "a%2Fb%3F"), ("...", "..."), ("x" * 100, "x" * 100)]
-)
-def test_a_segment(text: str, quoted: str) -> None:
-    assert segment("imp_uid", text) == quoted
-
-
-@pytest.mark.parametrize("text", ["", ".", "..", "x" * 101, "\ud800"])
-def test_no_segment(text: str) -> None:
-    with pytest.raises(InvalidInput) as refused:
-        segment("imp_uid", text)
-    assert str(refused.value) == "imp_uid='…': cannot be part of an address"
-
-
-@pytest.mark.parametrize(
-    ("url", "said"),
-    [
-        ("https://key@api.example.com", "must not hold credentials"),
-        ("https://:secret@api.example.com", "must not hold credentials"),
-        ("https://api.example.com:0", "is not the address of a gateway"),
-        ("https:///path", "is not the address of a gateway"),
-        ("http:///path", "is not the address of a gateway"),
-        ("ftp://127.0.0.1", "is not https"),
-        ("http://api.example.com", "is not https"),
-        ("https://[::1", "is not a URL"),
-    ],
-)
-def test_what_is_wrong_with_an_address(url: str, said: str) -> None:
-    with pytest.raises(InvalidSetting) as refused:
-        checked_base_url(url)
-    shown = "…" if said.startswith(("must", "is not a URL")) else url
-    assert str(refused.value).startswith(f"MAEWOL_PORTONE_API_URL={shown!r}: {said}")
-
-
-def test_port_one_and_a_path_are_taken() -> None:
-    assert checked_base_url("https://api.example.com:1/X//") == "https://api.example.com:1/X"

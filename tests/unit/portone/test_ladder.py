@@ -4,40 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from billing.domain.money import Won
-from billing.domain.outcome import Outcome, Unknown
-from billing.domain.payment import Buyer, ChargeRequest
-from billing.portone.answer import Answer
-from billing.portone.wire import Unsendable, charge_body, outcome_of_answer
-
-ASKED = ChargeRequest(
-    customer_uid="customer-1",
-    merchant_uid="mw-abc-202611-01",
-    amount=Won(9900),
-    order_name="Monthly plan",
-    buyer=Buyer(None, None, None),
-)
-PAID = {
-    "status": "paid",
-    "imp_uid": "imp_1",
-    "merchant_uid": ASKED.merchant_uid,
-    "customer_uid": ASKED.customer_uid,
-    "amount": 9900,
-    "currency": "KRW",
-    "paid_at": 1_795_000_000,
-    "sandbox": False,
-}
-
-
-def answered(**payment: object) -> Outcome:
-    body = json.dumps({"code": 0, "message": None, "response": {**PAID, **payment}}).encode()
-    now = datetime(2026, 11, 20, tzinfo=UTC)
-    return outcome_of_answer(Answer(200, body), ASKED, sandbox=False, now=now)
+from billing.domain.outcome import Unknown
+from billing.portone.wire import Unsendable, charge_body
+from tests.unit.portone.ladder import ASKED, ECHO, outcome_of, wrapped
 
 
 @pytest.mark.parametrize(
@@ -54,12 +27,16 @@ def test_an_answer_that_contradicts_says_by_which_field(
     field: str, changes: dict[str, Any]
 ) -> None:
     why = f"the answer has another {field}"
-    assert answered(**changes) == Unknown(why, contradiction=True, other_mode=False)
+    assert outcome_of(200, wrapped(ECHO | changes)) == Unknown(
+        why, contradiction=True, other_mode=False
+    )
 
 
 def test_a_payment_of_the_other_mode_is_told_from_other_contradictions() -> None:
     why = "the answer has another sandbox"
-    assert answered(sandbox=True) == Unknown(why, contradiction=True, other_mode=True)
+    assert outcome_of(200, wrapped(ECHO | {"sandbox": True})) == Unknown(
+        why, contradiction=True, other_mode=True
+    )
 
 
 @pytest.mark.parametrize(

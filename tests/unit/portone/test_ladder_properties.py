@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.domain.money import Won
 from billing.domain.outcome import Approved, Declined, NotSent, Unknown
-from billing.portone.answer import Answer, Unreadable, envelope
-from billing.portone.wire import IMP_UID, outcome_of_answer, retry_after_seconds
-from billing.ports import Buyer, ChargeRequest
-
-NOW = datetime(2024, 11, 24, tzinfo=UTC)
-ASKED = ChargeRequest("customer", "mw-1", Won(9900), "plan", Buyer())
-ECHO: dict[str, Any] = {
-    "imp_uid": "imp_1",
-    "merchant_uid": "mw-1",
-    "customer_uid": "customer",
-    "amount": 9900,
-    "currency": "KRW",
-    "status": "paid",
-    "sandbox": False,
-    "paid_at": 1_732_400_000,
-    "failed_at": 0,
-    "fail_reason": None,
-}
+from billing.portone.answer import Unreadable, envelope
+from billing.portone.wire import IMP_UID, retry_after_seconds
+from tests.unit.portone.ladder import ASKED, ECHO, NOW, outcome_of, wrapped
 
 scalars = (
     st.none()
@@ -52,10 +34,6 @@ envelopes = st.fixed_dictionaries(
     optional={"response": payments | anything},
 )
 statuses = st.sampled_from([200, 200, 200, 200, 401, 404, 429, 500, 302])
-
-
-def outcome_of(status: int, body: bytes, sandbox: bool = False) -> object:
-    return outcome_of_answer(Answer(status, body), ASKED, sandbox=sandbox, now=NOW)
 
 
 def echoes(body: bytes, sandbox: bool) -> bool:
@@ -111,7 +89,7 @@ def test_any_bytes(body: bytes) -> None:
 
 @given(st.integers(0, 400), st.integers(0, 255))
 def test_any_single_damage_never_approves_something_else(at: int, value: int) -> None:
-    whole = bytearray(json.dumps({"code": 0, "message": None, "response": ECHO}).encode())
+    whole = bytearray(wrapped(ECHO))
     whole[at % len(whole)] = value
     body = bytes(whole)
     if isinstance(outcome_of(200, body), Approved):
@@ -120,14 +98,14 @@ def test_any_single_damage_never_approves_something_else(at: int, value: int) ->
 
 @given(st.integers(0, 400))
 def test_any_cut_is_unknown(length: int) -> None:
-    whole = json.dumps({"code": 0, "message": None, "response": ECHO}).encode()
+    whole = wrapped(ECHO)
     assert isinstance(outcome_of(200, whole[: length % len(whole)]), Unknown)
 
 
 @pytest.mark.parametrize("field", ["amount", "merchant_uid", "customer_uid", "currency", "sandbox"])
 @given(value=scalars)
 def test_no_field_may_differ(field: str, value: object) -> None:
-    body = json.dumps({"code": 0, "message": None, "response": {**ECHO, field: value}}).encode()
+    body = wrapped({**ECHO, field: value})
     assert isinstance(outcome_of(200, body), Approved) == echoes(body, False)
 
 
@@ -136,14 +114,14 @@ def test_no_field_may_differ(field: str, value: object) -> None:
 def test_an_imp_uid_that_does_not_fit_its_column_is_unknown(status: str, imp_uid: str) -> None:
     facts = {"failed": {"paid_at": 0}, "paid": {}}[status]
     payment = {**ECHO, **facts, "status": status, "imp_uid": imp_uid}
-    body = json.dumps({"code": 0, "message": None, "response": payment}).encode()
+    body = wrapped(payment)
     assert outcome_of(200, body) == Unknown("imp_uid is malformed")
 
 
 @pytest.mark.parametrize("imp_uid", [None, "", "imp_" + "1" * 60])
 def test_a_decline_may_be_without_an_imp_uid(imp_uid: str | None) -> None:
     payment = {**ECHO, "paid_at": 0, "status": "failed", "imp_uid": imp_uid}
-    body = json.dumps({"code": 0, "message": None, "response": payment}).encode()
+    body = wrapped(payment)
     assert outcome_of(200, body) == Declined("", imp_uid or None)
 
 

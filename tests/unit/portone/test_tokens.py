@@ -18,7 +18,7 @@ BEGINNING = datetime(2026, 11, 20, tzinfo=UTC)
 
 
 @dataclass
-class Desk:
+class Issuer:
     """Hands out a new token, of so many seconds, each time it is asked."""
 
     seconds: float = 1800
@@ -42,62 +42,62 @@ class Desk:
 async def test_it_is_renewed_half_a_minute_or_a_tenth_of_its_life_before_its_end(
     seconds: float, used_for: float
 ) -> None:
-    desk = Desk(seconds)
-    tokens = desk.tokens()
+    issuer = Issuer(seconds)
+    tokens = issuer.tokens()
     assert (await tokens.current()).value == "token-1"
-    desk.passed = used_for - 0.1
+    issuer.passed = used_for - 0.1
     assert (await tokens.current()).value == "token-1"
-    desk.passed = used_for
+    issuer.passed = used_for
     assert (await tokens.current()).value == "token-2"
 
 
 class AnotherEachTime(MemoryTokenStore):
     """Other workers renew the shared token again and again."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, issuer: Issuer) -> None:
         super().__init__()
-        self._desk = desk
+        self._issuer = issuer
         self._numbers = itertools.count(1)
 
     async def get(self) -> AccessToken | None:
         number = next(self._numbers)
-        expires_at = self._desk.now() + timedelta(seconds=1000 + number)
+        expires_at = self._issuer.now() + timedelta(seconds=1000 + number)
         return AccessToken(f"theirs-{number}", expires_at, clock_offset=timedelta(0))
 
 
 async def test_after_three_refusals_the_last_is_the_answer() -> None:
-    desk = Desk()
-    desk.store = AnotherEachTime(desk)
+    issuer = Issuer()
+    issuer.store = AnotherEachTime(issuer)
     sent: list[str] = []
 
     async def refused(token: AccessToken) -> Answer:
         sent.append(token.value)
         return Answer(401, b"")
 
-    assert (await desk.tokens().authorised(refused)).status == 401
+    assert (await issuer.tokens().authorised(refused)).status == 401
     assert len(set(sent)) == len(sent) == 3
-    assert desk.handed_out == 0
+    assert issuer.handed_out == 0
 
 
 async def test_a_refused_token_is_forgotten_here_and_by_everybody() -> None:
-    desk = Desk()
-    tokens = desk.tokens()
+    issuer = Issuer()
+    tokens = issuer.tokens()
     first = await tokens.current()
     await tokens.refused(first)
-    assert await desk.store.get() is None
+    assert await issuer.store.get() is None
     # Another worker, who has not heard of it, leaves it for us once more.
-    await desk.store.put(first)
+    await issuer.store.put(first)
     assert (await tokens.current()).value == "token-2"
 
 
 async def test_what_was_refused_to_one_that_has_a_newer_token_by_now_changes_nothing() -> None:
-    desk = Desk()
-    tokens = desk.tokens()
+    issuer = Issuer()
+    tokens = issuer.tokens()
     old = await tokens.current()
-    desk.passed = 1790
+    issuer.passed = 1790
     assert (await tokens.current()).value == "token-2"
     await tokens.refused(old)
-    kept = await desk.store.get()
+    kept = await issuer.store.get()
     assert kept is not None
     assert kept.value == "token-2"
     assert (await tokens.current()).value == "token-2"

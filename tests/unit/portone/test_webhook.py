@@ -44,6 +44,7 @@ def test_a_form_has_room_for_fields_to_come_but_not_for_any_number() -> None:
         (FORM, b"imp_uid=imp_1&x=%FF", "not a form"),
         (FORM, b"merchant_uid=mw-1", "no imp_uid"),
         (FORM, b"imp_uid=", "no imp_uid"),
+        (FORM, b"imp_uid=imp_1&imp_uid=", "no imp_uid"),
         (FORM, b"imp_uid=../../customers", "no imp_uid"),
         (JSON, b"\xff", "not JSON"),
         (JSON, b"{", "not JSON"),

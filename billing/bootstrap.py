@@ -8,44 +8,63 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from celery import Celery
 from pydantic import SecretStr
-from redis import Redis
 from sqlalchemy import Engine
 
 from billing import clock
-from billing.broker import CONCURRENCY, CeleryWorkQueue, RedisTokenStore, celery_settings
 from billing.domain.declines import DeclineTable
 from billing.domain.errors import InvalidSetting
 from billing.domain.policy import BillingPolicy
-from billing.embedded import running
 from billing.ports import CallMeter, TokenStore
-from billing.redis_address import RedisAddress
 from billing.settings import PREFIX, Settings
 from billing.store.session import Book, create_book_engine
 
 if TYPE_CHECKING:
+    from celery import Celery
+    from redis import Redis
+
+    from billing.broker import CeleryWorkQueue
     from billing.notifier import HttpNotifier
     from billing.portone.client import PortOneClient
+    from billing.redis_address import RedisAddress
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class House:
-    """Everything a command, a tick or a task needs that lives longer than one call."""
+    """Everything a command, a tick or a task needs that lives longer than one call. Celery is
+    loaded by the first that asks for it: most commands send no message."""
 
     settings: Settings
     policy: BillingPolicy
     engine: Engine
     book: Book
-    celery: Celery
-    queue: CeleryWorkQueue
     database_url: str
     broker_url: str
+    closing: contextlib.ExitStack = field(repr=False)
+
+    @functools.cached_property
+    def celery(self) -> Celery:
+        """The app that reaches the broker."""
+        from celery import Celery
+
+        from billing.broker import celery_settings
+
+        made = Celery("maewol")
+        made.conf.update(celery_settings(self.broker))
+        self.closing.callback(made.close)
+        return made
+
+    @functools.cached_property
+    def queue(self) -> CeleryWorkQueue:
+        """The way to the workers."""
+        from billing.broker import CeleryWorkQueue
+
+        return CeleryWorkQueue(self.celery, clock.monotonic)
 
     @property
     def broker(self) -> RedisAddress:
@@ -76,6 +95,8 @@ def servers(
     if database and broker:
         yield Addresses(database, broker)
         return
+    from billing.embedded import running
+
     with running(
         settings.data_dir, database=not database, broker=not broker, announce=announce
     ) as private:
@@ -91,25 +112,19 @@ def house(
     """Build everything but the gateway client. Raises `InvalidSetting`, `EmbeddedServerError`."""
     settings = settings or Settings.load()
     policy = billing_policy(settings)
-    with servers(settings, announce) as addresses:
+    with servers(settings, announce) as addresses, contextlib.ExitStack() as closing:
         engine = create_book_engine(addresses.database_url)
         book = Book(engine, clock.database_time)
-        celery = Celery("maewol")
-        celery.conf.update(celery_settings(redis_address(settings, addresses.broker_url)))
-        try:
-            yield House(
-                settings=settings,
-                policy=policy,
-                engine=engine,
-                book=book,
-                celery=celery,
-                queue=CeleryWorkQueue(celery, clock.monotonic),
-                database_url=addresses.database_url,
-                broker_url=addresses.broker_url,
-            )
-        finally:
-            celery.close()
-            book.close()
+        closing.callback(book.close)
+        yield House(
+            settings=settings,
+            policy=policy,
+            engine=engine,
+            book=book,
+            database_url=addresses.database_url,
+            broker_url=addresses.broker_url,
+            closing=closing,
+        )
 
 
 def quick_redis(broker: RedisAddress) -> Redis:
@@ -144,6 +159,7 @@ async def gateway(
     """A client of the gateway, for one event loop. Raises `InvalidSetting` without credentials."""
     key, secret = credentials(settings)
     # Here, since most commands never speak to the gateway and need not wait for its libraries.
+    from billing.broker import CONCURRENCY, RedisTokenStore
     from billing.portone.client import LOOKUP_SECONDS, SHORTEST_LOOKUP_SECONDS, PortOneClient
 
     charge_timeout = settings.portone_timeout_seconds
@@ -192,6 +208,8 @@ async def notifier(settings: Settings) -> AsyncIterator[HttpNotifier]:
 
 def redis_address(settings: Settings, broker_url: str) -> RedisAddress:
     """The broker's address with all that the settings say of it."""
+    from billing.redis_address import RedisAddress
+
     password = settings.sentinel_password
     return RedisAddress(
         broker_url,

@@ -122,7 +122,8 @@ class World:
 
     def work(self) -> None:
         """The workers empty the queue."""
-        asyncio.run(self._work())
+        if self.charges or self.inquiries:
+            asyncio.run(self._work())
 
     def client(self) -> PortOneClient:
         """A client of the gateway, for one event loop."""

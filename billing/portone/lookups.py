@@ -99,7 +99,6 @@ class Lookups:
 
     async def _pages(self, path: str, query: Mapping[str, str]) -> list[object]:
         found: list[object] = []
-        total = 0
         for number in range(1, MOST_PAGES + 1):
             answered = await self._envelope(path, {**query, "page": str(number)})
             if answered is None:
@@ -107,14 +106,13 @@ class Lookups:
                     return []
                 raise GatewayUnavailable("the list ended in the middle")
             page = _page(answered.response)
-            found, total = found + page.rows, page.total
-            if not page.more:
-                break
-        else:
-            raise GatewayUnavailable("the list does not end")
-        if len(found) < total:
-            raise GatewayUnavailable("the list is not whole")
-        return found
+            found += page.rows
+            if page.more:
+                continue
+            if len(found) < page.total:
+                raise GatewayUnavailable("the list is not whole")
+            return found
+        raise GatewayUnavailable("the list does not end")
 
     async def _envelope(self, path: str, query: Mapping[str, str]) -> Envelope | None:
         """The answer's envelope, None for a proven absence. An answer that breaks is asked for

@@ -134,7 +134,7 @@ class Tokens:
 
     async def aclose(self) -> None:
         """Stop a fetch that is under way."""
-        if self._renewal is not None and not self._renewal.done():
+        if self._renewal is not None:
             self._renewal.cancel()
             await asyncio.wait([self._renewal])
 

@@ -51,7 +51,7 @@ def test_a_closing_margin_made_smaller_plans_nothing_beyond_the_month(
     world.run()
     world.policy = make_policy()
     while clock.now < kst(24, 20):
-        world.run(every=timedelta(hours=1))
+        world.run(every=timedelta(hours=4))
     ready_at, last_start_at = retry(world)
     assert last_start_at == kst(25, 12)
     assert ready_at <= last_start_at
@@ -66,7 +66,7 @@ def test_the_last_try_of_such_a_month_is_made(
     world.enrol("ada", script=["declined:0031"] * 5)
     while clock.now < kst(26, 1):
         world.policy = old if clock.now < kst(23, 12) else new
-        world.run(every=timedelta(hours=1))
+        world.run(every=timedelta(hours=4))
     assert world.statuses("cycles") == {"paid": 1}
     assert broken(book, new) == []
 
@@ -92,7 +92,7 @@ def test_a_window_made_smaller_ends_no_month_that_is_open(
     world.open()
     world.policy = make_policy(window_days=0)
     while clock.now < kst(26, 1):
-        world.run(every=timedelta(hours=1))
+        world.run(every=timedelta(hours=4))
     assert world.statuses("cycles") == {"paid": 1}
 
 
@@ -290,7 +290,7 @@ LIMITS: tuple[dict[str, int], ...] = (
 def declined_month(world: World) -> None:
     """A month of a customer whose line fails at every slot."""
     while world.clock.now < kst(26, 1):
-        world.run(every=timedelta(hours=1))
+        world.run(every=timedelta(hours=4))
 
 
 def test_a_month_is_judged_by_the_limits_that_it_was_tried_by(
@@ -311,7 +311,7 @@ def test_declines_count_by_the_limits_of_today(
     world = World(book, make_policy(), clock)
     world.enrol("ada", "bob", script=["declined:0031"] * 20)
     while clock.now < kst(21, 12):
-        world.run(every=timedelta(hours=1))
+        world.run(every=timedelta(hours=4))
     assert world.statuses("attempts") == {"declined": 4, "due": 2}
     world.policy = make_policy(max_attempts=2)
     declined_month(world)

@@ -145,13 +145,23 @@ TESTS = {
     # others costs a minute of real sockets.
     "billing/portone/answer.py": ["tests/unit/portone/test_answer.py", *WIRE],
     "billing/portone/cancellation.py": ["tests/unit/portone/test_cancel_and_prepare.py"],
+    "billing/portone/client.py": [
+        "tests/unit/portone/test_client.py",
+        "tests/unit/portone/test_client_limits.py",
+    ],
     "billing/portone/exchange.py": [
         "tests/unit/portone/test_exchange.py",
         "tests/unit/portone/test_exchange_addresses.py",
     ],
     "billing/portone/fields.py": ["tests/unit/portone/test_fields.py"],
+    "billing/portone/lookups.py": ["tests/unit/portone/test_lookups.py"],
     "billing/portone/preparation.py": ["tests/unit/portone/test_cancel_and_prepare.py"],
     "billing/portone/rows.py": ["tests/unit/portone/test_fields.py"],
+    "billing/portone/spans.py": [
+        "tests/unit/portone/test_spans.py",
+        "tests/integration/portone/test_portone_spans.py",
+    ],
+    "billing/portone/token.py": ["tests/unit/portone/test_tokens.py"],
     "billing/portone/webhook.py": ["tests/unit/portone/test_webhook.py"],
     "billing/portone/wire.py": ["tests/unit/portone", *WIRE],
     "billing/portone": [

@@ -1,0 +1,128 @@
+"""How a span is cut, how often it is read, and when reading ends: to the second and to the row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import cast
+
+import pytest
+
+from billing.domain.errors import GatewayUnavailable
+from billing.portone.lookups import Lookups, Page
+from billing.portone.spans import Spans
+
+pytestmark = pytest.mark.anyio
+
+SINCE = datetime(2026, 11, 1, tzinfo=UTC)
+BEGINS = int(SINCE.timestamp())
+DAY = 86_400
+LIMIT = 3
+
+
+def row(number: int) -> dict[str, object]:
+    return {"imp_uid": f"imp_{number}", "merchant_uid": "mw-1", "status": "paid", "amount": 9900}
+
+
+@dataclass
+class Listed:
+    """Look-ups of one list: what a portion's page is, by its first and last second."""
+
+    page_of: Callable[[int, int, int], Page | None]
+    asked: list[tuple[int, int, int]] = field(default_factory=list)
+    page_limit: int = LIMIT
+    status: str = "paid"
+
+    async def page(self, path: str, query: Mapping[str, str], number: int) -> Page | None:
+        assert path == f"/payments/status/{self.status}"
+        first, last = int(query["from"]) + 1, int(query["to"]) - 1
+        self.asked.append((first - BEGINS, last - BEGINS, number))
+        return self.page_of(first - BEGINS, last - BEGINS, number)
+
+    async def read(self, seconds: int) -> list[int]:
+        """How many payments each portion had."""
+        spans = Spans(cast(Lookups, self), sandbox=False)
+        until = SINCE + timedelta(seconds=seconds)
+        return [len(part) async for part in spans.payments(self.status, SINCE, until)]
+
+
+def pages_of(total: int) -> Callable[[int, int, int], Page | None]:
+    """A list of so many, whatever is asked."""
+
+    def page(first: int, last: int, number: int) -> Page | None:
+        begins = (number - 1) * LIMIT
+        if begins and begins >= total:
+            return None
+        rows: list[object] = [row(one) for one in range(begins, min(begins + LIMIT, total))]
+        return Page(rows, begins + LIMIT < total, total)
+
+    return page
+
+
+async def test_a_portion_is_ninety_days_with_a_second_more_at_both_ends() -> None:
+    listed = Listed(pages_of(0))
+    assert await listed.read(200 * DAY) == [0, 0, 0]
+    longest = 90 * DAY - 2
+    assert listed.asked == [
+        (0, longest, 1),
+        (longest + 1, 2 * longest + 1, 1),
+        (2 * longest + 2, 200 * DAY, 1),
+    ]
+
+
+async def test_a_span_of_just_one_portion_is_one() -> None:
+    listed = Listed(pages_of(0))
+    assert await listed.read(90 * DAY - 2) == [0]
+
+
+@pytest.mark.parametrize("status", ["all", "paid"])
+async def test_rows_in_another_status_are_of_another_list(status: str) -> None:
+    listed = Listed(lambda *_: Page([row(1), {**row(2), "status": "ready"}], False, 2))
+    listed.status = status
+    if status == "all":
+        assert await listed.read(10) == [2]
+        return
+    with pytest.raises(GatewayUnavailable, match="rows in another status"):
+        await listed.read(10)
+
+
+async def test_five_thousand_are_held_at_once_and_not_one_more() -> None:
+    listed = Listed(pages_of(5000))
+    assert await listed.read(10) == [5000]
+
+    def page(first: int, last: int, number: int) -> Page | None:
+        return pages_of(5001 if (first, last) == (0, 10) else 2)(first, last, number)
+
+    longer = Listed(page)
+    assert await longer.read(10) == [2, 2]
+    assert longer.asked == [(0, 10, 1), (0, 5, 1), (6, 10, 1)]
+
+
+async def test_too_many_in_one_second_cannot_be_cut() -> None:
+    listed = Listed(pages_of(5001))
+    with pytest.raises(GatewayUnavailable, match="too many payments in one second"):
+        await listed.read(2)
+    assert listed.asked == [(0, 2, 1), (0, 1, 1), (0, 0, 1)]
+
+
+async def test_a_list_that_moves_is_read_four_times() -> None:
+    listed = Listed(lambda *_: Page([row(1)], False, 2))
+    with pytest.raises(GatewayUnavailable, match="the list changes while it is read"):
+        await listed.read(10)
+    assert len(listed.asked) == 4
+
+
+@pytest.mark.parametrize(("total", "pages"), [(0, 1), (2, 1), (3, 2), (5, 2), (6, 3)])
+async def test_one_page_more_than_the_rows_fill_and_no_further(total: int, pages: int) -> None:
+    """It names a next page for ever: one past the end may be the documented end, a second not."""
+    listed = Listed(lambda first, last, number: Page([], True, total))
+    with pytest.raises(GatewayUnavailable, match="the list changes while it is read"):
+        await listed.read(10)
+    assert [number for _, _, number in listed.asked] == list(range(1, pages + 2)) * 4
+
+
+async def test_a_status_is_one_of_the_gateways() -> None:
+    spans = Spans(cast(Lookups, Listed(pages_of(0))), sandbox=False)
+    with pytest.raises(ValueError, match="no such status: canceled"):
+        [part async for part in spans.payments("canceled", SINCE, SINCE)]

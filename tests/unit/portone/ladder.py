@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -31,6 +32,29 @@ ECHO: dict[str, Any] = {
 def wrapped(response: object, code: object = 0, message: object = None) -> bytes:
     """The body of an answer, in the gateway's envelope."""
     return json.dumps({"code": code, "message": message, "response": response}).encode()
+
+
+def listed(*rows: object, more: int = 0, total: int | None = None) -> Answer:
+    """One page of a list in the gateway's own words."""
+    response = {"list": list(rows), "next": more, "total": len(rows) if total is None else total}
+    return Answer(200, wrapped(response))
+
+
+ABSENT = Answer(404, wrapped(None, code=-1, message="존재하지 않는 결제정보입니다."))
+
+# What a gateway without a network says: an answer, a break, or nothing at all.
+Said = Answer | Exception | None
+
+
+async def told(says: list[Said]) -> Answer:
+    """The next of these, the last again and again."""
+    said = says.pop(0) if len(says) > 1 else says[0]
+    if said is None:
+        await asyncio.Event().wait()
+    if isinstance(said, Exception):
+        raise said
+    assert isinstance(said, Answer)
+    return said
 
 
 def outcome_of(status: int, body: bytes, sandbox: bool = False) -> Outcome:

@@ -120,9 +120,3 @@ async def test_one_page_more_than_the_rows_fill_and_no_further(total: int, pages
     with pytest.raises(GatewayUnavailable, match="the list changes while it is read"):
         await listed.read(10)
     assert [number for _, _, number in listed.asked] == list(range(1, pages + 2)) * 4
-
-
-async def test_a_status_is_one_of_the_gateways() -> None:
-    spans = Spans(cast(Lookups, Listed(pages_of(0))), sandbox=False)
-    with pytest.raises(ValueError, match="no such status: canceled"):
-        [part async for part in spans.payments("canceled", SINCE, SINCE)]

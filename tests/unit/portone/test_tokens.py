@@ -166,10 +166,11 @@ async def test_a_fetch_under_way_is_stopped_at_the_end(complaints: list[dict[str
     issuer = Issuer()
     tokens = issuer.tokens()
     await tokens.aclose()
-    ended = False
+    begun, ended = asyncio.Event(), False
 
     async def never() -> AccessToken:
         nonlocal ended
+        begun.set()
         try:
             await asyncio.Event().wait()
             raise AssertionError
@@ -179,7 +180,7 @@ async def test_a_fetch_under_way_is_stopped_at_the_end(complaints: list[dict[str
 
     tokens._fetch = never
     waiting = asyncio.create_task(tokens.current())
-    await asyncio.sleep(0.01)
+    await begun.wait()
     await tokens.aclose()
     assert ended
     with pytest.raises(asyncio.CancelledError):
@@ -192,15 +193,20 @@ async def test_a_failure_that_all_have_given_up_waiting_for_is_no_complaint(
 ) -> None:
     tokens = Issuer().tokens()
 
+    given_up = asyncio.Event()
+
     async def away() -> AccessToken:
-        await asyncio.sleep(0.01)
+        await given_up.wait()
         raise GatewayUnavailable("getToken: HTTP 500")
 
     tokens._fetch = away
     waiting = asyncio.create_task(tokens.current())
     await asyncio.sleep(0)
     waiting.cancel()
-    await asyncio.sleep(0.05)
+    await asyncio.wait([waiting])
+    given_up.set()
+    assert tokens._renewal is not None
+    await asyncio.wait([tokens._renewal])
     tokens._renewal = None
     gc.collect()
     await asyncio.sleep(0)
@@ -217,7 +223,7 @@ async def test_another_workers_newer_token_is_taken_and_not_a_dead_or_older_one(
 
     for dead in (-1, 0):
         await issuer.store.put(theirs(dead))
-        assert (await Issuer.tokens(issuer).current()).value.startswith("token-")
+        assert (await issuer.tokens().current()).value.startswith("token-")
     issuer.handed_out = 0
     await issuer.store.put(theirs(0.5))
     assert (await tokens.current()).value == "theirs-0.5"
@@ -274,21 +280,23 @@ async def test_of_two_refused_at_once_only_the_first_forgets_and_fetches() -> No
 async def test_a_token_fetched_for_anothers_sake_is_not_the_last_that_is_tried() -> None:
     issuer = Issuer()
     tokens = issuer.tokens()
-    other_has_gone_on = asyncio.Event()
+    begun, other_has_gone_on, tried_too = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def slow(token: AccessToken) -> Answer:
+        begun.set()
         await other_has_gone_on.wait()
+        if token.value == "token-2":
+            tried_too.set()
         return Answer(200 if token.value == "token-3" else 401, b"")
 
     async def quick(token: AccessToken) -> Answer:
         if token.value == "token-2":
             other_has_gone_on.set()
-            # Until the slow one has tried it, too.
-            await asyncio.sleep(0.01)
+            await tried_too.wait()
         return Answer(401, b"")
 
     first = asyncio.create_task(tokens.authorised(slow))
-    await asyncio.sleep(0.01)
+    await begun.wait()
     assert (await tokens.authorised(quick)).status == 401
     assert (await first).status == 200
 

@@ -161,7 +161,10 @@ def _paid(payment: fields.Row, asked: ChargeRequest, sandbox: bool) -> Outcome:
     imp_uid = fields.needed_text(payment, "imp_uid")
     if not IMP_UID.fullmatch(imp_uid):
         return Unknown("imp_uid is malformed")
-    return Approved(imp_uid, Won(amount), fields.needed_moment(payment, "paid_at"))
+    paid_at = fields.needed_moment(payment, "paid_at")
+    if paid_at.timestamp() < 0:
+        return Unknown("paid_at is before 1970")
+    return Approved(imp_uid, Won(amount), paid_at)
 
 
 def _failed(payment: fields.Row, asked: ChargeRequest) -> Outcome:

@@ -82,6 +82,14 @@ def test_any_envelope(status: int, answered: object, sandbox: bool) -> None:
             raise AssertionError(other)
 
 
+@pytest.mark.parametrize("paid_at", [-1, -0.5, -1_732_400_000])
+def test_paid_before_there_was_a_gateway_is_unknown(paid_at: float) -> None:
+    """The look-up that follows tells what became of it."""
+    assert outcome_of(200, wrapped({**ECHO, "paid_at": paid_at})) == Unknown(
+        "paid_at is before 1970"
+    )
+
+
 @given(st.binary(max_size=300))
 def test_any_bytes(body: bytes) -> None:
     assert isinstance(outcome_of(200, body), Unknown)

@@ -50,6 +50,8 @@ def caller(
             patch.setattr(sys, "argv", ["maewol", *words])
             for name, value in settings.items():
                 patch.setenv(f"MAEWOL_{name}", value)
+            # What the test itself printed is not this call's.
+            capfd.readouterr()
             with pytest.raises(SystemExit) as ended:
                 main()
         told = capfd.readouterr()

@@ -29,6 +29,7 @@ from billing.portone.transport import (
     SocketFactory,
     Transport,
     hard_closing_sockets,
+    public_tls,
     verified_tls,
 )
 from billing.portone.wire import charge_body, outcome_of_answer, outcome_of_failure
@@ -87,7 +88,7 @@ class PortOneClient:
         # More would leave no time for the answer. Of a page's twenty seconds it is ten, as long as
         # PortOne's own webhook sender takes to connect (gateway.md §7).
         connect = min(charge_timeout, lookup_timeout) / 2
-        verified = verified_tls(tls)
+        verified = verified_tls(tls or public_tls())
 
         def network(sockets: SocketFactory | None) -> Transport:
             if isinstance(transport, httpx.AsyncBaseTransport):

@@ -22,6 +22,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, Protocol
 
 import aiohttp
@@ -166,16 +167,22 @@ def translated(error: Exception) -> httpx.TransportError:
     return httpx.ReadError(text)
 
 
-def verified_tls(given: ssl.SSLContext | None = None) -> ssl.SSLContext:
+def verified_tls(context: ssl.SSLContext) -> ssl.SSLContext:
     """Certificates checked, TLS 1.2 or newer (PortOne takes nothing older, gateway.md §2).
 
-    Raises `ValueError` when `given` checks less: there is no way to switch checking off.
+    Raises `ValueError` for one that checks less: there is no way to switch checking off.
     """
-    context = given or httpx.create_ssl_context(verify=True, trust_env=False)
     if context.verify_mode is not ssl.CERT_REQUIRED or not context.check_hostname:
         raise ValueError("a TLS context that does not check certificates and host names")
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
+
+
+@cache
+def public_tls() -> ssl.SSLContext:
+    """The authorities that everybody trusts, for all clients of this process: reading them takes
+    60 ms. Whoever trusts one more makes a context of their own."""
+    return httpx.create_ssl_context(verify=True, trust_env=False)
 
 
 def hard_closing_sockets(unacknowledged_seconds: float) -> SocketFactory:

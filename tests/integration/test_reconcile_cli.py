@@ -1,4 +1,5 @@
-"""`maewol reconcile`, `refund`, `proof verify` as a merchant types them; the sandbox a process."""
+"""`maewol reconcile`, `refund`, `proof verify` as a merchant types them, and ticks beside them; the
+sandbox a process."""
 
 from __future__ import annotations
 
@@ -24,9 +25,10 @@ from billing.services.charge import charge
 from billing.services.open_cycles import open_cycles
 from billing.store.session import Book
 from tests.builders import enrolled, execute, query
+from tests.called import Call, Done
 from tests.conftest import MovedClock
 
-# Every command is a process that loads Celery and SQLAlchemy: seconds each on a busy machine.
+# The ticks are processes that load Celery and SQLAlchemy: seconds each on a busy machine.
 pytestmark = pytest.mark.timeout(600)
 
 
@@ -54,37 +56,19 @@ def ask(url: str, body: Any = None) -> Any:
         return json.load(answer)
 
 
-class Shell:
-    """Runs `maewol` as a process of its own against this test's book and gateway."""
+class Scheduler:
+    """Ticks as the scheduler's worker runs them: in a process of its own, by its settings."""
 
-    def __init__(self, database_url: str, servers: Servers, gateway: str, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, database_url: str, servers: Servers, settings: dict[str, str]) -> None:
         self.env = {
             "PATH": "/usr/bin:/bin",
             "MAEWOL_DATABASE_URL": database_url,
             "MAEWOL_BROKER_URL": str(servers.broker_url),
-            "MAEWOL_PORTONE_API_URL": gateway,
-            "MAEWOL_PORTONE_IMP_KEY": "key",
-            "MAEWOL_PORTONE_IMP_SECRET": "secret",
-            "MAEWOL_GATEWAY_VISIBILITY_SECONDS": "0",
+            **{f"MAEWOL_{name}": value for name, value in settings.items()},
         }
 
-    def run(self, *words: str, code: int) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-c", "from billing.cli import main; main()", *words],
-            env=self.env,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-            stdin=subprocess.DEVNULL,
-        )
-        assert done.returncode == code, done.stderr
-        return done
-
     def tick(self, *names: str) -> Any:
-        """Ticks as the scheduler's worker runs them, one after the other in one process."""
+        """One after the other in one process."""
         calls = ", ".join(f"ticks.{name}()" for name in names)
         code = f"import json; from scheduler import ticks; print(json.dumps([{calls}]))"
         return self.python(code)
@@ -102,8 +86,14 @@ class Shell:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    def document(self, *words: str, code: int = 0) -> Any:
-        return json.loads(self.run(*words, "--json", code=code).stdout)
+
+def settings(gateway: str) -> dict[str, str]:
+    return {
+        "PORTONE_API_URL": gateway,
+        "PORTONE_IMP_KEY": "key",
+        "PORTONE_IMP_SECRET": "secret",
+        "GATEWAY_VISIBILITY_SECONDS": "0",
+    }
 
 
 def charged(book: Book, policy: BillingPolicy, gateway: str, now: datetime, count: int) -> None:
@@ -148,63 +138,76 @@ def test_compare_give_back_and_prove(
     database_url: str,
     servers: Servers,
     tmp_path: Path,
+    call: Call,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    given_settings = settings(gateway)
+
+    def maewol(*words: str, code: int = 0) -> Done:
+        done = call(*words, **given_settings)
+        assert done.code == code, done.err
+        return done
+
+    def document(*words: str, code: int = 0) -> Any:
+        return maewol(*words, "--json", code=code).document()
+
+    scheduler = Scheduler(database_url, servers, given_settings)
     clock.move_to(datetime.now(UTC))
     charged(book, make_policy(charge_cron="* * * * *", charges_per_second=0), gateway, clock.now, 3)
     names = dict(query(book, "SELECT customer_uid, paid_merchant_uid FROM cycles c"
         " JOIN subscriptions s ON s.id = c.subscription_id"))  # fmt: skip
-    shell = Shell(database_url, servers, gateway, tmp_path)
     today = clock.now.astimezone(SEOUL).date()
     span = ("--from", str(today - timedelta(days=3)), "--to", str(today + timedelta(days=1)))
 
-    clean = shell.document("reconcile", *span, "--proof", "proofs")
+    clean = document("reconcile", *span, "--proof", "proofs")
     assert (clean["differences"], clean["applied"], clean["ledger"]["paid"]) == ([], [], 3)
     assert len(clean["proofs_written"]) == 3
-    assert shell.document("proof", "verify", "proofs") == []
+    assert document("proof", "verify", "proofs") == []
 
     # Nobody sits at a terminal: what follows is said, and the call counts.
-    told = shell.run("refund", names["c0"], "--reason", "asked for", "--json", code=0)
+    told = maewol("refund", names["c0"], "--reason", "asked for", "--json")
     for said in ("Next month's payment will be refused", "다음 달 결제는", "Seoul"):
-        assert said in told.stderr
-    given = json.loads(told.stdout)
+        assert said in told.err
+    given = told.document()
     assert (given["status"], given["already"], given["amount"]) == ("done", False, 9900)
     assert given["subscription_reason"] == "chain_at_risk"
-    again = shell.document("refund", names["c0"])
+    again = document("refund", names["c0"])
     assert (again["status"], again["already"]) == ("done", True)
 
-    ended = shell.document("subscription", "cancel", "c1", "--refund")
+    ended = document("subscription", "cancel", "c1", "--refund")
     assert (ended["status"], ended["subscription"]) == ("done", "cancelled")
 
     ask(f"{gateway}/sandbox/pay", {"customer_uid": "c2", "merchant_uid": "by-hand"})
-    found = shell.document("reconcile", *span, "--apply", code=1)
+    found = document("reconcile", *span, "--apply", code=1)
     (double,) = found["differences"]
     assert (double["difference"], double["merchant_uid"]) == ("double", "by-hand")
     assert "maewol refund by-hand" in double["remedy"]
     assert "환불" in double["remedy_ko"]
     made = {"differences": 1, "applied": 0, "unanswered": 0}
-    assert shell.tick("reconcile_", "refund_") == [made, {"worked_on": 0}]
-    assert shell.tick("reconcile_") == [{}], "the day has its own"
+    # The day has its own by then.
+    assert scheduler.tick("reconcile_", "refund_", "reconcile_") == [made, {"worked_on": 0}, {}]
     execute(book, "DELETE FROM heartbeats WHERE name = 'maewol.tick.reconcile'")
-    assert shell.tick("reconcile_", "reconcile_") == [made, {}], "due until it was made"
+    assert scheduler.tick("reconcile_", "reconcile_") == [made, {}], "due until it was made"
     assert query(book, "SELECT count(*) FROM events WHERE kind = 'reconcile.difference'") == [(1,)]
-    assert shell.document("status")["differences"] == 1
+    assert document("status")["differences"] == 1
 
     file = tmp_path / "proofs" / f"maewol-proof-{today - timedelta(days=2)}.txt"
     file.write_text(file.read_text().replace("0 won", "1 won", 1))
-    (problem,) = shell.document("proof", "verify", "proofs", code=1)[:1]
+    (problem,) = document("proof", "verify", "proofs", code=1)[:1]
     assert problem["file"] == file.name
 
-    wrong = shell.run("reconcile", "--from", str(date(2099, 1, 1)), "--to", "2099-01-02", code=2)
-    assert "future" in wrong.stderr
+    wrong = maewol("reconcile", "--from", str(date(2099, 1, 1)), "--to", "2099-01-02", code=2)
+    assert "future" in wrong.err
 
     # In the month of the registration the payment of the month is the initial one.
     person = {"customer_uid": "new", "amount": 9900, "name": "plan"}
     person["paid_at"] = (clock.now - timedelta(seconds=1)).isoformat()
     (new,) = ask(f"{gateway}/sandbox/customers", [person])["customers"]
-    shell.document("subscription", "add", "--imp-uid", new["imp_uid"])
+    document("subscription", "add", "--imp-uid", new["imp_uid"])
     execute(book, "ALTER TABLE subscriptions DISABLE TRIGGER USER")
     execute(book, "UPDATE subscriptions SET initial_merchant_uid = NULL WHERE customer_uid = 'new'")
-    gone = shell.document("subscription", "cancel", "new", "--refund")
+    gone = document("subscription", "cancel", "new", "--refund")
     assert (gone["status"], gone["subscription"]) == ("done", "cancelled")
     assert gone["imp_uid"] == new["imp_uid"]
 
@@ -222,22 +225,22 @@ def test_the_ticks_end_nothing_by_a_clock_that_leapt(
     clock.move_to(datetime.now(UTC))
     paid_at = (clock.now - timedelta(days=31)).isoformat()
     enrolled(book, make_policy(), *(f"c{n},9900,plan,{paid_at},," for n in range(3)))
-    shell = Shell(database_url, servers, gateway, tmp_path)
+    scheduler = Scheduler(database_url, servers, settings(gateway))
     ticks = ("close_", "open_", "close_", "reconcile_")
     execute(book, "UPDATE installation SET clock_offset = interval '40 days'")
-    assert shell.tick(*ticks) == [{"closed": 0}, {"opened": 0}, {"closed": 0}, {}]
+    assert scheduler.tick(*ticks) == [{"closed": 0}, {"opened": 0}, {"closed": 0}, {}]
     assert query(book, "SELECT kind FROM events WHERE alarm") == [("clock.skewed",)]
     assert query(book, "SELECT count(*) FROM cycles") == [(0,)]
     execute(book, "UPDATE installation SET clock_offset = interval '0'")
-    (found,) = shell.tick("reconcile_")
+    (found,) = scheduler.tick("reconcile_")
     assert found["unanswered"] == 0
 
 
 def test_a_missing_reconciliation_is_asked_for_every_hour(
     database_url: str, servers: Servers, tmp_path: Path
 ) -> None:
-    shell = Shell(database_url, servers, "http://127.0.0.1:9", tmp_path)
-    sent = shell.python(
+    scheduler = Scheduler(database_url, servers, settings("http://127.0.0.1:9"))
+    sent = scheduler.python(
         "import json; from scheduler.app import app;"
         "print(json.dumps([str(one['schedule']) for one in app.conf.beat_schedule.values()"
         " if one['task'] == 'maewol.tick.reconcile']))"

@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
+from billing import logs
+from billing.cli import main
 from billing.domain.calendar import SEOUL
 from billing.settings import Settings
 from billing.simulation import story
@@ -171,25 +173,32 @@ def test_an_outage_over_the_close_loses_months_and_says_which(engine: Engine) ->
 
 @pytest.mark.timeout(300)
 def test_the_command_line(tmp_path: Path) -> None:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "billing.cli", "simulate", *arguments],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-        )
-
-    done = run("--months", "1", "--subscriptions", "5", "--start", "2026-11-01", "--json")
+    arguments = ["--months", "1", "--subscriptions", "5", "--start", "2026-11-01", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "billing.cli", "simulate", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["ok"] is True
     assert document["cycles"]["paid"] == document["ledger"]["payments"]
     assert document["won_collected"] == document["ledger"]["won"]
     assert next(one["month"] for one in document["months"]) == "2026-11"
-    for wrong in (["--set", "NO_SUCH=1"], ["--outage", "tomorrow"], ["--start", "soon"]):
-        refused = run(*wrong)
-        assert refused.returncode == 2
-        assert wrong[1] in refused.stderr
+
+
+@pytest.mark.parametrize("wrong", [("--set", "NO_SUCH=1"), ("--outage", "tomorrow"),
+                                   ("--start", "soon")], ids=lambda wrong: wrong[0])  # fmt: skip
+def test_a_wrong_call(
+    wrong: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["maewol", "simulate", *wrong])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert wrong[1] in capsys.readouterr().err
 
 
 # Tests that run in a shell's background are started with Ctrl-C ignored, and hand that on to

@@ -20,7 +20,6 @@ import pytest
 
 from billing.domain.errors import GatewayUnavailable
 from billing.domain.outcome import Approved, Declined, NotSent, Unknown
-from billing.portone.transport import verified_tls
 from billing.ports import Buyer
 
 pytestmark = pytest.mark.anyio
@@ -535,16 +534,14 @@ async def test_tls_1_2_or_newer(
     kit: Any, certificate: Path, newest: ssl.TLSVersion, taken: bool
 ) -> None:
     url = await served(kit, certificate, newest)
-    trusting = verified_tls()
-    trusting.load_verify_locations(certificate)
+    trusting = ssl.create_default_context(cafile=certificate)
     outcome = await kit.client(url=url, tokens=kit.store, tls=trusting).charge(kit.request())
     assert approved(outcome) if taken else never_connected(outcome), outcome
 
 
 async def test_a_certificate_of_another_host(kit: Any, certificate: Path) -> None:
     url = await served(kit, certificate, ssl.TLSVersion.TLSv1_3)
-    trusting = verified_tls()
-    trusting.load_verify_locations(certificate)
+    trusting = ssl.create_default_context(cafile=certificate)
     client = kit.client(url=url.replace("127.0.0.1", "localhost"), tokens=kit.store, tls=trusting)
     assert never_connected(await client.charge(kit.request()))
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from billing.domain.errors import InvalidInput, InvalidSetting
 from billing.portone.exchange import checked_base_url, segment
-from billing.portone.transport import hard_closing_sockets, verified_tls
+from billing.portone.transport import hard_closing_sockets, public_tls, verified_tls
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_charging_sockets_drop_their_bytes_when_closed() -> None:
 
 
 def test_certificates_are_checked() -> None:
-    context = verified_tls()
+    context = verified_tls(public_tls())
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2

@@ -41,8 +41,9 @@ def caller(
     assert servers.broker_url is not None
     monkeypatch.setenv("MAEWOL_DATABASE_URL", database_url)
     monkeypatch.setenv("MAEWOL_BROKER_URL", servers.broker_url)
-    # Made when its module is first imported, at the width of then.
+    # Made when their module is first imported, at the width of then.
     monkeypatch.setattr(output, "out", Console(width=150))
+    monkeypatch.setattr(output.err, "width", 200)
     monkeypatch.setattr(logs, "configure", lambda *_: None)
 
     def run(*words: str, **settings: str) -> Done:
@@ -50,8 +51,6 @@ def caller(
             patch.setattr(sys, "argv", ["maewol", *words])
             for name, value in settings.items():
                 patch.setenv(f"MAEWOL_{name}", value)
-            # What the test itself printed is not this call's.
-            capfd.readouterr()
             with pytest.raises(SystemExit) as ended:
                 main()
         told = capfd.readouterr()

@@ -140,6 +140,7 @@ def test_compare_give_back_and_prove(
     tmp_path: Path,
     call: Call,
     monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     given_settings = settings(gateway)
@@ -155,6 +156,7 @@ def test_compare_give_back_and_prove(
     scheduler = Scheduler(database_url, servers, given_settings)
     clock.move_to(datetime.now(UTC))
     charged(book, make_policy(charge_cron="* * * * *", charges_per_second=0), gateway, clock.now, 3)
+    capfd.readouterr()
     names = dict(query(book, "SELECT customer_uid, paid_merchant_uid FROM cycles c"
         " JOIN subscriptions s ON s.id = c.subscription_id"))  # fmt: skip
     today = clock.now.astimezone(SEOUL).date()

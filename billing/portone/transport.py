@@ -148,7 +148,6 @@ class AiohttpTransport:
                 # Inflating is ours (`answer`), because ours has a limit.
                 auto_decompress=False,
                 trust_env=False,
-                requote_redirect_url=False,
             )
         return self._session
 

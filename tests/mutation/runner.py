@@ -88,6 +88,8 @@ class Runner:
         if len(self.left_out) == len(items):
             pytest.exit("no test passes without a mutant", 1)
         self.failed = False
+        # `tests/conftest.py` hides what was loaded before the tests, our own modules among it.
+        gc.unfreeze()
         # What is here now stays: children that do not touch it do not copy it either.
         self.functions = [one for one in gc.get_objects() if isinstance(one, FunctionType)]
         gc.collect()

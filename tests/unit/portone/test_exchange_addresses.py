@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -93,28 +94,38 @@ def test_port_one_and_a_path_are_taken() -> None:
     assert checked_base_url("https://api.example.com:1/X//") == "https://api.example.com:1/X"
 
 
-def test_charging_sockets_drop_their_bytes_when_closed() -> None:
-    made = hard_closing_sockets(60)((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 1)))
+@pytest.mark.parametrize(("seconds", "milliseconds"), [(60, 60_000), (0.0015, 1), (0, 1)])
+def test_charging_sockets_drop_their_bytes_when_closed(seconds: float, milliseconds: int) -> None:
+    address = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 1))
+    made = hard_closing_sockets(seconds)(address)
     with made:
         linger = made.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
         assert struct.unpack("ii", linger) == (1, 0)
         option = getattr(socket, "TCP_USER_TIMEOUT", None)
         if option is not None:
-            assert made.getsockopt(socket.IPPROTO_TCP, option) == 60_000
+            assert made.getsockopt(socket.IPPROTO_TCP, option) == milliseconds
 
 
-def test_certificates_are_checked() -> None:
+def test_certificates_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the authorities that the package brings; the environment has no say."""
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    public_tls.cache_clear()
     context = verified_tls(public_tls())
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+    assert context.cert_store_stats()["x509_ca"] > 50
+    assert public_tls() is context
 
 
-@pytest.mark.parametrize("names_too", [True, False])
-def test_checking_cannot_be_switched_off(names_too: bool) -> None:
+@pytest.mark.parametrize(
+    ("names_too", "mode"),
+    [(True, ssl.CERT_OPTIONAL), (False, ssl.CERT_REQUIRED), (False, ssl.CERT_NONE)],
+)
+def test_checking_cannot_be_switched_off(names_too: bool, mode: ssl.VerifyMode) -> None:
     context = ssl.create_default_context()
-    context.check_hostname = False
-    if names_too:
-        context.verify_mode = ssl.CERT_NONE
+    context.check_hostname = names_too
+    context.verify_mode = mode
     with pytest.raises(ValueError, match="does not check"):
         verified_tls(context)

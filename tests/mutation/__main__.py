@@ -80,6 +80,7 @@ TESTS = {
     "billing/services/record.py": RECORD,
     "billing/services/recorder.py": RECORD,
     "billing/store/settled.py": RECORD,
+    "billing/store/attempts.py": ["tests/integration/test_attempts.py"],
     "billing/services/inquire.py": ["tests/integration/test_inquire.py"],
     "billing/services/asking.py": ["tests/integration/test_inquire.py"],
     "billing/services/note_gateway.py": ["tests/integration/test_record.py"],

@@ -39,9 +39,6 @@ from tests.conftest import MovedClock
 
 T = TypeVar("T")
 
-# Reading the certificates takes longer than a day in this town.
-_TLS = httpx.create_ssl_context(verify=True, trust_env=False)
-
 
 def seoul(text: str) -> datetime:
     """A moment in Korea, such as `2026-11-20 10:00`."""
@@ -125,7 +122,6 @@ class Town:
                 charge_timeout=5,
                 include_sandbox=self.policy.sandbox,
                 page_limit=self.page_limit,
-                tls=_TLS,
                 transport=self.wire,
             )
             try:

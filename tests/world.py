@@ -31,8 +31,6 @@ from tests.conftest import MovedClock
 
 T = TypeVar("T")
 
-# Reading the certificates takes longer than a month in this world.
-_TLS = httpx.create_ssl_context(verify=True, trust_env=False)
 PAID_AT = datetime(2026, 10, 20, 14, 30, tzinfo=SEOUL)
 
 
@@ -136,7 +134,6 @@ class World:
             monotonic=lambda: self.clock.now.timestamp(),
             charge_timeout=self.policy.deadline.total_seconds(),
             include_sandbox=self.policy.sandbox,
-            tls=_TLS,
             transport=httpx.ASGITransport(create_app(self.sandbox)),
         )
 

@@ -93,7 +93,6 @@ class Process:
                 monotonic=world.loop.time,
                 charge_timeout=world.policy.deadline.total_seconds(),
                 include_sandbox=world.policy.sandbox,
-                tls=world.tls,
                 transport=Wire(self, world.app),
             )
         return self._client

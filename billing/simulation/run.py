@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
-import ssl
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import Engine, text
@@ -157,7 +155,6 @@ class _Run:
             self.nemesis,
             seed=f"{seed}/{scenario.twist}",
             faults=mood,
-            tls=_tls(),
         )
         self.cast = cast or Drawn(self._drawn(seed))
         self.people: Sequence[Person] = ()
@@ -353,9 +350,3 @@ def _some_settings(dice: random.Random) -> dict[str, Any]:
         "attempts_per_day": dice.choice((1, 2, 3)),
         "max_attempts": dice.choice((3, 8, 8)),
     }
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    """Never used: the gateway is in this process. Made once, because making one is slow."""
-    return ssl.create_default_context()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import ssl
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -89,14 +88,12 @@ class World:
         *,
         seed: str,
         faults: Mapping[str, Any],
-        tls: ssl.SSLContext,
         workers: int = 2,
     ) -> None:
         self.loop = loop
         self.engine = engine
         self.policy = policy
         self.nemesis = nemesis
-        self.tls = tls
         self.dice = random.Random(f"{seed}/world")  # noqa: S311 - repeatable on purpose
         # Whose settings expect test payments has a test channel.
         tested = {**faults, "test_mode": True} if policy.sandbox else faults

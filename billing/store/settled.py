@@ -49,7 +49,7 @@ _LOCK = text(
     """
     SELECT a.id, a.cycle_id, a.status, a.fence, a.merchant_uid, c.subscription_id, c.number,
         c.month, c.amount, c.status AS cycle_status, s.status AS subscription_status,
-        s.status_reason, EXISTS (SELECT 1 FROM cycles other WHERE other.paid_imp_uid
+        s.status_reason, EXISTS (SELECT FROM cycles other WHERE other.paid_imp_uid
             = (CAST(:imp_uids AS text[]))[array_position(:ids, a.id)]) AS counted
     FROM attempts a
     JOIN cycles c ON c.id = a.cycle_id

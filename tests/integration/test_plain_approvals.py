@@ -17,7 +17,7 @@ from billing.services import record as module
 from billing.services.answer import Answer, Result
 from billing.services.open_cycles import open_cycles
 from billing.services.record import record
-from billing.store import attempts, events
+from billing.store import attempts, events, settled
 from billing.store.session import Book, Transaction
 from tests.builders import a_row, enrolled, execute, query
 from tests.conftest import MovedClock
@@ -92,12 +92,14 @@ STATES = {
     "suspended": "UPDATE subscriptions SET status = 'suspended', status_reason = 'chain_broken'",
     "chain at risk": "UPDATE subscriptions SET status_reason = 'chain_at_risk'",
     "held": "UPDATE cycles SET held = 'contradiction'",
+    "with a reason left over": "UPDATE cycles SET reason = 'paid_late'",
+    "to be asked about": "UPDATE attempts SET ask_at = now()",
     "missed": "UPDATE cycles SET status = 'missed', reason = 'unresolved', settled_at = now()",
     "unknown": "UPDATE attempts SET status = 'unknown', ask_at = now(), provable_at = now()",
     "claimed anew": "UPDATE attempts SET fence = fence + 1",
     "settled": "UPDATE attempts SET status = 'withdrawn', settled_at = now()",
 }
-PLAIN = {"as claimed", "paused", "held"}
+PLAIN = {"as claimed", "paused", "held", "with a reason left over", "to be asked about"}
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -124,6 +126,20 @@ def test_both_ways_end_the_same(
     assert at_once[:2] == one_by_one[:2]
     assert at_once[2] is (not everybody or state in PLAIN)
     assert not one_by_one[2]
+
+
+@pytest.mark.parametrize("table", ["attempts", "cycles", "subscriptions"])
+def test_nobody_else_can_change_what_is_being_settled(
+    book: Book, claimed: tuple[BillingPolicy, list[int]], clock: MovedClock, table: str
+) -> None:
+    _, (first, *_) = claimed
+    free = f"SELECT id FROM {table} FOR UPDATE SKIP LOCKED"
+    with book.transaction() as tx:
+        # Of another's claim: what it only looked at stays as it was, too.
+        told = settled.Told(first, 2, "imp_1", clock.now)
+        assert settled.approve(tx.session, tx.now, [told]) == {}
+        assert len(query(book, free)) == COUNT - 1
+    assert len(query(book, free)) == COUNT
 
 
 def test_one_payment_for_two_claims_is_not_plain(

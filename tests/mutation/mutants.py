@@ -1,6 +1,7 @@
 """All small mistakes that could stand in one module: one changed node each.
 
-Left alone are docstrings, annotations, and texts for people (any string with a space in it).
+Left alone are docstrings, annotations, and texts for people (any string with a space in it that is
+no SQL).
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeVar
+
+from tests.mutation import sql
 
 Change = Callable[[ast.AST], ast.AST | None]
 Some = TypeVar("Some")
@@ -178,6 +181,13 @@ def _changes(node: ast.AST) -> Iterator[Change]:
             yield _set("value", not value)
         case ast.Constant(value=int(value) | float(value)):
             yield _set("value", value + 1)
+        case ast.Constant(value=str(value)) if sql.is_sql(value):
+            for text in sql.changed(value):
+                yield _set("value", text)
+        case ast.JoinedStr(values=values) if sql.is_sql(_written(values)):
+            for at, one in enumerate(values):
+                for text in sql.changed(_written([one])):
+                    yield _set("values", [*values[:at], ast.Constant(text), *values[at + 1 :]])
         case ast.Constant(value=str(value)) if " " not in value:
             yield _set("value", f"XX{value}")
         case ast.Call(func=called, args=args) if _name(called) in _CONDITIONS and len(args) > 1:
@@ -212,6 +222,11 @@ def _changes(node: ast.AST) -> Iterator[Change]:
                 yield _set("cases", _without(cases, at))
         case _:
             return
+
+
+def _written(values: list[ast.expr]) -> str:
+    """What stands between the values of an f-string."""
+    return "?".join(str(one.value) for one in values if isinstance(one, ast.Constant))
 
 
 def _without(some: list[Some], at: int) -> list[Some]:

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
@@ -157,8 +157,9 @@ class Runner:
         items: Sequence[pytest.Item],
         functions: Sequence[FunctionType],
     ) -> tuple[str, int]:
+        lines = lines_of(mutant)
         tests = sorted(
-            (one for one in items if self._is_quick(one) and self._reaches(one, path, mutant)),
+            (one for one in items if self._is_quick(one) and self._reaches(one, path, lines)),
             key=lambda one: self.seconds[one.nodeid],
         )
         if mutant.at_import:
@@ -179,11 +180,9 @@ class Runner:
         fails = item.nodeid in self.left_out
         return not fails and self.seconds[item.nodeid] <= self.longest
 
-    def _reaches(self, item: pytest.Item, path: str, mutant: Mutant) -> bool:
+    def _reaches(self, item: pytest.Item, path: str, lines: Collection[int] | None) -> bool:
         reached = self.reached[item.nodeid]
-        if mutant.name:
-            return True
-        return any((path, line) in reached for line in range(mutant.line, mutant.last_line + 1))
+        return lines is None or any((path, line) in reached for line in lines)
 
     def _judge(
         self,
@@ -289,21 +288,60 @@ def _key(code: CodeType) -> tuple[str, int]:
 
 
 def _renew_constant(mutant: Mutant, module: Any) -> bool:
-    """Work out a module's constant anew, and give it to everybody who imported it."""
-    statement = next(
-        one
-        for one in mutant.tree.body
-        if getattr(one, "lineno", 0) <= mutant.line <= (getattr(one, "end_lineno", 0) or 0)
-    )
-    old, scratch = getattr(module, mutant.name), dict(module.__dict__)
-    exec(  # noqa: S102 - our own module
-        compile(ast.Module([statement], []), module.__file__, "exec"), scratch
-    )
-    for one in list(sys.modules.values()):
-        if getattr(one, "__dict__", {}).get(mutant.name) is old:
-            setattr(one, mutant.name, scratch[mutant.name])
-    _fill(old, scratch[mutant.name])
+    """Work out a module's constant anew, and those that are made of it, and give them to everybody
+    who imported them."""
+    names = dependents(mutant.tree, mutant.name)
+    scratch = dict(module.__dict__)
+    for statement in mutant.tree.body:
+        name = _constant(statement)
+        if name not in names:
+            continue
+        exec(  # noqa: S102 - our own module
+            compile(ast.Module([statement], []), module.__file__, "exec"), scratch
+        )
+        old, new = getattr(module, name), scratch[name]
+        for one in list(sys.modules.values()):
+            if getattr(one, "__dict__", {}).get(name) is old:
+                setattr(one, name, new)
+        _fill(old, new)
     return True
+
+
+def _constant(statement: ast.stmt) -> str:
+    """The module-level name that a statement gives a value; empty for any other statement."""
+    match statement:
+        case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+            return name
+    return ""
+
+
+def dependents(tree: ast.Module, name: str) -> set[str]:
+    """A constant's name, and those of the constants that it goes into."""
+    names = {name}
+    for statement in tree.body:
+        if made := _constant(statement):
+            used = {one.id for one in ast.walk(statement) if isinstance(one, ast.Name)}
+            if used & names:
+                names.add(made)
+    return names
+
+
+def lines_of(mutant: Mutant) -> Collection[int] | None:
+    """The lines of which a test must reach one to notice; None for a constant that other modules
+    may have."""
+    if not mutant.name:
+        return range(mutant.line, mutant.last_line + 1)
+    if not mutant.name.startswith("_"):
+        return None
+    names = dependents(mutant.tree, mutant.name)
+    used = {
+        one.lineno
+        for function in ast.walk(mutant.tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for one in ast.walk(function)
+        if isinstance(one, ast.Name) and one.id in names
+    }
+    return used or None
 
 
 def _fill(old: Any, new: Any) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ast
 
+import pytest
+
+from tests.mutation import sql
 from tests.mutation.mutants import mutants_of
+from tests.mutation.runner import dependents, lines_of
 
 SOURCE = '''
 LIMIT = 3
@@ -44,3 +48,105 @@ def test_the_module_is_whole_again_after_each() -> None:
     assert len(seen) == sum(1 for _ in mutants_of(SOURCE))
     *_, last = mutants_of(SOURCE)
     assert ast.unparse(last.tree) == before, "put back when the next one is asked for"
+
+
+def _sql(piece: str) -> set[str]:
+    made = [" ".join(one.split()) for one in sql.changed(piece)]
+    assert len(set(made)) == len(made), "each mistake is another"
+    return set(made)
+
+
+@pytest.mark.parametrize(
+    ("piece", "mistakes"),
+    [
+        (
+            "SELECT 1 FROM t WHERE a < :b AND NOT c",
+            {
+                "SELECT 2 FROM t WHERE a < :b AND NOT c",
+                "SELECT 1 FROM t WHERE a <= :b AND NOT c",
+                "SELECT 1 FROM t WHERE a < :b OR NOT c",
+                "SELECT 1 FROM t WHERE a < :b AND c",
+                "SELECT 1 FROM t WHERE true AND NOT c",
+                "SELECT 1 FROM t WHERE a < :b AND true",
+            },
+        ),
+        (
+            # What gives a value is left out, not turned round; `BETWEEN` keeps its `AND`.
+            "UPDATE t SET a = 'x', b = NULL WHERE c BETWEEN :d AND :e RETURNING a",
+            {
+                "UPDATE t SET a = 'XXx', b = NULL WHERE c BETWEEN :d AND :e RETURNING a",
+                "UPDATE t SET b = NULL WHERE c BETWEEN :d AND :e RETURNING a",
+                "UPDATE t SET a = 'x' WHERE c BETWEEN :d AND :e RETURNING a",
+                "UPDATE t SET a = 'x', b = NULL WHERE true RETURNING a",
+            },
+        ),
+        (
+            "SELECT min(a) FROM t LEFT JOIN u ON (b IS NULL OR c) ORDER BY a DESC"
+            " FOR UPDATE SKIP LOCKED",
+            {
+                f"SELECT {a}(a) FROM t {b} u ON {c} ORDER BY a{d}"
+                for a, b, c, d in [
+                    ("max", "LEFT JOIN", "(b IS NULL OR c)", " DESC FOR UPDATE SKIP LOCKED"),
+                    ("min", "JOIN", "(b IS NULL OR c)", " DESC FOR UPDATE SKIP LOCKED"),
+                    ("min", "LEFT JOIN", "(b IS NOT NULL OR c)", " DESC FOR UPDATE SKIP LOCKED"),
+                    ("min", "LEFT JOIN", "(b IS NULL AND c)", " DESC FOR UPDATE SKIP LOCKED"),
+                    ("min", "LEFT JOIN", "(false OR c)", " DESC FOR UPDATE SKIP LOCKED"),
+                    ("min", "LEFT JOIN", "(b IS NULL OR false)", " DESC FOR UPDATE SKIP LOCKED"),
+                    ("min", "LEFT JOIN", "true", " DESC FOR UPDATE SKIP LOCKED"),
+                    ("min", "LEFT JOIN", "(b IS NULL OR c)", " FOR UPDATE SKIP LOCKED"),
+                    ("min", "LEFT JOIN", "(b IS NULL OR c)", " DESC FOR UPDATE"),
+                    ("min", "LEFT JOIN", "(b IS NULL OR c)", " DESC"),
+                ]
+            },
+        ),
+        (
+            "SELECT a IS DISTINCT FROM 'x' FROM t u",
+            {
+                "SELECT a IS NOT DISTINCT FROM 'x' FROM t u",
+                "SELECT a IS DISTINCT FROM 'XXx' FROM t u",
+            },
+        ),
+    ],
+)
+def test_mistakes_in_sql(piece: str, mistakes: set[str]) -> None:
+    assert _sql(piece) == mistakes
+
+
+@pytest.mark.parametrize(
+    ("text", "is_it"),
+    [
+        ("SELECT 1", True),
+        (" FROM cycles c WHERE true", True),
+        ("FROM..TO: everything is down", False),
+        ("Update the settings, then select a month", False),
+    ],
+)
+def test_what_is_sql(text: str, is_it: bool) -> None:
+    assert sql.is_sql(text) is is_it
+
+
+DERIVED = """
+_WHERE = " FROM t a WHERE a.b"
+_ALL = text(f"SELECT * {_WHERE} ORDER BY a.c DESC")
+OTHER = text("SELECT 1")
+
+
+def rows(session):
+    return session.execute(
+        _ALL
+    )
+"""
+
+
+def test_a_piece_of_sql_goes_on_in_what_is_made_of_it() -> None:
+    mutants = [(one.name, one.change, lines_of(one)) for one in mutants_of(DERIVED)]
+    assert mutants[:3] == [
+        ("_WHERE", "' FROM t a WHERE a.b' -> ' FROM t a WHERE true'", {9}),
+        (
+            "_ALL",
+            "f'SELECT * {_WHERE} ORDER BY a.c DESC' -> f'SELECT * {_WHERE} ORDER BY a.c '",
+            {9},
+        ),
+        ("OTHER", "'SELECT 1' -> 'SELECT 2'", None),
+    ]
+    assert dependents(ast.parse(DERIVED), "_WHERE") == {"_WHERE", "_ALL"}

@@ -83,8 +83,7 @@ _LEDGER = text(
     LEFT JOIN attempts a ON a.merchant_uid = n.merchant_uid
     LEFT JOIN cycles of_attempt ON of_attempt.id = a.cycle_id
     LEFT JOIN subscriptions of_key ON of_key.customer_uid = n.customer_uid
-    LEFT JOIN subscriptions of_tag ON n.named AND a.id IS NULL
-        AND of_tag.tag = split_part(n.merchant_uid, '-', 2)
+    LEFT JOIN subscriptions of_tag ON n.named AND of_tag.tag = split_part(n.merchant_uid, '-', 2)
     """
 )
 # Beside each payment: whether it registered the key, whether its month is ours to charge, and

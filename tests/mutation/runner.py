@@ -2,13 +2,14 @@
 
 pytest collects once, starts the servers once and runs every test once, while it is noted which
 lines each reaches. Then for every mutant the process forks, the child exchanges the code of the
-functions concerned and runs the tests that reach the line, the quickest first, up to the first that
-fails. No file is changed, nothing is imported again.
+functions concerned and runs the tests that reach the line, up to the first that fails: the last to
+notice a mistake first, then the quickest. No file is changed, nothing is imported again.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import gc
 import os
 import signal
@@ -62,6 +63,8 @@ class Runner:
     left_out: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     reached: dict[str, set[tuple[str, int]]] = field(default_factory=lambda: defaultdict(set))
+    # By test, the higher the later it noticed a mistake.
+    noticed: dict[str, int] = field(default_factory=dict)
 
     # -- hooks of pytest ------------------------------------------------------------------------
 
@@ -158,9 +161,10 @@ class Runner:
         functions: Sequence[FunctionType],
     ) -> tuple[str, int]:
         lines = lines_of(mutant)
+        # What noticed the last mistakes is likely to notice the next one, a word further on.
         tests = sorted(
             (one for one in items if self._is_quick(one) and self._reaches(one, path, lines)),
-            key=lambda one: self.seconds[one.nodeid],
+            key=lambda one: (-self.noticed.get(one.nodeid, 0), self.seconds[one.nodeid]),
         )
         if mutant.at_import:
             return "not made", 0
@@ -168,13 +172,22 @@ class Runner:
             return "unreached", 0
         patience = _AT_LEAST + _PATIENCE * sum(self.seconds[one.nodeid] for one in tests)
         sys.stdout.flush()
+        heard, told = os.pipe()
         child = os.fork()
         if not child:
             self.in_child = True
             plugins = items[0].config.pluginmanager
             plugins.unregister(name="terminalreporter")
-            os._exit(self._judge(path, mutant, tests, functions))
-        return _waited(child, patience), len(tests)
+            os._exit(self._judge(path, mutant, tests, functions, told))
+        os.close(told)
+        became = _waited(child, patience)
+        # A grandchild may live on and hold the other end.
+        os.set_blocking(heard, False)
+        with contextlib.suppress(BlockingIOError):
+            if killer := os.read(heard, 1000).decode():
+                self.noticed[killer] = max(self.noticed.values(), default=0) + 1
+        os.close(heard)
+        return became, len(tests)
 
     def _is_quick(self, item: pytest.Item) -> bool:
         fails = item.nodeid in self.left_out
@@ -190,13 +203,16 @@ class Runner:
         mutant: Mutant,
         tests: Sequence[pytest.Item],
         functions: Sequence[FunctionType],
+        told: int,
     ) -> int:
+        """Runs in the child; writes which test noticed."""
         try:
             if not planted(mutant, path, functions):
                 return _NOT_MADE
             for item in tests:
                 _run(item)
                 if self.failed:
+                    os.write(told, item.nodeid.encode())
                     return _KILLED
             return _SURVIVED
         except BaseException:

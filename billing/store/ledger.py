@@ -147,9 +147,9 @@ _DIFFERING = """
                     AND r.status = 'done')
             WHEN b.status <> 'paid' THEN false
             WHEN b.subscription_id IS NULL THEN b.named OR (b.customer_uid_usage IS NOT NULL
-                AND (b.pay_method IS NULL OR b.pay_method = 'phone'))
+                AND coalesce(b.pay_method, 'phone') = 'phone')
             WHEN b.double_of IS NOT NULL THEN b.month = b.anchor_month OR b.month >= b.first_month
-            ELSE NOT b.initial AND b.month >= b.first_month AND NOT b.in_flight
+            ELSE b.month >= b.first_month AND NOT b.in_flight
         END, true)
         AND (b.double_of IS NOT NULL OR CASE WHEN b.status = 'cancelled' THEN b.cancelled_at
             ELSE b.paid_at END BETWEEN :since AND :until)
@@ -335,8 +335,8 @@ def _paid_in_book(row: Row[Any]) -> PaidInBook:
 _LEDGER_PAID = text(
     """
     SELECT imp_uid, merchant_uid, amount FROM beside
-    WHERE subscription_id IS NOT NULL AND status IN ('paid', 'cancelled')
-        AND sandbox = :sandbox AND month >= first_month AND NOT initial
+    WHERE status IN ('paid', 'cancelled')
+        AND sandbox = :sandbox AND month >= first_month
         AND paid_at >= :since AND paid_at < :until
     ORDER BY imp_uid COLLATE "C"
     """

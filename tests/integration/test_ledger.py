@@ -10,6 +10,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from sqlalchemy import text
 
 from billing.domain.money import Won
 from billing.domain.payment import Payment
@@ -167,6 +168,8 @@ def test_a_name_that_the_gateway_cut_or_the_book_did(tx: Transaction) -> None:
     plant(tx, NOW, [paid(11, 21), f"UPDATE cycles SET paid_merchant_uid = '{name}'"])
     assert differs(tx, a_payment(merchant_uid=name + "n")) == []
     assert differs(tx, a_payment(merchant_uid=name[:39])) == ["imp_21"]
+    plant(tx, NOW, ["UPDATE cycles SET paid_merchant_uid = NULL"])
+    assert differs(tx, a_payment()) == ["imp_21"], "what cannot be compared is not the same"
 
 
 REGISTERED = [
@@ -290,8 +293,20 @@ def test_a_second_payment_of_a_month(tx: Transaction) -> None:
         replace(BY_HAND, imp_uid="imp_b", merchant_uid="b", customer_uid="customer-2"),
         INITIAL,
         replace(later, imp_uid="imp_b", sandbox=True),
+        replace(later, imp_uid="imp_b", sandbox=True, paid_at=SCOPE.month_begins),
     ):
         assert ("imp_hand", None) in second(BY_HAND, other)
+    nobodys = [
+        a_payment(imp_uid=f"imp_{n}", merchant_uid=f"mw-{'a' * 16}-202611-0{n}", customer_uid=None)
+        for n in (1, 2)
+    ]
+    assert second(*nobodys) == [("imp_1", None), ("imp_2", None)]
+
+
+def test_a_second_registration_in_one_month_registers_nothing(tx: Transaction) -> None:
+    again = replace(INITIAL, imp_uid="imp_again", customer_uid_usage="issue", paid_at=FIRST_PAID)
+    first = replace(INITIAL, paid_at=FIRST_PAID - SECOND, customer_uid_usage="issue")
+    assert not side(tx, again, first).initial
 
 
 def test_a_second_payment_is_told_of_whenever_it_was(tx: Transaction) -> None:
@@ -316,6 +331,7 @@ def test_a_second_payment_is_told_of_whenever_it_was(tx: Transaction) -> None:
     ("status", "is_one"), [("due", True), ("sending", False), ("unknown", False)]
 )
 def test_a_payment_while_a_charge_is_on_its_way(tx: Transaction, status: str, is_one: bool) -> None:
+    plant(tx, NOW, ["UPDATE attempts SET status = 'sending' WHERE id = 22"])
     plant(tx, NOW, [f"UPDATE attempts SET status = '{status}' WHERE id = 21"])
     assert differs(tx, BY_HAND) == (["imp_hand"] if is_one else [])
     # Where it is a second one, that is told of all the same.
@@ -351,6 +367,23 @@ def test_what_the_book_knows_of_the_month(tx: Transaction) -> None:
         status="cancelled", cancelled_at=NOW)).coming  # fmt: skip
 
 
+def test_a_payment_that_a_month_counts_is_of_no_month_that_is_coming(tx: Transaction) -> None:
+    plant(tx, NOW, [paid(11, 21)])
+    december = a_payment(amount=Won(5), paid_at=at("2026-12-18T09:00"))
+    (case,) = differing(tx, december, scope=replace(SCOPE, until=at("2027-01-01T00:00")))
+    assert case.book is not None
+    assert (case.book.cycle_id, case.book.coming) == (11, False)
+    plant(tx, NOW, ["UPDATE cycles SET paid_imp_uid = 'x' WHERE id = 11"])
+    (case,) = differing(tx, december, scope=replace(SCOPE, until=at("2027-01-01T00:00")))
+    assert case.book is not None
+    assert (case.book.cycle_id, case.book.coming) == (None, True)
+
+
+def test_a_large_ledger_may_take_its_time(tx: Transaction) -> None:
+    staged(tx)
+    assert tx.session.execute(text("SHOW statement_timeout")).scalar_one() == "0"
+
+
 def test_whether_the_month_stands_without_it(tx: Transaction) -> None:
     gone = cancelled(imp_uid="imp_gone", merchant_uid="gone")
     plant(tx, NOW, [paid(11, 21), "UPDATE cycles SET paid_imp_uid = 'imp_gone' WHERE id = 11"])
@@ -375,9 +408,11 @@ def test_the_first_month_is_the_first_with_a_cycle(tx: Transaction) -> None:
     assert differs(tx, BY_HAND) == ["imp_hand"], "its cycle says so, not what comes next"
     plant(tx, NOW, ["UPDATE cycles SET subscription_id = 1, month = '2026-12-01' WHERE id = 12"])
     assert differs(tx, BY_HAND) == ["imp_hand"], "the earliest of them"
-    other = replace(BY_HAND, paid_at=at("2026-12-18T09:00"))
-    wide = replace(SCOPE, until=at("2027-01-01T00:00"))
-    assert differs(tx, other, scope=wide) == ["imp_hand"]
+    other = replace(BY_HAND, paid_at=at("2027-01-18T09:00"))
+    wide = replace(SCOPE, until=at("2027-02-01T00:00"))
+    (january,) = differing(tx, other, scope=wide)
+    assert january.book is not None
+    assert january.book.cycle_id is None, "months have a cycle of their own"
 
 
 @pytest.mark.parametrize("day", [SCOPE.since, SCOPE.until])
@@ -472,6 +507,7 @@ def test_what_is_counted(tx: Transaction) -> None:
         cancelled(imp_uid="imp_c", merchant_uid="c", paid_at=SCOPE.until),
         a_payment(imp_uid="imp_n", customer_uid="nobody", merchant_uid="n"),
         cancelled(imp_uid="imp_m", customer_uid="nobody", merchant_uid="m"),
+        cancelled(imp_uid="imp_l", customer_uid="nobody", merchant_uid="l"),
         a_payment(imp_uid="imp_f", merchant_uid="f", status="failed"),
     ]
     outside = [
@@ -483,7 +519,7 @@ def test_what_is_counted(tx: Transaction) -> None:
         "paid": 2,
         "paid_won": 1006,
         "cancelled": 1,
-        "not_ours": 2,
+        "not_ours": 3,
     }
     staged(tx)
     assert set(ledger.compare(tx.session, SCOPE, 99).counts.values()) == {0}
@@ -516,10 +552,7 @@ def test_what_the_ledger_took_on_a_day(tx: Transaction) -> None:
     assert not took(sandbox=True)
     assert rows(tx, "ledger paid", sandbox=True) == [("imp_hand", "by-hand", 1001)]
     # What registered a key is no charge of ours, nor is what came before our time.
-    plant(tx, NOW, ["UPDATE subscriptions SET anchor_on = '2026-11-18', next_cycle = 0"])
-    plant(tx, NOW, ["DELETE FROM cycles"])
-    assert not took()
-    plant(tx, NOW, ["UPDATE subscriptions SET anchor_on = '2026-10-18', next_cycle = 2"])
+    plant(tx, NOW, ["DELETE FROM cycles", "UPDATE subscriptions SET next_cycle = 2"])
     assert not took()
     plant(tx, NOW, ["UPDATE subscriptions SET next_cycle = 1"])
     assert took()

@@ -195,6 +195,14 @@ def test_the_payment_that_registered_the_key(tx: Transaction, facts: dict[str, A
     assert differs(tx, replace(INITIAL, **(other_day | given_back))) == []
 
 
+def test_a_payment_of_the_first_month_is_taken_for_the_first(tx: Transaction) -> None:
+    """Where the book does not know the payment that registered the key."""
+    plant(tx, NOW, [paid(11, 21)])
+    wrong = a_payment(amount=Won(5), paid_at=FIRST_PAID + SECOND)
+    assert side(tx, wrong).initial
+    assert not side(tx, replace(wrong, status="failed")).initial
+
+
 @pytest.mark.parametrize(
     ("change", "is_one"),
     [
@@ -509,6 +517,7 @@ def test_what_is_counted(tx: Transaction) -> None:
         cancelled(imp_uid="imp_m", customer_uid="nobody", merchant_uid="m"),
         cancelled(imp_uid="imp_l", customer_uid="nobody", merchant_uid="l"),
         a_payment(imp_uid="imp_f", merchant_uid="f", status="failed"),
+        a_payment(imp_uid="imp_g", merchant_uid="g", status="failed"),
     ]
     outside = [
         a_payment(imp_uid="imp_o", merchant_uid="o", paid_at=SCOPE.since - SECOND),

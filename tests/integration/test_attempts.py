@@ -164,6 +164,12 @@ def test_those_that_close_first_go_first_then_those_that_are_ready_longest(
     assert handed_out(book, now) == [3]
 
 
+def test_every_closing_has_its_turn(book: Book, now: datetime) -> None:
+    for hours, attempt_id in enumerate((3, 1, 5, 2, 4), 1):
+        become(book, attempt_id, closes_at=now + hours * HOUR)
+    assert handed_out(book, now) == [3, 1, 5, 2, 4]
+
+
 def test_so_many_and_no_more_over_all_closings(book: Book, now: datetime) -> None:
     become(book, 5, closes_at=now + HOUR)
     assert handed_out(book, now, 2) == [5, 1]

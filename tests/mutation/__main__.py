@@ -196,7 +196,9 @@ def main(files: Sequence[str], numbers: Sequence[int], tests: Sequence[str], lon
         files,
         wanted=lambda at: not numbers or at in numbers,
         told=lambda result: told(result, reasons.get(result.file, {})),
-        finished=lambda file, results: ok.append(summed_up(file, results, reasons.get(file, {}))),
+        finished=lambda file, results: ok.append(
+            summed_up(file, results, reasons.get(file, {}), whole=not numbers)
+        ),
         longest=longest,
     )
     ended = pytest.main(
@@ -231,7 +233,9 @@ def told(result: Result, reasons: dict[str, str]) -> None:
         print(f"\n{where} {result.became} ({result.tests} tests)\n  {key(result)}", flush=True)
 
 
-def summed_up(file: str, results: list[Result], reasons: dict[str, str]) -> bool:
+def summed_up(
+    file: str, results: list[Result], reasons: dict[str, str], *, whole: bool = True
+) -> bool:
     """One line of the table of docs/mutants.md; false when a survivor has no reason."""
     became = Counter(result.became for result in results)
     alive = [key(result) for result in results if lives(result)]
@@ -242,7 +246,7 @@ def summed_up(file: str, results: list[Result], reasons: dict[str, str]) -> bool
         f" | {len(alive) - len(bare)} | {len(bare)} | {became['not made']} |",
         flush=True,
     )
-    for one in reasons.keys() - {key(result) for result in results}:
+    for one in reasons.keys() - {key(result) for result in results} if whole else ():
         print(f"no such mutant any more: {one}")
     if results and became["not made"] == len(results):
         print("none of them could be made: that proves nothing")

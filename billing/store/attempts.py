@@ -17,11 +17,14 @@ from sqlalchemy import (
     and_,
     any_,
     bindparam,
+    case,
     cast,
+    false,
     func,
     or_,
     select,
     text,
+    true,
     update,
 )
 from sqlalchemy.orm import Session
@@ -231,11 +234,12 @@ _CLAIMED = (
 )
 
 
-def _free(condition: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
-    return _CLAIMED.where(condition).with_for_update(of=Attempt, skip_locked=True)
-
-
-_FREE = _free(_chargeable(bindparam("now")))
+# As one condition over all of a row, which no index can lead into: the planner, where it has
+# statistics of one of the tables only (after a crash, say), believes few months to be open, and
+# would go through all of those for each of all subscriptions.
+_FREE = _CLAIMED.where(
+    case((_chargeable(bindparam("now")), true()), else_=false())
+).with_for_update(of=Attempt, skip_locked=True)
 _ASKABLE = _CLAIMED.where(Attempt.status == AttemptStatus.UNKNOWN)
 _TAKE = (
     update(Attempt)

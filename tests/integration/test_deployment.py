@@ -246,7 +246,7 @@ def host(tmp_path: Path, database_url: str) -> Iterator[Host]:
     made.stop()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(360)
 def test_all_services_start_get_well_and_a_charge_goes_through(
     host: Host, database_url: str
 ) -> None:
@@ -300,7 +300,7 @@ def _is_told_when_the_broker_is_gone(host: Host) -> None:
     assert [name for name in ("beat", "ticks", "charges") if host.is_well(name)] == []
     host.start("valkey")
     for name in ("valkey", "beat", "ticks", "charges"):
-        _wait(lambda name=name: host.is_well(name), f"{name} did not come back")  # type: ignore[misc]
+        _wait(lambda name=name: host.is_well(name), f"{name} did not come back", 150)  # type: ignore[misc]
 
 
 def _grows_old(host: Host, name: str) -> None:

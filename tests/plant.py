@@ -8,8 +8,10 @@ from datetime import datetime
 
 from sqlalchemy import text
 
+from billing.domain.policy import BillingPolicy
+from billing.services.open_cycles import open_cycles
 from billing.store.session import Book, Transaction
-from tests.builders import execute, query
+from tests.builders import a_row, enrolled, execute, query
 
 TABLES = ("subscriptions", "cycles", "attempts", "events", "refunds", "event_archives")
 
@@ -29,6 +31,17 @@ def unguarded(book: Book) -> None:
         execute(book, f"DROP INDEX {name}")
     for table in (*TABLES, "buyers"):
         execute(book, f"ALTER TABLE {table} DISABLE TRIGGER ALL")
+
+
+def numbered_apart(book: Book, policy: BillingPolicy, *initial_days: str) -> None:
+    """Subscribers from 1 on, who registered on these days and of whom three are due: theirs are the
+    open cycles 11 to 13 and the due attempts 21 to 23. Nothing guards the book any more."""
+    execute(book, "ALTER TABLE cycles ALTER id RESTART 11")
+    execute(book, "ALTER TABLE attempts ALTER id RESTART 21")
+    rows = (a_row(at, f"{day}T09:00:00+09:00") for at, day in enumerate(initial_days, 1))
+    enrolled(book, policy, *rows)
+    assert open_cycles(book, policy) == 3
+    unguarded(book)
 
 
 def plant(tx: Transaction, now: datetime, statements: Iterable[str]) -> None:

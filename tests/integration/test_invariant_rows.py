@@ -10,25 +10,16 @@ import pytest
 
 from billing.domain.policy import BillingPolicy
 from billing.services.invariants import as_seen
-from billing.services.open_cycles import open_cycles
 from billing.store.session import Book, Transaction
-from tests.builders import a_row, enrolled, execute
 from tests.conftest import MovedClock
-from tests.plant import one_more, paid, plant, refund, settled, unguarded
+from tests.plant import numbered_apart, one_more, paid, plant, refund, settled
 
 
 @pytest.fixture
 def now(book: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock) -> datetime:
     """Subscribers 1 to 3 with open cycles 11 to 13 and due attempts 21 to 23, their bands a day
     apart; 4 is due later. Nothing guards the book any more."""
-    policy = make_policy()
-    days = ("18", "19", "20", "28")
-    rows = [a_row(at, f"2026-10-{day}T09:00:00+09:00") for at, day in enumerate(days, 1)]
-    execute(book, "ALTER TABLE cycles ALTER id RESTART 11")
-    execute(book, "ALTER TABLE attempts ALTER id RESTART 21")
-    enrolled(book, policy, *rows)
-    assert open_cycles(book, policy) == 3
-    unguarded(book)
+    numbered_apart(book, make_policy(), "2026-10-18", "2026-10-19", "2026-10-20", "2026-10-28")
     return clock.now
 
 

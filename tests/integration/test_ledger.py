@@ -16,12 +16,11 @@ from billing.domain.money import Won
 from billing.domain.payment import Payment
 from billing.domain.policy import BillingPolicy
 from billing.domain.reconciliation import BookSide, Case
-from billing.services.open_cycles import open_cycles
 from billing.store import ledger
 from billing.store.session import Book, Transaction
-from tests.builders import a_row, enrolled, execute
+from tests.builders import execute
 from tests.conftest import MovedClock
-from tests.plant import paid, plant, refund, settled, unguarded
+from tests.plant import numbered_apart, paid, plant, refund, settled
 
 SEOUL = ZoneInfo("Asia/Seoul")
 SECOND = timedelta(seconds=1)
@@ -49,14 +48,8 @@ def tx(book: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock)
     attempts 21 to 23; 4 registered on 28 October, and its November is coming; 5 on 28 August, and
     its first month with us is November, too."""
     assert clock.now == NOW
-    policy = make_policy()
-    paid_on = ("10-18", "10-19", "10-20", "10-28", "08-28")
-    rows = [a_row(at, f"2026-{day}T09:00:00+09:00") for at, day in enumerate(paid_on, 1)]
-    execute(book, "ALTER TABLE cycles ALTER id RESTART 11")
-    execute(book, "ALTER TABLE attempts ALTER id RESTART 21")
-    enrolled(book, policy, *rows)
-    assert open_cycles(book, policy) == 3
-    unguarded(book)
+    days = ("2026-10-18", "2026-10-19", "2026-10-20", "2026-10-28", "2026-08-28")
+    numbered_apart(book, make_policy(), *days)
     execute(book, "UPDATE attempts SET merchant_uid = 'mw-' || id")
     execute(book, "UPDATE subscriptions SET next_cycle = 3 WHERE id = 5")
     with book.transaction() as tx:

@@ -233,9 +233,7 @@ def told(result: Result, reasons: dict[str, str]) -> None:
         print(f"\n{where} {result.became} ({result.tests} tests)\n  {key(result)}", flush=True)
 
 
-def summed_up(
-    file: str, results: list[Result], reasons: dict[str, str], *, whole: bool = True
-) -> bool:
+def summed_up(file: str, results: list[Result], reasons: dict[str, str], *, whole: bool) -> bool:
     """One line of the table of docs/mutants.md; false when a survivor has no reason."""
     became = Counter(result.became for result in results)
     alive = [key(result) for result in results if lives(result)]

@@ -8,7 +8,7 @@ mutant that cannot run is killed by any test.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -177,62 +177,46 @@ def _ends(tokens: Sequence[_Token], at: int, depth: int) -> bool:
 
 
 def _assigned(tokens: Sequence[_Token]) -> set[int]:
-    """Where `=` gives a value: the marks of `SET`."""
-    marks: set[int] = set()
-    for first, last in _set_lists(tokens):
-        depth = tokens[first].depth
-        fresh = True
-        for at in range(first, last):
-            if tokens[at].depth == depth and tokens[at].text == ",":
-                fresh = True
-            elif fresh and tokens[at].depth == depth and tokens[at].text == "=":
-                marks.add(at)
-                fresh = False
-    return marks
+    """Where `=` gives a value: the first mark of each part of a `SET`."""
+    return {begin + 2 for edges in _set_lists(tokens) for begin in edges[:-1]}
 
 
-def _set_lists(tokens: Sequence[_Token]) -> Iterator[tuple[int, int]]:
-    for at, token in enumerate(tokens):
-        if token.text == "SET" and at + 1 < len(tokens):
-            first = last = at + 1
-            depth = tokens[first].depth
-            while last < len(tokens) and not (
-                tokens[last].depth < depth
-                or (
-                    tokens[last].depth == depth
-                    and tokens[last].text in ("WHERE", "FROM", "RETURNING")
-                )
-            ):
-                last += 1
-            yield first, last
+def _set_lists(tokens: Sequence[_Token]) -> Iterator[list[int]]:
+    """For each `SET` the places between which its values stand: itself, the commas, the end."""
+    for at, token in enumerate(tokens[:-1]):
+        if token.text == "SET":
+            depth = tokens[at + 1].depth
+            end = _first(tokens, at + 1, lambda one, depth=depth: _ends_list(one, depth))
+            commas = [n for n in range(at, end) if _is(tokens[n], depth, ",")]
+            yield [at, *commas, end]
+
+
+def _ends_list(token: _Token, depth: int) -> bool:
+    return token.depth < depth or _is(token, depth, "WHERE", "FROM", "RETURNING")
 
 
 def _assignments(tokens: Sequence[_Token]) -> Iterator[_Change]:
     """One value that is not written, of several."""
-    for first, last in _set_lists(tokens):
-        depth = tokens[first].depth
-        commas = [at for at in range(first, last) if _is_comma(tokens[at], depth)]
-        if not commas:
-            continue
-        edges = [first - 1, *commas, last]
-        for begin, end in pairwise(edges):
-            if begin == first - 1:
-                yield tokens[first].at, tokens[commas[0]].end, ""
-            else:
+    for edges in _set_lists(tokens):
+        for at, (begin, end) in enumerate(pairwise(edges)):
+            if at:
                 yield tokens[begin].at, tokens[end - 1].end, ""
+            elif len(edges) > 2:
+                yield tokens[begin + 1].at, tokens[end].end, ""
 
 
-def _is_comma(token: _Token, depth: int) -> bool:
-    return token.text == "," and token.depth == depth
+def _is(token: _Token, depth: int, *texts: str) -> bool:
+    return token.depth == depth and token.text in texts
+
+
+def _first(tokens: Sequence[_Token], start: int, ends: Callable[[_Token], bool]) -> int:
+    """The place of the first of these tokens that ends something, or behind the last."""
+    return next((at for at in range(start, len(tokens)) if ends(tokens[at])), len(tokens))
 
 
 def _locks(tokens: Sequence[_Token]) -> Iterator[_Change]:
     """Rows that are not locked."""
     for at, token in enumerate(tokens):
         if token.text == "FOR" and _words(tokens, at + 1, 1) in (("UPDATE",), ("SHARE",)):
-            end = len(tokens)
-            for later in range(at, len(tokens)):
-                if tokens[later].depth < token.depth:
-                    end = later
-                    break
+            end = _first(tokens, at, lambda one, depth=token.depth: one.depth < depth)
             yield token.at, tokens[end - 1].end, ""

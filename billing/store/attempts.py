@@ -80,15 +80,25 @@ def outstanding(session: Session, now: datetime, again_after: timedelta, at_most
 
 def _chargeable(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
     """Every condition under which a due attempt may be sent: the one place that says so."""
-    return and_(
-        Attempt.status == AttemptStatus.DUE,
-        Attempt.ready_at <= now,
+    return and_(Attempt.status == AttemptStatus.DUE, Attempt.ready_at <= now, _may_charge(now))
+
+
+def _may_charge(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
+    """What its month and its subscription must be for that."""
+    return _compared(
         Cycle.status == CycleStatus.OPEN,
         Cycle.held.is_(None),
         Cycle.band_opens_at <= now,
         Cycle.last_start_at >= now,
         Subscription.status == SubscriptionStatus.ACTIVE,
     )
+
+
+def _compared(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    """All of these as one condition that no index can lead into: it is compared with rows that are
+    found by their keys. The planner, where it has statistics of one of the tables only (after a
+    crash, say), else believes few months to be open, and goes through all of those for each row."""
+    return case((and_(*conditions), true()), else_=false())
 
 
 def _with_cycle(query: Select[int]) -> Select[int]:
@@ -234,12 +244,9 @@ _CLAIMED = (
 )
 
 
-# As one condition over all of a row, which no index can lead into: the planner, where it has
-# statistics of one of the tables only (after a crash, say), believes few months to be open, and
-# would go through all of those for each of all subscriptions.
-_FREE = _CLAIMED.where(
-    case((_chargeable(bindparam("now")), true()), else_=false())
-).with_for_update(of=Attempt, skip_locked=True)
+_FREE = _CLAIMED.where(_compared(_chargeable(bindparam("now")))).with_for_update(
+    of=Attempt, skip_locked=True
+)
 _ASKABLE = _CLAIMED.where(Attempt.status == AttemptStatus.UNKNOWN)
 _TAKE = (
     update(Attempt)

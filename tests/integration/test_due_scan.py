@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from itertools import combinations
 from typing import Any
 
 import pytest
@@ -16,9 +15,9 @@ from benchmarks.big_book import NOW, fill, undone
 from billing.domain.policy import BillingPolicy
 from billing.services import close_cycles, dispatch, inquire, open_cycles
 from billing.store import attempts, gauges
-from billing.store.session import Book, Transaction, by_index, create_book_engine
+from billing.store.session import Book, Transaction, create_book_engine
 from billing.store.tables import Attempt
-from tests.builders import execute, query, subscribed
+from tests.builders import query
 
 COUNT = 50_000
 TABLES = frozenset({"subscriptions", "cycles", "attempts"})
@@ -159,52 +158,6 @@ def test_each_step_reads_only_what_is_due(watched: Watched, policy: BillingPolic
     assert count("cycles WHERE status = 'missed'") == over
     reads(close_cycles._skip_paused, {"subscriptions": 0, "cycles": 0})
     assert live < paid / 10, "what is live is little beside what is done"
-
-
-# After a crash PostgreSQL has forgotten what changed, and analyses a table when it changes again:
-# attempts soon, subscriptions perhaps never.
-@pytest.mark.parametrize(
-    "known", [some for size in range(4) for some in combinations(sorted(TABLES), size)]
-)
-def test_what_charging_reads_hangs_on_no_statistics(
-    book: Book,
-    database_url: str,
-    make_policy: Callable[..., BillingPolicy],
-    known: tuple[str, ...],
-) -> None:
-    policy, many, few = make_policy(charge_cron="* * * * *"), 400, 5
-    for table in TABLES:
-        execute(book, f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
-    subscribed(book, policy, many)
-    assert open_cycles.open_cycles(book, policy) == many
-    execute(book, "UPDATE attempts SET ready_at = now() - interval '1 year'")
-    for table in known:
-        execute(book, f"ANALYZE {table}")
-    made = Watched(database_url)
-    ids = [50 * number for number in range(1, few + 1)]
-
-    def reads(step: Step, at_most: int) -> None:
-        found = made.reading(step, policy)
-        assert found.whole == set(), f"{step} reads a table whole"
-        assert max(found.rows.values()) <= at_most, f"{step} reads {found.rows}"
-
-    def claim(tx: Transaction, policy: BillingPolicy) -> object:
-        by_index(tx.session)
-        claims = attempts.claim(tx.session, ids, tx.now, tx.now + policy.lease)
-        assert len(claims) == few
-        return claims
-
-    def record(tx: Transaction, policy: BillingPolicy) -> object:
-        by_index(tx.session)
-        rows = attempts.lock_with_cycle(tx.session, ids)
-        assert len(rows) == few
-        return rows
-
-    # All are due, and each is looked up with its month and its subscription.
-    reads(dispatch._hand_out, 2 * many)
-    reads(claim, few)
-    reads(record, few)
-    made.engine.dispose()
 
 
 def test_alarms_of_the_last_hour_are_read_and_no_others(

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 
@@ -84,31 +85,11 @@ async def charge(
     if batch.claims:
         _log.info("claimed", attempts=[claim.attempt_id for claim in batch.claims])
     desk = desk or Desk(book, policy)
-    desk.expect(len(batch.claims))
-    written: list[asyncio.Future[Result]] = []
-
-    def hand_in(answer: Answer) -> None:
-        written.append(desk.hand_in(answer, batch.lease_ends))
-
-    try:
-        ended = await asyncio.gather(
-            *(
-                _charge_one(gateway, policy, batch, place, claim, hand_in)
-                for place, claim in enumerate(batch.claims)
-            ),
-            return_exceptions=True,
-        )
-    finally:
-        # Also when we are told to stop: what answers there will be are in, and written down first.
-        desk.expect(len(written) - len(batch.claims))
-        tally = Counter(await asyncio.shield(asyncio.gather(*written)))
-    if tally:
-        counts = {str(result): count for result, count in tally.items()}
-        _log.info("recorded", counts=counts)
-    for failure in ended:
-        if isinstance(failure, BaseException):
-            raise failure
-    return tally
+    works = [
+        partial(_charge_one, gateway, policy, batch, place, claim)
+        for place, claim in enumerate(batch.claims)
+    ]
+    return await desk.written(works, batch.lease_ends)
 
 
 @trail.spanned("claim")

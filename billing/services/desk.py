@@ -1,4 +1,4 @@
-"""Where the charges of a process hand in their answers, to be written down together.
+"""Where charges and questions hand in their answers, to be written down together.
 
 A transaction costs far more than a row in it, so the first answer waits a moment for others, of its
 own task or of another. Nothing is lost by it: what is not written yet is a claim with a lease.
@@ -7,7 +7,8 @@ own task or of another. Nothing is lost by it: what is not written yet is a clai
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -20,6 +21,9 @@ from billing.services.record import record
 from billing.store.session import Book, is_away
 
 _log = structlog.get_logger(__name__)
+
+# What learns one answer, and hands it in by this.
+Work = Callable[[Callable[[Answer], None]], Awaitable[None]]
 
 # How long the first answer of a group waits for others.
 _GATHERING_SECONDS = 0.25
@@ -38,7 +42,7 @@ class _HandedIn:
 
 
 class Desk:
-    """One for a process and its event loop."""
+    """One for all charges of a process and its event loop; one for each list of questions."""
 
     def __init__(self, book: Book, policy: BillingPolicy) -> None:
         self._book = book
@@ -48,6 +52,33 @@ class Desk:
         self._closing: asyncio.TimerHandle | None = None
         # Kept, since a loop holds its tasks weakly.
         self._writing: set[asyncio.Task[None]] = set()
+
+    async def written(self, works: Sequence[Work], until: float) -> Counter[Result]:
+        """Do all of this side by side; how many of the answers that were handed in ended how.
+
+        What breaks in one is its own: it is raised when the others are written down. `until`: the
+        moment on the event loop's clock up to which it is worth trying to.
+        """
+        self.expect(len(works))
+        handed_in: list[asyncio.Future[Result]] = []
+
+        def hand_in(answer: Answer) -> None:
+            handed_in.append(self.hand_in(answer, until))
+
+        try:
+            ended = await asyncio.gather(*(work(hand_in) for work in works), return_exceptions=True)
+        finally:
+            # Also when we are told to stop: what answers there will be are in, and written down
+            # first.
+            self.expect(len(handed_in) - len(works))
+            tally = Counter(await asyncio.shield(asyncio.gather(*handed_in)))
+        if tally:
+            counts = {str(result): count for result, count in tally.items()}
+            _log.info("recorded", counts=counts)
+        for failure in ended:
+            if isinstance(failure, BaseException):
+                raise failure
+        return tally
 
     def expect(self, answers: int) -> None:
         """So many answers will be handed in, or so many fewer: while some are missing, others wait

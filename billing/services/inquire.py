@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 
-from billing import trail
 from billing.domain.attempt import AttemptStatus
 from billing.domain.errors import GatewayError
 from billing.domain.policy import BillingPolicy
 from billing.ports import PaymentGateway, WorkQueue
 from billing.services import asking
 from billing.services.answer import Answer, Result
+from billing.services.desk import Desk
 from billing.services.questions import WIDTH
-from billing.services.record import record
 from billing.store import attempts, events
 from billing.store.attempts import Claim
 from billing.store.session import Book, Transaction
@@ -68,30 +68,30 @@ async def inquire(
 ) -> Counter[Result]:
     """Ask about those of these attempts that are unknown; returns how many ended how.
 
-    A gateway that cannot be asked proves nothing: the question stays open.
+    A gateway that cannot be asked proves nothing: the question stays open. So does one whose answer
+    cannot be written down; the others are.
     """
+    began = asyncio.get_running_loop().time()
     claims, asked_at = await asyncio.to_thread(
         book.run, lambda tx: (attempts.open_questions(tx.session, attempt_ids), tx.now)
     )
+    if claims:
+        _log.info("asking", attempts=[claim.attempt_id for claim in claims])
     door = asyncio.Semaphore(WIDTH)
+    unanswered = 0
 
-    async def ask(claim: Claim) -> Result:
+    async def ask(claim: Claim, hand_in: Callable[[Answer], None]) -> None:
+        nonlocal unanswered
         async with door:
             try:
                 found = await asking.what_became(gateway, policy, claim)
             except GatewayError:
-                return Result.UNKNOWN
-            answer = Answer(claim.attempt_id, claim.fence, found, asked_at)
-            with trail.span("record"):
-                (result,) = await asyncio.to_thread(
-                    book.run, lambda tx: record(tx, policy, [answer])
-                )
-            _log.info("recorded", attempt=claim.attempt_id, counts={str(result): 1})
-            return result
+                unanswered += 1
+            else:
+                hand_in(Answer(claim.attempt_id, claim.fence, found, asked_at))
 
-    results = await asyncio.gather(*(ask(claim) for claim in claims), return_exceptions=True)
-    failed = [result for result in results if isinstance(result, BaseException)]
-    if failed:
-        # The others are recorded; this one is asked about again, and the task is seen to fail.
-        raise failed[0]
-    return Counter(result for result in results if isinstance(result, Result))
+    works = [partial(ask, claim) for claim in claims]
+    # Later than that it is asked about again.
+    again_at = began + policy.ask_again_after.total_seconds()
+    tally = await Desk(book, policy).written(works, again_at)
+    return tally + Counter({Result.UNKNOWN: unanswered})

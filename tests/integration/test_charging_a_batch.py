@@ -46,7 +46,9 @@ def world(book: Book, policy: BillingPolicy, clock: MovedClock) -> World:
 @pytest.fixture
 def logged(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     captured = LogCapture()
-    monkeypatch.setattr("billing.services.charge._log", structlog.wrap_logger(None, [captured]))
+    for name in ("charge", "desk"):
+        logger = structlog.wrap_logger(None, [captured])
+        monkeypatch.setattr(f"billing.services.{name}._log", logger)
     return captured.entries
 
 

@@ -170,7 +170,8 @@ def _chargeable_but(*left_out: str) -> Callable[[Any], Any]:
 @contextmanager
 def _claim_asks_not_for(*left_out: str) -> Iterator[None]:
     """The dispatch asks for all conditions, the claim leaves some out."""
-    free = attempts._free(_chargeable_but(*left_out)(bindparam("now")))
+    chargeable = attempts._compared(_chargeable_but(*left_out)(bindparam("now")))
+    free = attempts._CLAIMED.where(chargeable).with_for_update(of=Attempt, skip_locked=True)
     with patch.object(attempts, "_FREE", free):
         yield
 

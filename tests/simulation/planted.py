@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
+from billing import logs
 from billing.settings import Settings
 from billing.simulation.campaign import one_database
 from billing.simulation.ledger_judge import Breach
@@ -46,6 +47,7 @@ def main(wanted: Sequence[str]) -> int:
         print(f"no planted mistake has all of these words in its name: {' '.join(wanted)}")
         return 2
     missed = 0
+    logs.configure("console", "CRITICAL")
     print(f"{'planted bug':58} {'seeds':>5} {'seconds':>8}  found by")
     with one_database(lambda text: print(text, file=sys.stderr)) as engine:
         for bug in bugs:

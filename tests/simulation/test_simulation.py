@@ -27,7 +27,7 @@ from billing.simulation.ledger_judge import Breach
 from billing.simulation.run import Scenario, simulate
 from billing.simulation.swarm import KINDS, drawn, mood_of
 from tests import heard
-from tests.simulation.bugs import BUGS
+from tests.simulation.bugs import BUGS, Bug
 from tests.simulation.planted import hunt
 
 SMALL = Scenario(seed=0, months=1.2, subscribers=6)
@@ -112,6 +112,13 @@ def test_a_planted_bug_is_found(engine: Engine, name: str) -> None:
     (bug,) = [one for one in BUGS if one.name == name]
     found = hunt(bug, engine)
     assert found.breach is not None
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_every_bug_can_still_be_planted(bug: Bug) -> None:
+    """Whatever it changes is still there to be changed; whether it is found, others tell."""
+    with bug.plant():
+        pass
 
 
 def test_planted_bugs_are_enough_and_named_once() -> None:

@@ -128,7 +128,11 @@ TESTS = {
         "tests/integration/test_engine.py",
         "tests/integration/test_races.py",
     ],
-    "billing/services/desk.py": ["tests/integration/test_desk.py"],
+    "billing/services/desk.py": [
+        "tests/integration/test_desk.py",
+        "tests/integration/test_charging_a_batch.py",
+        "tests/integration/test_inquire.py",
+    ],
     "billing/services/let_go.py": ["tests/integration/test_let_go.py"],
     "billing/services/clock_guard.py": ["tests/integration/test_clock_guard.py"],
     "billing/services/refund.py": [

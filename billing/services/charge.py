@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from billing import trail
 from billing.domain.errors import GatewayError, GatewayRefused
@@ -37,8 +38,35 @@ from billing.store.session import Book, Transaction, by_index
 
 _log = structlog.get_logger(__name__)
 
+# How old what is known of a hold may be when a request leaves, in seconds.
+_HOLD_KNOWN_FOR = 0.25
 # How often the gateway is asked for its `now` where its answers come late.
 _COMPARED_AT_MOST = 3
+
+
+class _Hold:
+    """Whether all charging was stopped meanwhile: a claim that waits for its place under the
+    ceiling, or for a slow look-up, is not sent after that."""
+
+    def __init__(self, book: Book, known_at: float) -> None:
+        """`known_at`: the moment, on the event loop's clock, at which there was none."""
+        self._book = book
+        self._known_at = known_at
+        self._asked: asyncio.Future[str | None] | None = None
+
+    async def why(self) -> str | None:
+        """Why nothing may be sent, asked of the book four times a second at most; None where it
+        may. A book that does not answer cannot say so either."""
+        now = asyncio.get_running_loop().time()
+        if now - self._known_at >= _HOLD_KNOWN_FOR:
+            self._known_at = now
+            self._asked = asyncio.ensure_future(
+                asyncio.to_thread(self._book.run, lambda tx: health.hold_reason(tx.session))
+            )
+        try:
+            return None if self._asked is None else await asyncio.shield(self._asked)
+        except SQLAlchemyError as error:
+            return f"the book does not answer: {type(error).__name__}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +80,7 @@ class _Batch:
     permit: Permit
     started: float
     lease_ends: float
+    hold: _Hold
     # The database and its newest event.
     newest: tuple[str, int] | None
     # Why none of them may be sent.
@@ -141,6 +170,7 @@ async def _claim(
             permit=permit,
             started=started,
             lease_ends=started + policy.lease.total_seconds(),
+            hold=_Hold(book, started),
             newest=newest,
         )
 
@@ -205,6 +235,8 @@ async def _before_sending(
         return NotSent(f"look-up before the charge: {error}", isinstance(error, GatewayRefused))
     if not isinstance(found, Nothing):
         return found
+    if await batch.hold.why() is not None:
+        return GivenBack("charging was stopped meanwhile")
     return _too_late(policy, batch, claim)
 
 

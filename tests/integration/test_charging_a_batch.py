@@ -21,10 +21,12 @@ from billing.domain.payment import Payment
 from billing.domain.policy import BillingPolicy
 from billing.portone.client import PortOneClient
 from billing.ports import ChargeRequest
+from billing.services import asking
 from billing.services.answer import Answer, Result
-from billing.services.charge import charge
+from billing.services.charge import _Hold, charge
 from billing.services.desk import Desk
 from billing.services.dispatch import dispatch
+from billing.services.hold import hold, release
 from billing.services.open_cycles import open_cycles
 from billing.store import health, installation
 from billing.store.session import Book
@@ -525,3 +527,50 @@ def test_nothing_is_sent_by_a_clock_that_nobody_vouches_for(
     assert outcomes(world) == dict.fromkeys(names, "due")
     said = query(world.book, "SELECT data ->> 'why' FROM events WHERE kind = 'gateway.down'")
     assert said == [(why,)]
+
+
+# -- a hold in the middle of a batch --------------------------------------------------------------
+
+
+def test_what_was_claimed_before_a_hold_is_not_sent_after_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look-up before the charge takes half a second, and meanwhile somebody stops charging."""
+    ids, real = dispatched(world, "ada", "bob"), asking.already_there
+
+    async def slowly(*asked: Any) -> Any:
+        found = await real(*asked)
+        await asyncio.to_thread(hold, world.book, "by hand")
+        await asyncio.sleep(0.5)
+        return found
+
+    monkeypatch.setattr(asking, "already_there", slowly)
+    world.charge(ids)
+    world.work()
+    assert outcomes(world) == {"ada": "due", "bob": "due"}
+    told = query(world.book, "SELECT data->>'why' FROM events WHERE kind = 'attempt.not_sent'")
+    assert told == [("charging was stopped meanwhile",)] * 2
+    assert query(world.book, "SELECT DISTINCT not_sent, lease_until FROM attempts") == [(0, None)]
+    monkeypatch.setattr(asking, "already_there", real)
+    release(world.book, world.policy)
+    world.run(times=3)
+    assert set(outcomes(world).values()) == {"approved"}
+
+
+def test_a_hold_is_looked_for_four_times_a_second_at_most() -> None:
+    asked: list[int] = []
+
+    class Away(Book):
+        def __init__(self) -> None: ...
+
+        def run(self, *_: Any) -> Any:
+            asked.append(1)
+            raise OperationalError("SELECT", None, ConnectionError("away"))
+
+    async def looks() -> list[str | None]:
+        loop = asyncio.get_running_loop()
+        fresh, stale = _Hold(Away(), loop.time()), _Hold(Away(), loop.time() - 0.3)
+        return [await fresh.why(), *await asyncio.gather(*(stale.why() for _ in range(5)))]
+
+    assert asyncio.run(looks()) == [None, *["the book does not answer: OperationalError"] * 5]
+    assert len(asked) == 1

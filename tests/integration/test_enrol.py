@@ -14,7 +14,7 @@ from billing.domain.enrolment import Misfit
 from billing.domain.errors import Conflict, GatewayUnavailable, InvalidInput
 from billing.domain.money import Won
 from billing.domain.outcome import Outcome
-from billing.domain.payment import ChargeRequest, Payment
+from billing.domain.payment import Buyer, ChargeRequest, Payment
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import Facts, NewSubscription
 from billing.ports import BillingKey, ScheduledPayment
@@ -166,6 +166,7 @@ def test_what_the_gateway_confirms_is_fine(known: dict[str, Any]) -> None:
         ({"status": "failed", "paid_at": None}, "initial_imp_uid", "not at the gateway"),
         ({"amount": Won(9901)}, "amount", "9,901 KRW"),
         ({"customer_uid": "customer-2"}, "customer_uid", "another billing key"),
+        ({"order_name": "another plan"}, "order_name", "was for 'another plan'"),
         ({"merchant_uid": "order-2"}, "initial_merchant_uid", "another merchant_uid"),
         ({"imp_uid": "imp_2"}, "initial_imp_uid", "not at the gateway"),
         # 23:59 and 00:01 in Seoul, on one UTC day
@@ -183,6 +184,29 @@ def test_another_initial_payment_is_a_problem(
     assert found is not None
     assert found.field == field
     assert problem in found.problem
+
+
+@pytest.mark.parametrize(
+    ("theirs", "field"),
+    [
+        (Buyer("홍길동", "Hong@example.com", "01012345678"), None),
+        (Buyer(None, None, None), None),
+        (Buyer("", "", ""), None),
+        (Buyer("홍*동", "ho**@example.com", "010****5678"), None),
+        (Buyer("홍길순", "hong@example.com", "010-1234-5678"), "buyer_name"),
+        (Buyer("홍길동", "kim@example.com", "010-1234-5678"), "buyer_email"),
+        (Buyer("홍길동", "hong@example.com", "010-1234-5679"), "buyer_tel"),
+    ],
+)
+def test_another_buyer_is_a_problem_whoever_that_is(theirs: Buyer, field: str | None) -> None:
+    facts = replace(
+        NEW.facts, buyer_name="홍길동", buyer_email="hong@example.com", buyer_tel="010-1234-5678"
+    )
+    payment = replace(PAYMENT, order_name="plan", buyer=theirs)
+    found = verdict(KnownGateway(payments=[payment]), replace(NEW, facts=facts))
+    assert (found and found.field) == field
+    assert found is None or found.problem == "the initial payment was made with another one"
+    assert verdict(KnownGateway(payments=[payment])) is None, "we know of no buyer to compare"
 
 
 UNNAMED = replace(NEW, initial_imp_uid=None, initial_merchant_uid=None)

@@ -261,8 +261,16 @@ def cancel(
     """End the subscription for good."""
     if refund:
         reconciling.cancel_with_refund(customer_uid, yes, as_json)
-    else:
-        _change("cancel", customer_uid, as_json)
+        return
+    from billing.cli import refunding
+    from billing.services.change_status import FINAL
+
+    if refunding.is_asked(yes=yes, as_json=as_json):
+        for line in FINAL:
+            err.print(line, markup=False)
+        if not typer.confirm("Cancel for good? 해지할까요?", err=True):
+            raise typer.Exit(1)
+    _change("cancel", customer_uid, as_json)
 
 
 @subscription.command("forget")

@@ -104,6 +104,13 @@ def resume(book: Book, policy: BillingPolicy, customer_uid: str) -> Changed:
     return book.run(step)
 
 
+# What a cancellation means, in English and Korean.
+FINAL = (
+    "This is final. The customer can come back only by registering again.",
+    "되돌릴 수 없습니다. 다시 이용하려면 고객이 새로 등록해야 합니다.",
+)
+
+
 def cancel(book: Book, policy: BillingPolicy, customer_uid: str) -> Changed:
     """End the subscription for good. A charge that is under way ends as it ends.
 
@@ -112,11 +119,7 @@ def cancel(book: Book, policy: BillingPolicy, customer_uid: str) -> Changed:
     def step(tx: Transaction) -> Changed:
         subscription = found_one(tx, customer_uid)
         end(tx, policy, subscription)
-        return Changed(
-            subscription.status,
-            "This is final. The customer can come back only by registering again.",
-            "되돌릴 수 없습니다. 다시 이용하려면 고객이 새로 등록해야 합니다.",
-        )
+        return Changed(subscription.status, *FINAL)
 
     return book.run(step)
 

@@ -557,3 +557,25 @@ def test_an_import_that_cannot_ask_the_gateway_says_so_and_writes_nothing(
     else:
         assert done.out == ""
     assert query(book, "SELECT count(*) FROM subscriptions") == [(0,)]
+
+
+def test_at_a_terminal_a_cancellation_is_asked_about_first(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added(call, "a")
+    questions: list[str] = []
+
+    def no(question: str, **_: Any) -> bool:
+        questions.append(question)
+        return False
+
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr("typer.confirm", no)
+    done = call("subscription", "cancel", "a")
+    assert (done.code, len(questions)) == (1, 1)
+    assert "This is final" in done.err
+    assert call("subscription", "show", "a", "--json").document()["status"] == "active"
+    # Who says yes beforehand, or reads JSON, is not asked.
+    assert call("subscription", "cancel", "a", "--yes").code == 0
+    assert call("subscription", "cancel", "a", "--json").document()["status"] == "cancelled"
+    assert len(questions) == 1

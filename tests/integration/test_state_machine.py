@@ -49,6 +49,7 @@ from billing.sandbox import (
 )
 from billing.sandbox.model import Origin, Payment, Status
 from billing.services import change_status
+from billing.services.answer import Result
 from billing.services.charge import charge
 from billing.services.close_cycles import close_cycles
 from billing.services.dispatch import dispatch
@@ -58,7 +59,7 @@ from billing.services.invariants import broken
 from billing.services.open_cycles import open_cycles
 from billing.services.seal_events import seal_events
 from billing.settings import Settings
-from billing.store.session import Book, create_book_engine
+from billing.store.session import TRIES, Book, create_book_engine
 from billing.store.tables import Base
 from tests.builders import enrolled, execute, query
 from tests.conftest import MovedClock
@@ -129,10 +130,10 @@ class MortalBook(Book):
 
     dead = False
 
-    def run(self, step: Callable[..., T]) -> T:
+    def run(self, step: Callable[..., T], tries: int = TRIES) -> T:
         if self.dead:
             raise Killed
-        return super().run(step)
+        return super().run(step, tries)
 
 
 class Wire(httpx.AsyncBaseTransport):
@@ -358,7 +359,8 @@ class Machine(RuleBasedStateMachine):
                 transport=wire,
             )
             try:
-                await use_case(book, client, self.policy, ids)
+                tally = await use_case(book, client, self.policy, ids)
+                assert not tally[Result.UNRECORDED], "the book is there to be written"
             finally:
                 await client.aclose()
 

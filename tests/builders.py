@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from sqlalchemy.engine import make_url
 
 from billing.domain.policy import BillingPolicy
 from billing.services.import_subscriptions import ImportReport, import_subscriptions
-from billing.store.session import Book
+from billing.store.session import Book, Transaction
 
 KEY = b"a key of this test only, 32 byte"
 HEADER = "customer_uid,amount,order_name,initial_paid_at,buyer_name,buyer_tel"
@@ -52,6 +53,13 @@ def query(book: Book, statement: str, **parameters: Any) -> list[tuple[Any, ...]
 def execute(book: Book, statement: str, **parameters: Any) -> None:
     with book.transaction() as tx:
         tx.session.execute(text(statement), parameters)
+
+
+def rows_read(tx: Transaction) -> Counter[str]:
+    """Rows read so far by table, as PostgreSQL counts them in a transaction. Not from nought:
+    earlier ones count along until it writes its statistics down, once a second."""
+    read = "SELECT relname, seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables"
+    return Counter(dict(tx.session.execute(text(read)).all()))
 
 
 def plain(database_url: str) -> str:

@@ -54,9 +54,8 @@ class _Hold:
         self._known_at = known_at
         self._asked: asyncio.Future[str | None] | None = None
 
-    async def why(self) -> str | None:
-        """Why nothing may be sent, asked of the book four times a second at most; None where it
-        may. A book that does not answer cannot say so either."""
+    async def stands(self) -> bool:
+        """Asked of the book four times a second at most. One that does not answer may hold."""
         now = asyncio.get_running_loop().time()
         if now - self._known_at >= _HOLD_KNOWN_FOR:
             self._known_at = now
@@ -64,9 +63,9 @@ class _Hold:
                 asyncio.to_thread(self._book.run, lambda tx: health.hold_reason(tx.session))
             )
         try:
-            return None if self._asked is None else await asyncio.shield(self._asked)
-        except SQLAlchemyError as error:
-            return f"the book does not answer: {type(error).__name__}"
+            return self._asked is not None and await asyncio.shield(self._asked) is not None
+        except SQLAlchemyError:
+            return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +234,7 @@ async def _before_sending(
         return NotSent(f"look-up before the charge: {error}", isinstance(error, GatewayRefused))
     if not isinstance(found, Nothing):
         return found
-    if await batch.hold.why() is not None:
+    if await batch.hold.stands():
         return GivenBack("charging was stopped meanwhile")
     return _too_late(policy, batch, claim)
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def staged(
             supervisor,
         )
         for address in (f"{stage.sandbox}/sandbox/health", f"{stage.url}/readyz"):
-            wait_for(lambda address=address: _answers(address), log)  # type: ignore[misc]
+            wait_for(partial(_answers, address), log)
         with following(Till(stage.sandbox), book):
             yield stage
     book.close()

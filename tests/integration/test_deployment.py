@@ -18,6 +18,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -252,14 +253,14 @@ def test_all_services_start_get_well_and_a_charge_goes_through(
 ) -> None:
     for name in ("valkey", "sandbox"):
         host.start(name)
-        _wait(lambda name=name: host.is_well(name), f"{name} is not well")  # type: ignore[misc]
+        _wait(partial(host.is_well, name), f"{name} is not well")
     assert host.start("migrate").wait(60) == 0, host.log("migrate")
     waiting = ("beat", "ticks", "charges", "web", "flower")
     for name in waiting:
         assert not host.alive_file(name).exists()
         host.start(name)
     for name in waiting:
-        _wait(lambda name=name: host.is_well(name), f"{name} is not well")  # type: ignore[misc]
+        _wait(partial(host.is_well, name), f"{name} is not well")
 
     _enrol_one(host)
     book = Book(create_book_engine(database_url), lambda _: datetime.now(UTC))
@@ -300,7 +301,7 @@ def _is_told_when_the_broker_is_gone(host: Host) -> None:
     assert [name for name in ("beat", "ticks", "charges") if host.is_well(name)] == []
     host.start("valkey")
     for name in ("valkey", "beat", "ticks", "charges"):
-        _wait(lambda name=name: host.is_well(name), f"{name} did not come back", 150)  # type: ignore[misc]
+        _wait(partial(host.is_well, name), f"{name} did not come back", 150)
 
 
 def _grows_old(host: Host, name: str) -> None:

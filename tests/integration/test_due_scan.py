@@ -17,7 +17,7 @@ from billing.services import close_cycles, dispatch, inquire, open_cycles
 from billing.store import attempts, gauges
 from billing.store.session import Book, Transaction, create_book_engine
 from billing.store.tables import Attempt
-from tests.builders import query
+from tests.builders import query, rows_read
 
 COUNT = 50_000
 TABLES = frozenset({"subscriptions", "cycles", "attempts"})
@@ -223,21 +223,12 @@ OFTEN = 8
 
 def counted(watched: Watched, step: Step, policy: BillingPolicy) -> Counter[str]:
     """How many rows of each table a step reads, its writing included; nothing of it is kept."""
-    read = text(
-        "SELECT relname, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)"
-        " FROM pg_stat_xact_user_tables WHERE relname = ANY(:tables)"
-    )
-
-    def so_far(tx: Transaction) -> Counter[str]:
-        return Counter(dict(tx.session.execute(read, {"tables": list(TABLES)}).all()))
-
     with undone(watched.book) as tx:
-        # Not from nought: earlier transactions count along until PostgreSQL writes its statistics
-        # down, once a second.
-        before = so_far(tx)
+        before = rows_read(tx)
         step(tx, policy)
         tx.session.flush()
-        return so_far(tx) - before
+        read = rows_read(tx) - before
+    return Counter({table: read[table] for table in TABLES})
 
 
 def test_no_plan_that_is_kept_reads_more(

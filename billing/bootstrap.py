@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
-from sqlalchemy import Engine
+from sqlalchemy import Engine, make_url
 
 from billing import clock
 from billing.domain.declines import DeclineTable
@@ -36,16 +36,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class House:
-    """Everything a command, a tick or a task needs that lives longer than one call. Celery is
-    loaded by the first that asks for it: most commands send no message."""
+    """Everything a command, a tick or a task needs that lives longer than one call. The broker and
+    Celery come with the first that asks for them: most commands send no message."""
 
     settings: Settings
     policy: BillingPolicy
     engine: Engine
     book: Book
-    database_url: str
-    broker_url: str
+    database_url: str = field(repr=False)
+    announce: Callable[[str], None] = field(repr=False)
     closing: contextlib.ExitStack = field(repr=False)
+
+    @property
+    def where(self) -> str:
+        """Which book this is, for people: without user and password."""
+        if self.settings.database_url is None:
+            return f"the private database in {self.settings.data_dir}"
+        url = make_url(self.database_url)
+        host = url.host or url.query.get("host") or "this machine"
+        return f"database {url.database} on {host}" + (f":{url.port}" if url.port else "")
+
+    @functools.cached_property
+    def broker_url(self) -> str:
+        """Where the broker is, as set; else a private one, started or joined by whoever asks first.
+        Raises `EmbeddedServerError`."""
+        if self.settings.broker_url is not None:
+            return self.settings.broker_url.get_secret_value()
+        from billing.embedded import running
+
+        folder = self.settings.data_dir
+        private = running(folder, database=False, announce=self.announce)
+        return _given(self.closing.enter_context(private).broker_url)
 
     @functools.cached_property
     def celery(self) -> Celery:
@@ -76,33 +97,25 @@ class House:
         return derive_installation_key(self.settings)
 
 
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """Where PostgreSQL and the broker are, whether by setting or private ones of this machine."""
-
-    database_url: str
-    broker_url: str
-
-
 @contextlib.contextmanager
-def servers(
-    settings: Settings, announce: Callable[[str], None] = lambda _: None
-) -> Iterator[Addresses]:
-    """The servers that are set, or private ones, started here or joined. Raises
-    `EmbeddedServerError`."""
-    database = settings.database_url and settings.database_url.get_secret_value()
-    broker = settings.broker_url and settings.broker_url.get_secret_value()
-    if database and broker:
-        yield Addresses(database, broker)
+def _database(settings: Settings, announce: Callable[[str], None]) -> Iterator[str]:
+    """The address of the database that is set, or of a private one, started here or joined."""
+    if settings.database_url is not None:
+        yield settings.database_url.get_secret_value()
         return
     from billing.embedded import running
 
-    with running(
-        settings.data_dir, database=not database, broker=not broker, announce=announce
-    ) as private:
-        yield Addresses(
-            database or _given(private.database_url), broker or _given(private.broker_url)
-        )
+    with running(settings.data_dir, broker=False, announce=announce) as private:
+        yield _given(private.database_url)
+
+
+def has_a_book(settings: Settings) -> bool:
+    """Whether there is a book to open; False where opening would make a new private one."""
+    if settings.database_url is not None:
+        return True
+    from billing.embedded import is_made
+
+    return is_made(settings.data_dir)
 
 
 @contextlib.contextmanager
@@ -112,8 +125,8 @@ def house(
     """Build everything but the gateway client. Raises `InvalidSetting`, `EmbeddedServerError`."""
     settings = settings or Settings.load()
     policy = billing_policy(settings)
-    with servers(settings, announce) as addresses, contextlib.ExitStack() as closing:
-        engine = create_book_engine(addresses.database_url)
+    with _database(settings, announce) as database_url, contextlib.ExitStack() as closing:
+        engine = create_book_engine(database_url)
         book = Book(engine, clock.database_time)
         closing.callback(book.close)
         yield House(
@@ -121,8 +134,8 @@ def house(
             policy=policy,
             engine=engine,
             book=book,
-            database_url=addresses.database_url,
-            broker_url=addresses.broker_url,
+            database_url=database_url,
+            announce=announce,
             closing=closing,
         )
 

@@ -73,14 +73,20 @@ def _about(
 
 
 @contextlib.contextmanager
-def _open_house() -> Iterator[House]:
-    """The house with a schema that fits; an embedded book is created and migrated by itself."""
+def _open_house(*, making: bool = False) -> Iterator[House]:
+    """The house with a schema that fits. A private book is migrated by itself, and made where
+    `making` says so: whoever acts on a book means one that is there. Raises `NotFound`."""
     from billing import logs
-    from billing.bootstrap import house
+    from billing.bootstrap import has_a_book, house
     from billing.store import schema
 
     settings = Settings.load()
     logs.configure("console", "WARNING")
+    if not making and not has_a_book(settings):
+        raise NotFound(
+            f"there is no book here: MAEWOL_DATABASE_URL is not set, and {settings.data_dir} holds "
+            "no private one. Set it as your daemons have it; or `maewol db upgrade` makes a book"
+        )
     with house(settings, lambda text: err.print(text)) as opened:
         if settings.database_url is None and not schema.fits(opened.engine):
             schema.upgrade(opened.engine)
@@ -134,7 +140,7 @@ def import_(
     """Enrol every line of a CSV file, whole or not at all."""
     from billing.cli import importing
 
-    with _open_house() as opened:
+    with _open_house(making=True) as opened:
         report = importing.run(
             opened, file, dry_run=dry_run, skip_bad=skip_bad, verify=verify, notify=notify
         )
@@ -176,7 +182,7 @@ def add(
     from billing.cli import registering
     from billing.services.enrol import enrol
 
-    with _open_house() as opened:
+    with _open_house(making=True) as opened:
         if imp_uid:
             found = registering.add_by_payment(opened, imp_uid, previous, fields)
         elif previous:
@@ -195,7 +201,7 @@ def list_(
     from billing.store import views
 
     with contextlib.ExitStack() as kept:
-        with _open_house() as opened, opened.book.transaction() as tx:
+        with _open_house(making=True) as opened, opened.book.transaction() as tx:
             rows = views.all_subscriptions(tx.session, opened.settings.zone, status=status)
             found = kept.enter_context(listed(rows, limit))
         found.show(
@@ -308,7 +314,7 @@ def cycles(
     from billing.store import views
 
     with contextlib.ExitStack() as kept:
-        with _open_house() as opened, opened.book.transaction() as tx:
+        with _open_house(making=True) as opened, opened.book.transaction() as tx:
             rows = views.all_cycles(
                 tx.session, opened.settings.zone, status=status, customer_uid=customer_uid
             )
@@ -322,11 +328,11 @@ def status(as_json: Json = False) -> None:
     from billing.services import invariants
     from billing.store import views
 
-    with _open_house() as opened, opened.book.transaction() as tx:
+    with _open_house(making=True) as opened, opened.book.transaction() as tx:
         policy = opened.policy
         found = views.status(tx.session, tx.now, policy.closing_soon, policy.plan.zone)
         seen = invariants.glance(opened.book, policy)
-    document = {**found, "invariants_broken": len(seen.broken)}
+    document = {**found, "invariants_broken": len(seen.broken), "book": opened.where}
     if seen.unchecked:
         # Too large a book for a quick look; `maewol invariants` takes the time it needs.
         document["invariants_unchecked"] = seen.unchecked
@@ -338,7 +344,7 @@ def invariants_(as_json: Json = False) -> None:
     """Every fact that must hold, and the rows that break it."""
     from billing.services import invariants
 
-    with _open_house() as opened:
+    with _open_house(making=True) as opened:
         facts = invariants.every(opened.book, opened.policy)
     if as_json:
         show([asdict(one) for one in facts], as_json=True)
@@ -384,7 +390,7 @@ def due(
     from billing.store import health
 
     with contextlib.ExitStack() as kept:
-        with _open_house() as opened:
+        with _open_house(making=True) as opened:
             since = forecast.moment_of(at)
             rows = forecast.due(opened.book, opened.policy, since, days)
             found = kept.enter_context(listed(rows, limit))
@@ -404,7 +410,18 @@ def hold(why: Annotated[str, typer.Option()] = "held by hand", as_json: Json = F
 
     with _open_house() as opened:
         reason = use_case.hold(opened.book, why)
-    show({"hold": reason}, as_json=as_json)
+        unwatched = use_case.is_unwatched(opened.book)
+    show({"hold": reason, "book": opened.where}, as_json=as_json)
+    if unwatched:
+        # Held in another book than the daemons work on, and nothing would have been stopped.
+        err.print(
+            f"No scheduler has worked on this book lately ({opened.where}). If yours runs, it has "
+            "another MAEWOL_DATABASE_URL, and goes on charging.\n"
+            "최근 이 장부에서 일한 스케줄러가 없습니다. 실행 중인 스케줄러가 있다면 다른 장부를 "
+            "쓰고 있으며, 청구는 멈추지 않았습니다.",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 @app.command()

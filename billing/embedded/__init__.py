@@ -25,7 +25,7 @@ from billing.embedded import postgres, valkey
 from billing.embedded.home import Home, find_home, prepare_home
 from billing.embedded.membership import Membership
 
-__all__ = ["EmbeddedServerError", "Servers", "running", "stop_abandoned"]
+__all__ = ["EmbeddedServerError", "Servers", "is_made", "running", "stop_abandoned"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,11 @@ def running(
         yield servers
     finally:
         membership.leave(stop=_stop_all)
+
+
+def is_made(data_dir: Path) -> bool:
+    """Whether a data folder has a private PostgreSQL already, running or not."""
+    return postgres.is_made(find_home(data_dir.expanduser().resolve()))
 
 
 def stop_abandoned(data_dir: Path) -> bool:

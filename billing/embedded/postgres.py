@@ -67,6 +67,11 @@ def ensure(home: Home, durable: bool, announce: Callable[[str], None]) -> str:
     return f"postgresql+psycopg://{_NAME}@/{_NAME}?host={quote(str(sockets))}&port={_PORT}"
 
 
+def is_made(home: Home) -> bool:
+    """Whether a cluster is there, running or not."""
+    return (home.folder / "postgres" / "data").exists()
+
+
 def stop(home: Home) -> None:
     """Stop the server if it runs; sessions still open are ended. Raises `EmbeddedServerError`."""
     data = home.folder / "postgres" / "data"

@@ -16,11 +16,11 @@ from sqlalchemy.exc import DBAPIError
 from billing.domain.notice import NoticeStatus
 from billing.services import reconciled
 from billing.store import health, heartbeats, notices, receiver, schema
+from billing.store.heartbeats import SEEN_WITHIN
 from billing.store.session import Book
 from billing.store.tables import Receiver
 from billing.store.trouble import why
 
-SEEN_WITHIN = timedelta(minutes=5)
 OLDEST_POSTGRESQL = 140_000
 
 

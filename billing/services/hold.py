@@ -11,7 +11,8 @@ from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SubscriptionStatus
 from billing.services.change_status import tell_no_more
 from billing.services.let_go import lift
-from billing.store import events, health, installation
+from billing.store import events, health, heartbeats, installation
+from billing.store.heartbeats import SEEN_WITHIN
 from billing.store.session import Book, Transaction
 from billing.store.tables import Cycle, Subscription
 
@@ -22,6 +23,16 @@ def hold(book: Book, why: str) -> str:
     def step(tx: Transaction) -> str:
         stop(tx, why)
         return health.hold_reason(tx.session) or why
+
+    return book.run(step)
+
+
+def is_unwatched(book: Book) -> bool:
+    """Whether no tick was seen in this book lately: no scheduler works on it, or not any more."""
+
+    def step(tx: Transaction) -> bool:
+        ticks = [at for name, at in heartbeats.seen(tx.session).items() if ".tick." in name]
+        return max(ticks, default=tx.now - SEEN_WITHIN) <= tx.now - SEEN_WITHIN
 
     return book.run(step)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
@@ -12,6 +12,8 @@ from billing.store.tables import Heartbeat
 
 # The tick of the daily reconciliation: not when it last ran, but when it was last whole.
 RECONCILED = "maewol.tick.reconcile"
+# Who was not seen for longer is away.
+SEEN_WITHIN = timedelta(minutes=5)
 
 
 def beat(session: Session, name: str, now: datetime) -> None:

@@ -143,7 +143,7 @@ def test_add_says_what_is_wrong(call: Call) -> None:
 
 
 def test_hold_and_release(call: Call) -> None:
-    assert document(call, "hold", "--why", "a drill") == {"hold": "a drill"}
+    assert document(call, "hold", "--why", "a drill")["hold"] == "a drill"
     assert document(call, "status")["hold"] == "a drill"
     assert document(call, "release") == {"hold": None, "tried_again": 0}
     refused = document(call, "release", "nobody", code=1)

@@ -64,7 +64,7 @@ def _expected_within(name: str) -> timedelta:
         return timedelta(hours=2)
     if name.endswith(".reconcile"):
         return timedelta(hours=26)
-    return doctor.SEEN_WITHIN
+    return heartbeats.SEEN_WITHIN
 
 
 def _has_docs(request: Request) -> bool:

@@ -76,7 +76,10 @@ def hold(session: Session, now: datetime, why: str) -> bool:
 
 
 def release(session: Session) -> bool:
-    """Start charging again, with a clean slate; False when it was not stopped."""
+    """Start charging again, with a clean slate; False when it was not stopped.
+
+    What was approved before the stop says nothing of what made somebody stop: canaries go first.
+    """
     health = _locked(session)
     freed = session.execute(
         update(Installation)
@@ -84,7 +87,7 @@ def release(session: Session) -> bool:
         .values(hold_reason=None, held_at=None)
         .returning(Installation.id)
     )
-    health.suspicious, health.verdicts = 0, ""
+    health.suspicious, health.verdicts, health.last_approved_at = 0, "", None
     health.failures, health.open_until, health.pause_until = 0, None, None
     return freed.first() is not None
 

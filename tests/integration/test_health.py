@@ -246,6 +246,12 @@ def test_canaries_go_out_a_few_at_a_time(book: Book, clock: MovedClock) -> None:
     assert places(5) == 50
     clock.move(hours=1, seconds=1)
     assert places(5) == 5
+    judged(book, clock, "a")
+    assert places(5) == 50
+    with book.transaction() as tx:
+        health.hold(tx.session, clock.now, "declines pile up")
+        assert health.release(tx.session)
+    assert places(5) == 5, "an approval before the hold says nothing of what comes after it"
 
 
 @pytest.mark.parametrize(("seconds", "count"), [(-61, 0), (-60, 5), (0, 5), (60, 5), (61, 0)])

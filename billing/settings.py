@@ -29,11 +29,18 @@ from pydantic_settings import (
 )
 
 from billing.domain.attempt import check_prefix
-from billing.domain.calendar import SEOUL, CalendarPolicy
+from billing.domain.calendar import GATEWAY_MARGIN_DAYS, SEOUL, CalendarPolicy
 from billing.domain.errors import InvalidInput, InvalidSetting
 from billing.domain.money import MINIMUM_CHARGE, Won
 from billing.domain.order import Offer
-from billing.domain.plan import Cron, PlanPolicy
+from billing.domain.plan import (
+    LONGEST_MARGIN,
+    LONGEST_RETRY_SOON,
+    MOST_ATTEMPTS,
+    MOST_ATTEMPTS_PER_DAY,
+    Cron,
+    PlanPolicy,
+)
 from billing.signing import MAKE_ONE, check_receiver, signing_keys
 
 PREFIX = "MAEWOL_"
@@ -41,7 +48,7 @@ PREFIX = "MAEWOL_"
 RECORD_BUDGET_SECONDS = 10
 # Inquiries are made by a tick; two of them fit in this much of the closing margin.
 TWO_INQUIRIES_SECONDS = 120
-LONGEST_MARGIN_MINUTES = 720
+LONGEST_MARGIN_MINUTES = LONGEST_MARGIN // timedelta(minutes=1)
 MINUTES_A_DAY = 24 * 60
 # So alike are two names of which one is taken for a slip in the other: a letter or two, a plural.
 _LIKE = 0.85
@@ -105,8 +112,8 @@ class Settings(BaseSettings):
     checkout_order_name: str | None = Field(None, min_length=1, max_length=40)
 
     timezone: str = "Asia/Seoul"
-    window_days: int = Field(5, ge=0, le=5)
-    band_retry_days: int = Field(3, ge=0, le=5)
+    window_days: int = Field(5, ge=0, le=GATEWAY_MARGIN_DAYS)
+    band_retry_days: int = Field(3, ge=0, le=GATEWAY_MARGIN_DAYS)
     charge_cron: str = "0 10 * * *"
     retry_cron: str = "0 10,18 * * *"
     scan_cron: str = "* * * * *"
@@ -116,9 +123,9 @@ class Settings(BaseSettings):
     prune_cron: str = "40 3 * * *"
     retention_months: int = Field(24, ge=0, le=600)
     archive_dir: Path | None = None
-    retry_soon_minutes: float = Field(30, ge=0, le=1440)
-    attempts_per_day: int = Field(2, ge=1, le=100)
-    max_attempts: int = Field(8, ge=1, le=50)
+    retry_soon_minutes: float = Field(30, ge=0, le=LONGEST_RETRY_SOON // timedelta(minutes=1))
+    attempts_per_day: int = Field(2, ge=1, le=MOST_ATTEMPTS_PER_DAY)
+    max_attempts: int = Field(8, ge=1, le=MOST_ATTEMPTS)
     close_margin_minutes: float = Field(30, gt=0, le=LONGEST_MARGIN_MINUTES)
     closing_soon_hours: float = Field(24, ge=0, le=144)
     declines_file: Path | None = None

@@ -29,8 +29,12 @@ from billing.domain.errors import InvalidInput
 
 _ONE_DAY: Final = timedelta(days=1)
 _INSTANT: Final = timedelta(microseconds=1)
-# A band may be one day, and a day 23 hours.
-_LONGEST_MARGIN: Final = timedelta(hours=22)
+_RANGE: Final = "is out of range"
+# The limits of what may be set. A band may be one day, and a day 23 hours: half of it is left.
+LONGEST_MARGIN: Final = timedelta(hours=12)
+LONGEST_RETRY_SOON: Final = timedelta(days=1)
+MOST_ATTEMPTS_PER_DAY: Final = 100
+MOST_ATTEMPTS: Final = 50
 
 # A step after a single number changed its meaning between croniter 6 and 7; a range that runs
 # backwards or in place means different things to different readers (croniter reads `0-0` as `*`).
@@ -190,19 +194,18 @@ class PlanPolicy:
         for name, cron in (("CHARGE_CRON", self.charge_cron), ("RETRY_CRON", self.retry_cron)):
             if not is_every_day(cron):
                 _refuse(name, cron.expression, "has no slot on some days", "Use * for the days")
-        if not timedelta(0) <= self.retry_soon <= timedelta(days=31):
-            _refuse("RETRY_SOON_MINUTES", self.retry_soon, "is out of range", "Use 0 to 44640")
-        if not 1 <= self.attempts_per_day <= 100:
-            _refuse("ATTEMPTS_PER_DAY", self.attempts_per_day, "is out of range", "Use 1 to 100")
-        if self.max_attempts < 1:
-            _refuse("MAX_ATTEMPTS", self.max_attempts, "allows no attempt", "Use 1 or more")
-        if not timedelta(0) <= self.close_margin <= _LONGEST_MARGIN:
-            _refuse(
-                "CLOSE_MARGIN_MINUTES",
-                self.close_margin,
-                "must leave an hour of the last day, even if clocks change on it",
-                "Use 0 to 1320",
-            )
+        minutes, most = timedelta(minutes=1), LONGEST_RETRY_SOON
+        if not timedelta(0) <= self.retry_soon <= most:
+            _refuse("RETRY_SOON_MINUTES", self.retry_soon, _RANGE, f"Use 0 to {most / minutes:g}")
+        if not 1 <= self.attempts_per_day <= MOST_ATTEMPTS_PER_DAY:
+            remedy = f"Use 1 to {MOST_ATTEMPTS_PER_DAY}"
+            _refuse("ATTEMPTS_PER_DAY", self.attempts_per_day, _RANGE, remedy)
+        if not 1 <= self.max_attempts <= MOST_ATTEMPTS:
+            _refuse("MAX_ATTEMPTS", self.max_attempts, _RANGE, f"Use 1 to {MOST_ATTEMPTS}")
+        most = LONGEST_MARGIN
+        if not timedelta(0) <= self.close_margin <= most:
+            remedy = f"Use 0 to {most / minutes:g}"
+            _refuse("CLOSE_MARGIN_MINUTES", self.close_margin, _RANGE, remedy)
 
 
 def last_start(dates: CycleDates, policy: PlanPolicy) -> datetime:

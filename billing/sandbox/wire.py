@@ -13,7 +13,6 @@ import struct
 from collections.abc import Mapping
 
 from pydantic_core import PydanticSerializationError, to_json
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -139,11 +138,6 @@ def encoded(body: Mapping[str, object]) -> bytes:
         return to_json(body)
     except PydanticSerializationError:
         return _ENCODER.encode(body).encode("utf-8", "replace")
-
-
-def connection_of(request: Request) -> SandboxProtocol | None:
-    """The real connection of a request, None inside a process."""
-    return _protocol(request.scope)
 
 
 def _protocol(scope: Scope) -> SandboxProtocol | None:

@@ -16,7 +16,8 @@ from celery import Celery
 from billing import clock
 from billing.bootstrap import House, credentials, house
 from billing.cli.supervisor import OnLine, Program, Supervisor, stop_signals
-from billing.domain.errors import InvalidInput
+from billing.domain.errors import EmbeddedServerError, InvalidInput
+from billing.embedded import missing, running
 from billing.flower import USER
 from billing.settings import PREFIX, Settings
 from billing.store import schema
@@ -26,6 +27,8 @@ FLOWER_PORT = 5555
 WEB_PORT = 8000
 # Flower asks who is there once, when it starts: a worker that is not up yet would be missing.
 PATIENCE_SECONDS = 60.0
+# How often the private servers are looked at.
+LOOK_SECONDS = 2.0
 # On top of the longest request: what a worker needs to record its answer and leave.
 LEAVING_SECONDS = 15.0
 
@@ -60,9 +63,23 @@ def run(*, workers: int = 1, flower_port: int | None = 0, web_port: int | None =
             if flower_port and wait_for_worker(home.celery, asked):
                 supervisor.start(flower(flower_port, password))
                 _say(f"Flower       http://127.0.0.1:{flower_port}  ({USER} / {shown})")
-            asked.wait()
+            _look_after_the_servers(settings, asked)
             _say("Stopping: charges in flight are finished and recorded first.")
     return 0
+
+
+def _look_after_the_servers(settings: Settings, asked: threading.Event) -> None:
+    """Start private servers again that have died, at their old addresses, until asked to stop."""
+    private = {"database": not settings.database_url, "broker": not settings.broker_url}
+    while not asked.wait(LOOK_SECONDS):
+        if not any(private.values()) or not (gone := missing(settings.data_dir, **private)):
+            continue
+        _say(f"The private {' and '.join(gone)} ended. Starting again.")
+        try:
+            with running(settings.data_dir, **private, announce=_say):
+                pass
+        except EmbeddedServerError as error:
+            _say(f"{error} Trying again.")
 
 
 def daemons(workers: int) -> Iterator[Program]:

@@ -25,7 +25,7 @@ from billing.embedded import postgres, valkey
 from billing.embedded.home import Home, find_home, prepare_home
 from billing.embedded.membership import Membership
 
-__all__ = ["EmbeddedServerError", "Servers", "is_made", "running", "stop_abandoned"]
+__all__ = ["EmbeddedServerError", "Servers", "is_made", "missing", "running", "stop_abandoned"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,14 @@ def running(
 def is_made(data_dir: Path) -> bool:
     """Whether a data folder has a private PostgreSQL already, running or not."""
     return postgres.is_made(find_home(data_dir.expanduser().resolve()))
+
+
+def missing(data_dir: Path, *, database: bool = True, broker: bool = True) -> list[str]:
+    """Those of the wanted servers of a data folder that do not run: names, for people. A look at
+    process ids: it waits for nobody."""
+    home = find_home(data_dir.expanduser().resolve())
+    wanted = (("PostgreSQL", database, postgres.is_running), ("Valkey", broker, valkey.is_running))
+    return [name for name, is_wanted, is_running in wanted if is_wanted and not is_running(home)]
 
 
 def stop_abandoned(data_dir: Path) -> bool:

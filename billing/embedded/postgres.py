@@ -59,7 +59,7 @@ def ensure(home: Home, durable: bool, announce: Callable[[str], None]) -> str:
     folder = home.make("postgres")
     data, sockets = folder / "data", _socket_folder(home)
     if not _answers(sockets):
-        if pid := runs(data / "postmaster.pid", str(data)):
+        if pid := _pid(data):
             _wait_for(sockets, pid, folder)
         else:
             _start(home, data, sockets, durable, announce)
@@ -72,10 +72,15 @@ def is_made(home: Home) -> bool:
     return (home.folder / "postgres" / "data").exists()
 
 
+def is_running(home: Home) -> bool:
+    """Whether its process lives."""
+    return _pid(home.folder / "postgres" / "data") is not None
+
+
 def stop(home: Home) -> None:
     """Stop the server if it runs; sessions still open are ended. Raises `EmbeddedServerError`."""
     data = home.folder / "postgres" / "data"
-    if runs(data / "postmaster.pid", str(data)) is None:
+    if _pid(data) is None:
         return
     pg_ctl = postgres_programs(home, _major(data)).folder / "pg_ctl"
     for mode in ("fast", "immediate"):
@@ -146,6 +151,10 @@ def _launch(home: Home, programs: PostgresPrograms, data: Path) -> None:
         f"PostgreSQL in {data} did not start: {answer.stdout.strip()}\n"
         f"The end of {log}:\n{last_lines(log)}"
     )
+
+
+def _pid(data: Path) -> int | None:
+    return runs(data / "postmaster.pid", str(data))
 
 
 def _wait_for(sockets: Path, pid: int, folder: Path) -> None:

@@ -59,6 +59,11 @@ def ensure(home: Home, durable: bool, announce: Callable[[str], None]) -> str:
     return f"redis://:{password}@127.0.0.1:{port}/0"
 
 
+def is_running(home: Home) -> bool:
+    """Whether its process lives."""
+    return _runs(home.folder / "valkey")
+
+
 def stop(home: Home) -> None:
     """Have the server write down what it holds and end. Raises `EmbeddedServerError`."""
     folder = home.folder / "valkey"

@@ -78,15 +78,14 @@ async def inquire(
     if claims:
         _log.info("asking", attempts=[claim.attempt_id for claim in claims])
     door = asyncio.Semaphore(WIDTH)
-    unanswered = 0
+    unanswered: Counter[str] = Counter()
 
     async def ask(claim: Claim, hand_in: Callable[[Answer], None]) -> None:
-        nonlocal unanswered
         async with door:
             try:
                 found = await asking.what_became(gateway, policy, claim)
-            except GatewayError:
-                unanswered += 1
+            except GatewayError as error:
+                unanswered[str(error)] += 1
             else:
                 hand_in(Answer(claim.attempt_id, claim.fence, found, asked_at))
 
@@ -94,4 +93,7 @@ async def inquire(
     # Later than that it is asked about again.
     again_at = began + policy.ask_again_after.total_seconds()
     tally = await Desk(book, policy).written(works, again_at)
-    return tally + Counter({Result.UNKNOWN: unanswered})
+    if unanswered:
+        # A gateway that writes its answers in another way is seen here, and nowhere else.
+        _log.warning("not answered", why=dict(unanswered))
+    return tally + Counter({Result.UNKNOWN: unanswered.total()})

@@ -195,7 +195,10 @@ def test_a_gateway_that_cannot_be_asked_leaves_the_question_open(town: Town) -> 
     ids = lost(town, 1)
     before = query(town.book, "SELECT status, asked, nothing_found, ask_at FROM attempts")
     town.wire.faults[f"{uid(1)}/payments"] = "http:503"
-    assert asked(town, ids) == {"unknown": 1}
+    with capture_logs() as lines:
+        assert asked(town, ids) == {"unknown": 1}
+    (told,) = (one for one in lines if one["log_level"] == "warning")
+    assert (told["event"], told["why"]) == ("not answered", {"look-up: HTTP 503": 1})
     assert query(town.book, "SELECT status, asked, nothing_found, ask_at FROM attempts") == before
 
 

@@ -322,6 +322,54 @@ def test_a_policy_that_cannot_work_is_refused(
         assert refused.value.value == (wrong if isinstance(wrong, int) else str(wrong))
 
 
+@pytest.mark.parametrize(
+    ("setting", "remedy"),
+    [
+        ({"retry_soon": timedelta(days=2)}, "Use 0 to 1440"),
+        ({"attempts_per_day": 101}, "Use 1 to 100"),
+        ({"max_attempts": 51}, "Use 1 to 50"),
+        ({"close_margin": timedelta(hours=13)}, "Use 0 to 720"),
+    ],
+    ids=lambda one: " ".join(one) if isinstance(one, dict) else "",
+)
+def test_the_remedy_is_written_in_the_unit_of_the_setting(setting: Any, remedy: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        replace(USUAL, **setting)
+    assert refused.value.remedy == remedy
+
+
+@pytest.mark.parametrize(
+    ("line", "minutes"),
+    [
+        ("* * * * *", 1),
+        ("*/13 * * * *", 13),
+        ("* 6-20 * * *", 9 * 60 + 1),
+        ("0 1,2 * * *", 23 * 60),
+        ("30 10 * * *", 24 * 60),
+    ],
+)
+def test_the_longest_pause_may_be_the_night(line: str, minutes: int) -> None:
+    assert cron(line).longest_pause == timedelta(minutes=minutes)
+
+
+def test_a_fingerprint_tells_apart_what_plans_months_differently() -> None:
+    others = [
+        replace(USUAL, charge_cron=cron("0 11 * * *")),
+        replace(USUAL, close_margin=timedelta(minutes=31)),
+        replace(USUAL, calendar=CalendarPolicy(window_days=4)),
+        replace(USUAL, calendar=CalendarPolicy(band_retry_days=2)),
+        replace(USUAL, zone=AMSTERDAM),
+    ]
+    assert len({USUAL.fingerprint, *(one.fingerprint for one in others)}) == len(others) + 1
+    assert replace(USUAL, retry_cron=cron("0 9 * * *")).fingerprint == USUAL.fingerprint
+
+
+def test_declines_are_counted_in_all_and_by_the_day_of_the_newest() -> None:
+    sent = [kst(20, 10), kst(21, 0), kst(21, 23, 59)]
+    assert Declines.counted(sent, kst(21, 23, 59), SEOUL) == Declines(total=3, today=2)
+    assert Declines.counted(sent, kst(22, 0), SEOUL) == Declines(total=3, today=0)
+
+
 # ------------------------------------------------------------------ first attempts
 
 

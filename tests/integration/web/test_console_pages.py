@@ -283,6 +283,14 @@ def test_a_long_export_is_whole(edge: Edge) -> None:
     assert len(lines) == len(set(lines)) == 2_502
 
 
+@pytest.mark.parametrize(("language", "wanted"), [("en", "By week"), ("ko", "주별")])
+def test_the_table_of_weeks_is_called_by_weeks(edge: Edge, language: str, wanted: str) -> None:
+    """Its rows are weeks, with their days beneath; only the picture is by day."""
+    with an_operator(edge) as operator:
+        page = operator.get("/forecast", **{"accept-language": language}).text
+    assert f"<caption>{wanted}</caption>" in page
+
+
 # -- what the figures say -----------------------------------------------------------------------
 
 

@@ -9,9 +9,11 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -30,6 +32,7 @@ from billing.cli.demo.cast import (
     members,
 )
 from billing.cli.demo.reckoning import Reckoning, reckon
+from billing.cli.demo.view import View
 from billing.cli.demo.watch import Month, Snapshot
 from billing.domain.calendar import SEOUL, cycle_dates, first_cycle
 from billing.sandbox import mood
@@ -46,6 +49,10 @@ def test_it_ends_by_itself_with_every_month_as_it_should_be_and_nothing_left_run
     told = capsys.readouterr().out
     assert "How the month ended" in told
     assert "double charges" in told
+    assert told.endswith("is stopped, and its addresses answer no more.\n")
+    # It took longer than the ten seconds: nobody is sent to what is about to be stopped.
+    assert "runs on" not in told
+    assert told.count("travel in time") == 1, "only when it was ready"
     _nothing_is_left_of(told)
 
 
@@ -60,14 +67,33 @@ def test_ctrl_c_stops_everything_that_it_started() -> None:
         text=True,
     ) as process:
         try:
-            told = heard.until(process.stdout, "Ready")
+            told = heard.until(process.stdout, "log: ")
             process.send_signal(signal.SIGINT)
             told += process.communicate(timeout=60)[0]
         finally:
             process.kill()
     assert process.returncode == 1, told
     assert "It did not reach its end: it was asked to stop." in told
+    assert told.endswith("is stopped, and its addresses answer no more.\n")
+    assert "runs on" not in told
     _nothing_is_left_of(told)
+
+
+def test_addresses_are_told_while_they_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    stage: Any = SimpleNamespace(
+        web_port=1, flower_port=2, flower_password="x", log="log", sandbox=SimpleNamespace(url="u")
+    )
+    asked = threading.Event()
+    with View() as view:
+        demo._stay(stage, view, asked, 0.5)
+        assert capsys.readouterr().out == ""
+        threading.Timer(0.2, asked.set).start()
+        demo._stay(stage, view, asked, 60)
+        told = capsys.readouterr().out
+        demo._stay(stage, view, asked, None)
+        assert capsys.readouterr().out == ""
+    assert "Everything runs on for another 60 s" in told
+    assert "http://127.0.0.1:1/checkout" in told
 
 
 def _nothing_is_left_of(told: str) -> None:

@@ -8,6 +8,7 @@ sandbox's clock moves ours).
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 from billing import clock
@@ -51,17 +52,23 @@ def run(seconds: float | None) -> int:
         given_up = play(stage, view, asked, until=until, with_a_death=death)
         view.close()
         good = _tell_the_end(cast, stage, view) and given_up is None
-        view.tell(f"The story took {clock.monotonic() - began:.0f} s. {_where(stage)}")
+        view.tell(f"The story took {clock.monotonic() - began:.0f} s.")
         if given_up is not None:
             view.tell(f"It did not reach its end: {given_up}.")
         if not good and not asked.is_set():
             view.tell(f"The log is kept: {stage.keep_log()}")
-        if seconds is None:
-            view.tell("Everything runs on until Ctrl-C.")
-            asked.wait()
-        else:
-            asked.wait(max(0.0, began + seconds - clock.monotonic()))
+        _stay(stage, view, asked, None if seconds is None else began + seconds - clock.monotonic())
+    view.tell("Everything that was started is stopped, and its addresses answer no more.")
     return 0 if good else 1
+
+
+def _stay(stage: Stage, view: View, asked: threading.Event, left: float | None) -> None:
+    """The audience looks around, for so many seconds or until Ctrl-C."""
+    if asked.is_set() or (left is not None and left < 1):
+        return
+    span = "until Ctrl-C" if left is None else f"for another {left:.0f} s"
+    view.tell(f"Everything runs on {span}: {_where(stage)}")
+    asked.wait(left)
 
 
 def _tell_the_end(cast: Sequence[Member], stage: Stage, view: View) -> bool:

@@ -1,4 +1,4 @@
-"""The checks of `maewol doctor` that need the broker and the gateway."""
+"""`maewol doctor`: its checks that need the broker and the gateway, and how all are shown."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from billing.bootstrap import House, gateway
+from billing.cli.output import say, show
 from billing.domain.errors import GatewayError, InvalidSetting
 from billing.portone.token import MemoryTokenStore
 from billing.store.health import MAX_SKEW
@@ -31,6 +32,28 @@ def with_outside(house: House, inside: Sequence[Check]) -> list[Check]:
     replaced = {check["name"] for check in measured}
     kept = [check for check in inside if check["name"] not in replaced]
     return [*kept, _broker(house), credentials, *measured]
+
+
+def worst_first(checks: Iterable[Check]) -> list[Check]:
+    """What is wrong stands before what is not, each in the order of the parts."""
+    return sorted(checks, key=lambda check: bool(check["ok"]))
+
+
+def tell(checks: Sequence[Check], effective: Mapping[str, str]) -> None:
+    """For people: what is wrong, the other checks, and last what each setting is."""
+    every, wrong = len(checks), sum(not check["ok"] for check in checks)
+    say(f"{wrong} of {every} checks failed:" if wrong else f"All {every} checks passed.")
+    show([_without_values(check) for check in checks], as_json=False)
+    given = {name: "" if value == "None" else value for name, value in effective.items()}
+    show(given, as_json=False)
+
+
+def _without_values(check: Check) -> Check:
+    """The settings have a table of their own; what is wrong with them stands before the values."""
+    if check["name"] != "settings":
+        return check
+    problem, found, _ = check["detail"].partition("; ")
+    return {**check, "detail": problem if found and not check["ok"] else "below, one by one"}
 
 
 def settings(effective: Iterable[tuple[str, str]], misspelt: Mapping[str, str]) -> Check:

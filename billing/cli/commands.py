@@ -144,9 +144,10 @@ def import_(
         report = importing.run(
             opened, file, dry_run=dry_run, skip_bad=skip_bad, verify=verify, notify=notify
         )
+    added_as = "would be added" if dry_run and not as_json else "added"
     document: dict[str, Any] = {
         "read": report.read,
-        "added": report.added,
+        added_as: report.added,
         "unchanged": report.unchanged,
         "rejected": [asdict(one) for one in report.rejected],
     }
@@ -319,7 +320,13 @@ def cycles(
                 tx.session, opened.settings.zone, status=status, customer_uid=customer_uid
             )
             found = kept.enter_context(listed(rows, limit))
-        found.show(as_json=as_json, leave_out=("opens_on", "merchant_uid", "imp_uid"))
+        found.show(
+            as_json=as_json,
+            leave_out=(
+                *("opens_on", "merchant_uid", "imp_uid"),
+                *("attempts.planned_at", "attempts.settled_at"),
+            ),
+        )
 
 
 @app.command()
@@ -375,6 +382,9 @@ def why(
 
     with _open_house() as opened:
         found = explain.why(opened.book, opened.policy, customer_uid, cycle)
+    if not as_json:
+        for name in ("window", "band"):
+            found[name] = dict(zip(("from", "to"), found[name], strict=True))
     show(found, as_json=as_json)
 
 
@@ -432,22 +442,13 @@ def release(
     as_json: Json = False,
 ) -> None:
     """Start charging again: all of it, or one customer's held month."""
-    from billing.services import hold as use_case
-    from billing.services.let_go import let_go
-    from billing.store import views
+    from billing.cli import releasing
 
     with _open_house() as opened:
         if customer_uid is None:
-            again = use_case.release(opened.book, opened.policy)
-            shown: dict[str, object] = {"hold": None, "tried_again": again}
+            shown = releasing.everything(opened)
         else:
-            gone = let_go(opened.book, opened.policy, customer_uid)
-            shown = {
-                "customer_uid": customer_uid,
-                "was_held": gone.held,
-                "next_attempt_at": views.moment(gone.at, opened.settings.zone),
-                "why_not": gone.why_not,
-            }
+            shown = releasing.one(opened, customer_uid)
     show(shown, as_json=as_json)
 
 
@@ -462,13 +463,14 @@ def doctor_(as_json: Json = False) -> None:
 
     with house(Settings.load(), lambda text: err.print(text)) as opened:
         found = doctor.examine(opened.book, opened.engine)
-        inside = [told.check(one, Texts("en")) for one in found]
-        every = [
-            checks.settings(effective(opened.settings), misspelt()),
-            *checks.with_outside(opened, inside),
-        ]
-        ok = all(check["ok"] for check in every)
-    show({"ok": ok, "checks": every} if as_json else every, as_json=as_json)
+        inside = checks.with_outside(opened, [told.check(one, Texts("en")) for one in found])
+        settings = dict(effective(opened.settings))
+        every = checks.worst_first([*inside, checks.settings(settings.items(), misspelt())])
+    ok = all(check["ok"] for check in every)
+    if as_json:
+        show({"ok": ok, "checks": every}, as_json=True)
+    else:
+        checks.tell(every, settings)
     if not ok:
         raise typer.Exit(1)
 

@@ -34,7 +34,8 @@ _MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d\+09:00")
 def show(data: Any, *, as_json: bool, leave_out: Collection[str] = ()) -> None:
     """Print a document: rows as a table, a mapping as pairs. Outside text is never markup.
 
-    `leave_out` names columns that a table has no room for; `--json` always has them all.
+    `leave_out` names columns that a table has no room for, or parts of what stands in a column
+    (`attempts.planned_at`); `--json` always has them all.
     """
     if as_json:
         print(json.dumps(data, ensure_ascii=False, default=str), flush=True)
@@ -66,21 +67,24 @@ def _rows(rows: Sequence[Mapping[str, Any]], leave_out: Collection[str]) -> None
         is_number = isinstance(rows[0][name], int) and not isinstance(rows[0][name], bool)
         table.add_column(name, overflow="fold", justify="right" if is_number else "left")
     for row in rows:
-        table.add_row(*(_cell(row[name]) for name in names))
+        table.add_row(*(_cell(row[name], _within(name, leave_out)) for name in names))
     out.print(table)
 
 
-def _cell(value: Any) -> Text:
-    if isinstance(value, Mapping):
-        return Text(", ".join(f"{name} {_plain(one)}" for name, one in value.items()))
-    if isinstance(value, list):
-        return Text("\n".join(_line(one) for one in value))
-    return Text(_plain(value))
+def _within(column: str, leave_out: Collection[str]) -> set[str]:
+    return {one.removeprefix(f"{column}.") for one in leave_out if one.startswith(f"{column}.")}
 
 
-def _line(value: Any) -> str:
+def _cell(value: Any, leave_out: Collection[str] = ()) -> Text:
+    lines = value if isinstance(value, list) else [value]
+    return Text("\n".join(_line(one, leave_out) for one in lines))
+
+
+def _line(value: Any, leave_out: Collection[str]) -> str:
+    """Each value beside its name; what there is none of is left out."""
     if isinstance(value, Mapping):
-        return " ".join(_plain(part) for part in value.values() if part is not None)
+        told = [(name, _plain(part)) for name, part in value.items() if name not in leave_out]
+        return ", ".join(f"{name} {text}" for name, text in told if text)
     return _plain(value)
 
 

@@ -65,4 +65,20 @@ def _database(error: Exception) -> str:
     origin = type(getattr(error, "orig", None) or error).__name__
     if origin == "UndefinedTable":
         return "the database has no schema yet. Run: maewol db upgrade"
-    return f"the database could not be used: {why(error)}. Check MAEWOL_DATABASE_URL; maewol doctor"
+    return (
+        f"the database{_where()} could not be used: {why(error)}."
+        " Check MAEWOL_DATABASE_URL; maewol doctor"
+    )
+
+
+def _where() -> str:
+    """Which servers the settings name; the private one needs no name."""
+    from billing.settings import Settings
+    from billing.store.trouble import servers
+
+    try:
+        url = Settings.load().database_url
+    except InvalidInput:  # changed since the command began
+        return ""
+    named = servers(url.get_secret_value()) if url else ""
+    return f" at {named}" if named else ""

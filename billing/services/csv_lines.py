@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import codecs
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
 # The longest line a file may have; our columns together need a few hundred bytes.
 LONGEST_LINE = 64 * 1024
+
+_HANGUL = re.compile("[가-힣]")
+# Korean Excel writes CP949 unless it is told otherwise.
+_AS_CP949 = (
+    'is not UTF-8: it looks like CP949 (EUC-KR), as Korean Excel writes a plain "CSV". Save the'
+    ' file as "CSV UTF-8 (Comma delimited)" ("CSV UTF-8(쉼표로 분리)"), or:'
+    " iconv -f CP949 -t UTF-8 FILE > NEW"
+)
+_AS_WHATEVER = "is not UTF-8. Save the file as UTF-8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,7 @@ class _Lines:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._problem: str | None = None
+        self._told = False
         self.number = 0
 
     def __iter__(self) -> _Lines:
@@ -78,13 +89,24 @@ class _Lines:
         try:
             return raw.decode()
         except UnicodeDecodeError:
-            self._problem = "is not UTF-8"
+            self._problem = self._encoding(raw)
             return raw.decode(errors="replace")
 
     def take_problem(self) -> str | None:
         """What was wrong with the lines since the last call."""
         problem, self._problem = self._problem, None
         return problem
+
+    def _encoding(self, raw: bytes) -> str:
+        """What to do about it stands at the first such line; the others have the same cause."""
+        if self._told:
+            return "is not UTF-8"
+        self._told = True
+        try:
+            korean = _HANGUL.search(raw.decode("cp949"))
+        except UnicodeDecodeError:
+            korean = None
+        return _AS_CP949 if korean else _AS_WHATEVER
 
     @staticmethod
     def _is_cut(raw: bytes) -> bool:

@@ -19,7 +19,7 @@ from billing.store import health, heartbeats, notices, receiver, schema
 from billing.store.heartbeats import SEEN_WITHIN
 from billing.store.session import Book
 from billing.store.tables import Receiver
-from billing.store.trouble import why
+from billing.store.trouble import servers, why
 
 OLDEST_POSTGRESQL = 140_000
 
@@ -49,7 +49,7 @@ def examine(book: Book, engine: Engine) -> list[Check]:
         if all(check.ok for check in checks):
             checks += _in_the_book(book)
     except DBAPIError as error:
-        checks = [_away(error)]
+        checks = [_away(error, engine)]
     return checks
 
 
@@ -57,8 +57,9 @@ def _check(name: str, ok: bool, remedy: str, *detail: Said) -> Check:
     return Check(name, ok, detail, Said(remedy))
 
 
-def _away(error: DBAPIError) -> Check:
-    found = Said("check_detail.database_away", {"why": why(error)})
+def _away(error: DBAPIError, engine: Engine) -> Check:
+    where = servers(engine.url) or "DATABASE_URL"
+    found = Said("check_detail.database_away", {"where": where, "why": why(error)})
     return _check("database", False, "check_remedy.database_away", found)
 
 

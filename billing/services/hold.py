@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sqlalchemy import select
 
 from billing.domain.cycle import CycleStatus, HoldReason
@@ -15,6 +17,15 @@ from billing.store import events, health, heartbeats, installation
 from billing.store.heartbeats import SEEN_WITHIN
 from billing.store.session import Book, Transaction
 from billing.store.tables import Cycle, Subscription
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """What charging had been stopped for (None: it had not been), and how many customers whom the
+    brake kept from being suspended are tried again."""
+
+    hold: health.Hold | None
+    tried_again: int
 
 
 def hold(book: Book, why: str) -> str:
@@ -43,17 +54,18 @@ def stop(tx: Transaction, why: str) -> None:
         events.add(tx.session, at=tx.now, kind="charging.held", data={"why": why}, alarm=True)
 
 
-def release(book: Book, policy: BillingPolicy) -> int:
+def release(book: Book, policy: BillingPolicy) -> Released:
     """Start charging again, from this database and for this store, also where nobody has noticed
-    yet that it is another one. Customers whom the brake kept from being suspended are tried again;
-    returns how many."""
+    yet that it is another one. Customers whom the brake kept from being suspended are tried
+    again."""
 
-    def step(tx: Transaction) -> int:
+    def step(tx: Transaction) -> Released:
         installation.accept(tx.session, installation.identity(tx.session, policy.store))
-        if not health.release(tx.session):
-            return 0
+        held = health.release(tx.session)
+        if held is None:
+            return Released(None, 0)
         events.add(tx.session, at=tx.now, kind="charging.released")
-        return _try_again(tx, policy)
+        return Released(held, _try_again(tx, policy))
 
     return book.run(step)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from sqlalchemy import select
+
 from billing.domain.attempt import AttemptStatus
 from billing.domain.errors import Conflict
 from billing.domain.plan import NoRetryReason
@@ -13,15 +15,17 @@ from billing.domain.subscription import SubscriptionStatus
 from billing.services.change_status import attempt_again, found_one, live_of, open_cycle_of
 from billing.store import events
 from billing.store.session import Book, Transaction
-from billing.store.tables import Cycle, Subscription
+from billing.store.tables import Cycle, Event, Subscription
 
 
 @dataclass(frozen=True, slots=True)
 class LetGo:
-    """What the month was held for, and when it is tried next; `at` is None where it is not tried:
-    `why_not` says why, or an attempt of it is at the gateway, or the subscription is paused."""
+    """What the month was held for, since when, and when it is tried next; `at` is None where it is
+    not tried: `why_not` says why, or an attempt of it is at the gateway, or the subscription is
+    paused."""
 
     held: str
+    since: datetime | None
     at: datetime | None
     why_not: NoRetryReason | None = None
 
@@ -39,12 +43,20 @@ def let_go(book: Book, policy: BillingPolicy, customer_uid: str) -> LetGo:
         cycle = open_cycle_of(tx, subscription)
         if cycle is None or (held := cycle.held) is None:
             raise Conflict(f"no month of {customer_uid!r} is held; there is nothing to let go")
+        since = _held_since(tx, cycle)
         planned = lift(tx, policy, subscription, cycle)
         if isinstance(planned, NoRetryReason):
-            return LetGo(held, None, planned)
-        return LetGo(held, planned)
+            return LetGo(held, since, None, planned)
+        return LetGo(held, since, planned)
 
     return book.run(step)
+
+
+def _held_since(tx: Transaction, cycle: Cycle) -> datetime | None:
+    """By the event line; None where somebody wrote it into the row by hand."""
+    of_it = (Event.subscription_id == cycle.subscription_id, Event.cycle_id == cycle.id)
+    query = select(Event.at).where(*of_it, Event.kind == "cycle.held")
+    return tx.session.execute(query.order_by(Event.id.desc()).limit(1)).scalar()
 
 
 def lift(

@@ -51,6 +51,14 @@ class Permit:
     rate: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Why all charging was stopped, and since when."""
+
+    why: str
+    since: datetime | None
+
+
 NONE = Permit(0, timedelta(0))
 _LOCKED = "gateway_health"
 
@@ -75,21 +83,19 @@ def hold(session: Session, now: datetime, why: str) -> bool:
     return held.first() is not None
 
 
-def release(session: Session) -> bool:
-    """Start charging again, with a clean slate; False when it was not stopped.
+def release(session: Session) -> Hold | None:
+    """Start charging again, with a clean slate; what it was stopped for, None where it was not.
 
     What was approved before the stop says nothing of what made somebody stop: canaries go first.
     """
     health = _locked(session)
-    freed = session.execute(
-        update(Installation)
-        .where(Installation.hold_reason.is_not(None))
-        .values(hold_reason=None, held_at=None)
-        .returning(Installation.id)
-    )
+    query = select(Installation.hold_reason, Installation.held_at).with_for_update()
+    why, since = session.execute(query).one()
+    if why is not None:
+        session.execute(update(Installation).values(hold_reason=None, held_at=None))
     health.suspicious, health.verdicts, health.last_approved_at = 0, "", None
     health.failures, health.open_until, health.pause_until = 0, None, None
-    return freed.first() is not None
+    return None if why is None else Hold(why, since)
 
 
 def read(session: Session) -> GatewayHealth:

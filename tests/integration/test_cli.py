@@ -87,6 +87,9 @@ def test_windows_needs_no_server() -> None:
 
 
 def test_import_show_pause_resume_cancel(call: Call, tmp_path: Path) -> None:
+    dry = call("subscription", "import", file(tmp_path, row("a"), row("b", "99")), "--dry-run")
+    assert (dry.code, "│ would be added │ 0" in dry.out) == (1, True)
+    assert "line 3, field amount, value 99, problem is below 301" in dry.out
     report = document(call, "subscription", "import", file(tmp_path, row("a"), row("b")))
     assert report == {"read": 2, "added": 2, "unchanged": 0, "rejected": []}
     assert {one["customer_uid"] for one in document(call, "subscription", "list")} == {"a", "b"}
@@ -145,7 +148,14 @@ def test_add_says_what_is_wrong(call: Call) -> None:
 def test_hold_and_release(call: Call) -> None:
     assert document(call, "hold", "--why", "a drill")["hold"] == "a drill"
     assert document(call, "status")["hold"] == "a drill"
-    assert document(call, "release") == {"hold": None, "tried_again": 0}
+    released = document(call, "release")
+    since = datetime.fromisoformat(released.pop("held_since"))
+    assert abs(since - datetime.now(UTC)) < timedelta(minutes=5)
+    assert released == {"hold": None, "released": "a drill", "tried_again": 0}
+    again = call("release", "--json")
+    nothing = {"hold": None, "released": None, "held_since": None, "tried_again": 0}
+    assert json.loads(again.out) == nothing
+    assert "Nothing was held" in again.err
     refused = document(call, "release", "nobody", code=1)
     assert refused == {"error": "no subscription has the customer_uid 'nobody'"}
     assert document(call, "status")["hold"] is None

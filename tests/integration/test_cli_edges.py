@@ -20,6 +20,8 @@ from typing import Any
 import psycopg
 import pytest
 from rich.cells import cell_len
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from billing.cli import main
 from billing.domain.calendar import SEOUL
@@ -29,7 +31,7 @@ from billing.embedded import Servers
 from billing.services import change_status
 from billing.settings import Settings
 from billing.store.session import Book
-from billing.store.trouble import why
+from billing.store.trouble import servers, why
 from tests.builders import HEADER, a_foreign_gateway, a_row, enrolled, execute, query
 from tests.called import Call, Done
 from tests.conftest import MovedClock
@@ -344,6 +346,28 @@ def test_doctor_finds_a_misspelt_setting(call: Call, monkeypatch: pytest.MonkeyP
     assert "did you mean MAEWOL_CHARGES_PER_SECOND?" in found["settings"]["remedy"]
     # What is in effect is still told.
     assert "CHARGES_PER_SECOND=50" in found["settings"]["detail"]
+    # For people what is wrong comes first, then what is not, and the values last, each by itself.
+    lines = call("doctor").out.splitlines()
+    places = [
+        _first(lines, told)
+        for told in ("1 of ", "│ settings ", "│ database ", "│ CHARGES_PER_SECOND ")
+    ]
+    assert places == sorted(places)
+    assert "nothing reads MAEWOL_CHARGE_PER_SECOND " in lines[places[1]]
+    assert "50" in next(line for line in lines if "│ CHARGES_PER_SECOND " in line)
+
+
+def _first(lines: list[str], told: str) -> int:
+    return next(number for number, line in enumerate(lines) if told in line)
+
+
+@pytest.mark.usefixtures("healthy")
+def test_doctor_says_that_all_is_well_before_anything_else(call: Call) -> None:
+    done = call("doctor")
+    assert done.code == 0
+    assert done.out.startswith("All ")
+    names = [check["name"] for check in call("doctor", "--json").document()["checks"]]
+    assert names[-1] == "settings"
 
 
 @pytest.mark.usefixtures("healthy")
@@ -408,7 +432,34 @@ def test_a_database_that_is_away_says_why(
     done = call("status", "--json")
     assert done.code == 1
     assert said in done.document()["error"]
+    where = "/nowhere" if "/nowhere" in url else "127.0.0.1:9"
+    assert f"the database at {where} could not be used" in done.document()["error"]
     assert "hunter2" not in done.out + done.err
+    found = {one["name"]: one for one in call("doctor", "--json").document()["checks"]}
+    assert found["database"]["detail"].startswith(f"{where} could not be used: ")
+
+
+@pytest.mark.parametrize(
+    ("address", "wanted"),
+    [
+        ("postgresql+psycopg://u:hunter2@db/maewol", "db"),
+        ("postgresql://u:hunter2@db:6543/maewol", "db:6543"),
+        ("postgresql://u:h@/x?host=db1:5432&host=db2:5433", "db1:5432, db2:5433"),
+        ("postgresql://u:h@/x?host=db1,db2", "db1, db2"),
+        ("postgresql:///x", ""),
+        # An @ of the password that was not written as %40.
+        ("postgresql://u:hunter@2@db/x", "db"),
+    ],
+)
+def test_of_an_address_only_the_servers_are_told(address: str, wanted: str) -> None:
+    assert servers(address) == wanted
+
+
+def test_the_code_of_postgresql_is_told(book: Book) -> None:
+    slow = text("SET LOCAL statement_timeout = 10; SELECT pg_sleep(5)")
+    with book.transaction() as tx, pytest.raises(DBAPIError) as cut:
+        tx.session.execute(slow)
+    assert why(cut.value) == "QueryCanceled (SQLSTATE 57014)"
 
 
 def test_a_refused_password_is_told_without_it() -> None:

@@ -60,7 +60,7 @@ def test_after_the_mistake_is_mended_everybody_is_charged(world: World) -> None:
     assert world.hold() is not None
     for name in names(12):
         _register(world, name)
-    assert release(world.book, world.policy) == declined
+    assert release(world.book, world.policy).tried_again == declined
     # Those who were declined get another try at the next retry slot, in the evening.
     world.run(times=3)
     world.clock.move(hours=7, minutes=55)
@@ -122,14 +122,14 @@ def test_the_first_reason_of_a_hold_stays(world: World) -> None:
     assert hold(world.book, "second") == "first"
     held = query(world.book, "SELECT data FROM events WHERE kind = 'charging.held'")
     assert held == [({"why": "first"},)]
-    assert release(world.book, world.policy) == 0
+    assert release(world.book, world.policy).tried_again == 0
     assert world.hold() is None
 
 
 def test_a_release_is_written_down_and_another_one_is_nothing(world: World) -> None:
     hold(world.book, "a look first")
     for _ in range(2):
-        assert release(world.book, world.policy) == 0
+        assert release(world.book, world.policy).tried_again == 0
     released = "SELECT count(*) FROM events WHERE kind = 'charging.released'"
     assert query(world.book, released) == [(1,)]
 
@@ -143,7 +143,7 @@ def test_a_release_tries_only_those_again_whom_the_brake_kept(world: World) -> N
     world.open()
     before = query(world.book, "SELECT id, status, ready_at FROM attempts ORDER BY id")
     hold(world.book, "a look first")
-    assert release(world.book, world.policy) == 0
+    assert release(world.book, world.policy).tried_again == 0
     assert query(world.book, "SELECT id, status, ready_at FROM attempts ORDER BY id") == before
 
 
@@ -224,7 +224,7 @@ def test_a_release_accepts_a_move_that_nobody_has_noticed_yet(world: World) -> N
     here = place(world)
     execute(world.book, "UPDATE installation SET timeline = '00000009'")
     assert world.hold() is None
-    assert release(world.book, world.policy) == 0
+    assert release(world.book, world.policy).tried_again == 0
     assert place(world) == here
     world.enrol("second")
     world.run(times=2)

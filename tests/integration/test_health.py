@@ -185,7 +185,7 @@ def test_two_workers_send_one_probe(book: Book, clock: MovedClock) -> None:
 
 
 def test_a_hold_stops_and_a_release_starts(book: Book, clock: MovedClock) -> None:
-    def step(why: str | None) -> bool:
+    def step(why: str | None) -> bool | health.Hold | None:
         with book.transaction() as tx:
             if why is None:
                 return health.release(tx.session)
@@ -196,8 +196,8 @@ def test_a_hold_stops_and_a_release_starts(book: Book, clock: MovedClock) -> Non
     assert query(book, "SELECT hold_reason, held_at FROM installation") == [("first", clock.now)]
     assert (room(book, clock), reserve(book, clock, 5, 0, LONG).count) == (0, 0)
     answered(book, clock, useless=9)
-    assert step(None)
-    assert not step(None)
+    assert step(None) == health.Hold("first", clock.now)
+    assert step(None) is None
     assert (room(book, clock), reserve(book, clock, 5, 0, LONG).count) == (100, 5)
 
 

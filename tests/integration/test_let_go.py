@@ -40,6 +40,7 @@ def test_what_our_own_mistake_held_is_charged_in_the_band(world: World) -> None:
     for one in people:
         gone = let_go(world.book, world.policy, one)
         assert gone.held == "facts_mismatch"
+        assert gone.since == world.clock.now
         # Half an hour after the decline at least, then the next slot: 18:00 in Seoul.
         assert gone.at == world.clock.now.replace(hour=9)
     assert held(world) == [None] * 4
@@ -91,7 +92,7 @@ def test_a_pause_meanwhile_is_no_suspension(world: World) -> None:
     assert held(world) == ["unconfirmed"] * 5
     assert world.hold() is not None
     pause(world.book, world.policy, people[0])
-    assert release(world.book, world.policy) == 5
+    assert release(world.book, world.policy).tried_again == 5
     world.run(times=3)
     assert world.statuses("subscriptions") == {"active": 4, "paused": 1}
     resume(world.book, world.policy, people[0])

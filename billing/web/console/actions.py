@@ -238,7 +238,7 @@ def do_switch(
     if switch is Switch.STOP:
         why = hold.hold(edge.book, reason.strip() or "held by hand, in the console")
         return look.tell(request, "/system", "done", t("switch.stop.done", why=why))
-    again = hold.release(edge.book, edge.policy)
+    again = hold.release(edge.book, edge.policy).tried_again
     text = Formats(t, edge.settings.zone).number(again)
     return look.tell(request, "/system", "done", t("switch.start.done", again=text))
 

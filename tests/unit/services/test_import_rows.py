@@ -61,13 +61,24 @@ def test_a_line_of_exactly_the_longest_length_is_read() -> None:
 
 
 def test_a_line_in_another_encoding_leaves_its_neighbours_alone() -> None:
-    raw = b"a\n" + "홍길동".encode("cp949") + b"\nb\n"
-    assert read(raw) == [(1, ["a"]), (2, "is not UTF-8"), (3, ["b"])]
+    raw = b"a\n" + "홍길동".encode("cp949") + b"\nb\n" + "김".encode("cp949")
+    first, (line, problem), *rest = read(raw)
+    assert (first, rest) == ((1, ["a"]), [(3, ["b"]), (4, "is not UTF-8")])
+    # How to mend it stands once, at the first.
+    assert line == 2
+    assert "looks like CP949" in str(problem)
+    assert "CSV UTF-8(쉼표로 분리)" in str(problem)
+    assert "iconv -f CP949 -t UTF-8" in str(problem)
+
+
+@pytest.mark.parametrize("raw", ["café".encode("latin-1"), b"\xff\xfea\x00", b"\xa1\xa2"])
+def test_only_korean_is_taken_for_cp949(raw: bytes) -> None:
+    assert read(raw + b"\n") == [(1, "is not UTF-8. Save the file as UTF-8")]
 
 
 def test_a_bad_line_inside_quotes_spoils_its_record_only() -> None:
     assert read(b'"a\n\xff"\nb\n') == [
-        (1, "is not UTF-8; lines 1 to 2 were read as one"),
+        (1, "is not UTF-8. Save the file as UTF-8; lines 1 to 2 were read as one"),
         (3, ["b"]),
     ]
 

@@ -74,7 +74,7 @@ def celery_settings(broker: RedisAddress) -> dict[str, Any]:
         "broker_transport_options": {
             # Longer than any task; redelivery is harmless anyway, the claim loses.
             "visibility_timeout": 3600,
-            # A half-open connection must not leave a worker deaf (ecosystem.md §0.9).
+            # A half-open connection must not leave a worker deaf.
             "socket_timeout": 10,
             "socket_connect_timeout": 5,
             "socket_keepalive": True,

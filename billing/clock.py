@@ -2,9 +2,9 @@
 
 Billing time is the database's: leases, windows and settle times of all hosts are measured by one
 clock, so that a host whose own clock is wrong cannot expire a lease or open a window early
-(reliability.md §0.3). The offset in the `installation` row is zero in production. The demo, the
-simulation and the tests move it together with the sandbox's clock; against a real gateway the skew
-guard stops everything as soon as the two disagree by more than a minute.
+(docs/reliability.md, The clock). The offset in the `installation` row is zero in production. The
+demo, the simulation and the tests move it together with the sandbox's clock; against a real gateway
+the skew guard stops everything as soon as the two disagree by more than a minute.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Logging: one line an event, JSON for machines or plain for people, never personal data.
 
 Through the standard library's logging on purpose: it swallows a full disk or a closed pipe, which
-must not break the recording of a charge (reliability.md §0.7).
+must not break the recording of a charge.
 """
 
 from __future__ import annotations

@@ -397,7 +397,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _relations(self) -> Settings:
         """The inequalities that the exactly-once protocol rests on, and what belongs together
-        (contract.md, Settings)."""
+        (docs/configuration.md)."""
         if self.notice_url is not None and self.notice_secret is None:
             raise InvalidSetting(
                 "NOTICE_SECRET", None, "not set, but NOTICE_URL is: notices are signed", MAKE_ONE

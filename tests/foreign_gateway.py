@@ -1,4 +1,4 @@
-"""A second, small PortOne, written apart from the sandbox and from gateway.md alone.
+"""A second, small PortOne, written apart from the sandbox and from docs/gateway.md alone.
 
 The sandbox is part of the product; a mistake in how we read the guide could be in both of us. This
 one knows no carrier rules: it takes what it is sent, keeps a ledger, and loses answers by seed.

@@ -59,14 +59,14 @@ def customer_tag(key: bytes, customer_uid: str) -> str:
 
     Keyed, so that nobody can try all numbers; from the `customer_uid` and not from a row's id, so
     that a restored or re-imported book makes the same `merchant_uid`s and the gateway's "already
-    paid" protects (reliability.md §0.4).
+    paid" protects (docs/concepts.md, Attempt).
     """
     digest = hmac.digest(key, b"merchant_uid\0" + customer_uid.encode(), "sha256")
     return b32encode(digest).decode()[:_TAG_CHARACTERS].lower()
 
 
 def merchant_uid(prefix: str, tag: str, month: date, number: int) -> str:
-    """The gateway's name for one attempt: ASCII, at most 40 characters (gateway.md §3)."""
+    """The gateway's name for one attempt: ASCII, at most 40 characters (docs/gateway.md §3)."""
     if not 1 <= number <= MAX_ATTEMPT_NUMBER:
         raise ValueError(f"attempt numbers run from 1 to {MAX_ATTEMPT_NUMBER}: {number}")
     return f"{prefix}-{tag}-{month:%Y%m}-{number:02d}"

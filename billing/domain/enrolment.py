@@ -1,7 +1,8 @@
 """What may come in as a subscription: one row of text fields → `NewSubscription`, or a clear no.
 
-The limits are the gateway's (gateway.md §3). Numbers and moments are read strictly: Python's own
-readers take full-width digits, underscores and week dates, a merchant's file does not mean them.
+The limits are the gateway's (docs/gateway.md §3). Numbers and moments are read strictly:
+Python's own readers take full-width digits, underscores and week dates, a merchant's file does not
+mean them.
 """
 
 from __future__ import annotations

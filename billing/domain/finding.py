@@ -1,7 +1,7 @@
 """What the gateway's own look-ups prove about one cycle: exactly one of these.
 
 Used before a charge (is this month already paid?) and after an unknown outcome (what became of
-it?). Only the gateway's book is believed, never the text of an answer (gateway.md §4).
+it?). Only the gateway's book is believed, never the text of an answer (docs/gateway.md §4).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Self
 
 CURRENCY = "KRW"
 
-# KG Mobilians takes no phone payment below this (gateway.md §10, "minimum 301 KRW").
+# KG Mobilians takes no phone payment below this (docs/gateway.md §10, "minimum 301 KRW").
 MINIMUM_CHARGE = 301
 
 

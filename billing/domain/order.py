@@ -27,7 +27,7 @@ class Offer:
 @dataclass(frozen=True, slots=True)
 class Order:
     """One order. `customer_uid` is new with each: a registration is never put over another
-    (gateway.md §5)."""
+    (docs/gateway.md §5)."""
 
     merchant_uid: str
     customer_uid: str = field(repr=False)

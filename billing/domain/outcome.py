@@ -49,7 +49,7 @@ class Unknown:
 
     why: str
     # The gateway answered `code != 0` with this text. Not proof by itself: when the look-up shows
-    # nothing paid, it becomes a decline of the text's class (gateway.md §3).
+    # nothing paid, it becomes a decline of the text's class (docs/gateway.md §3).
     refusal: str | None = None
     # The answer contradicts our request (another amount, order or billing key): a person must look.
     contradiction: bool = False

@@ -10,7 +10,7 @@ from billing.domain.declines import DeclineTable
 from billing.domain.pace import Ceiling
 from billing.domain.plan import PlanPolicy
 
-# After an answer there must be time left in the lease to write it down (reliability.md §1.3).
+# After an answer there must be time left in the lease to write it down.
 RECORD_BUDGET = timedelta(seconds=10)
 # A message that was sent and had no effect for so long was lost.
 LOST_AFTER = timedelta(seconds=60)

@@ -1,7 +1,7 @@
 """Refund: one payment given back through the gateway, whole and within its calendar month.
 
 The gateway takes phone payments back in full only, and only in the calendar month (Asia/Seoul) in
-which they were made (gateway.md §8). A refund has the life of a charge: written down before
+which they were made (docs/gateway.md §8). A refund has the life of a charge: written down before
 anything is sent, asked about when the answer is lost, never repeated on a guess.
 """
 

@@ -1,7 +1,7 @@
-"""The payment that registered a billing key → `NewSubscription`, or a clear no (gateway.md §11).
+"""The payment that registered a billing key → `NewSubscription`, or a clear no.
 
-The payment is the gateway's own row. What it shows is stored as it stands: the carrier compares
-next month's payment with it.
+What must hold of it is in docs/gateway.md §11. The payment is the gateway's own row. What it shows
+is stored as it stands: the carrier compares next month's payment with it.
 """
 
 from __future__ import annotations

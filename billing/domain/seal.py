@@ -1,7 +1,7 @@
 """The seal over a subscription's facts: a keyed hash that shows a change made behind our back.
 
 The database refuses to update them; whoever goes around that cannot make a new seal without the
-installation's key. It is verified before each request (faults.md I3).
+installation's key. It is verified before each request (docs/reliability.md, I3).
 """
 
 from __future__ import annotations

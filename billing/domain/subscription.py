@@ -20,9 +20,9 @@ class SubscriptionStatus(StrEnum):
 
 
 class SuspensionReason(StrEnum):
-    # A calendar month without a payment ends the billing key for good (gateway.md §1).
+    # A calendar month without a payment ends the billing key for good (docs/gateway.md §1).
     CHAIN_BROKEN = "chain_broken"
-    # The gateway or the carrier says that the key will never work again (gateway.md §9, class E).
+    # The gateway or the carrier says that the key will never work again (docs/gateway.md §9).
     KEY_INVALID = "key_invalid"
 
 
@@ -30,7 +30,7 @@ class SuspensionReason(StrEnum):
 ENDED: Final = frozenset({SubscriptionStatus.SUSPENDED, SubscriptionStatus.CANCELLED})
 
 # The status reason of a subscription that goes on although a payment of its chain was given back:
-# only next month's charge can tell whether the carrier goes along (gateway.md §8).
+# only next month's charge can tell whether the carrier goes along (docs/gateway.md §8).
 CHAIN_AT_RISK: Final = "chain_at_risk"
 
 SUBSCRIPTION_TRANSITIONS = Transitions(

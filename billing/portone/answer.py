@@ -1,6 +1,6 @@
 """From bytes to a checked envelope: how much is read, and what counts as JSON.
 
-PortOne wraps everything in `{"code": int, "message": str | null, "response": …}` (gateway.md §3).
+PortOne wraps everything in `{"code": int, "message": str | null, "response": …}`.
 Whatever is not that, is too long, or could be read in two ways is `Unreadable`; what an unreadable
 answer means is for `wire` (a charge: unknown) and `client` (a look-up: not answered) to say.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 # A page of 100 payments is well below 300 KiB. More than this is not an answer but an attack or a
-# fault, and 50 of them at once must still fit in memory (reliability §1.2).
+# fault, and 50 of them at once must still fit in memory.
 LARGEST_ANSWER = 1 << 20
 
 # zlib: any window, gzip or zlib header found by itself.

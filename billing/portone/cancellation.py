@@ -1,4 +1,4 @@
-"""The ladder of `POST /payments/cancel`: what its answer proves (gateway.md §8).
+"""The ladder of `POST /payments/cancel`: what its answer proves (docs/gateway.md §8).
 
 The same two questions as for a charge (`wire`): could the request have left, and does the answer
 prove what became of it? A request without a whole answer is judged by `wire.outcome_of_failure`.

@@ -86,7 +86,7 @@ class PortOneClient:
         meter: CallMeter | None = None,
     ) -> None:
         # More would leave no time for the answer. Of a page's twenty seconds it is ten, as long as
-        # PortOne's own webhook sender takes to connect (gateway.md §7).
+        # PortOne's own webhook sender takes to connect (docs/gateway.md §7).
         connect = min(charge_timeout, lookup_timeout) / 2
         verified = verified_tls(tls or public_tls())
 
@@ -174,7 +174,7 @@ class PortOneClient:
 
     async def payments_of_order(self, merchant_uid: str) -> Sequence[Payment]:
         """Every payment under one merchant_uid, from `findAll`: `find` shows a single row, and a
-        later failed one would hide an earlier paid one (gateway.md §4)."""
+        later failed one would hide an earlier paid one (docs/gateway.md §4)."""
         path = f"/payments/findAll/{segment('merchant_uid', merchant_uid)}"
         # The state is left out to get all. Public clients spell that both ways.
         found = self._payments(await self._lookups.all(path, f"{path}/"))

@@ -91,7 +91,7 @@ class Lookups:
         try:
             answered = await self._envelope(path, asked)
         except _NoPage:
-            # Documented for a page past the end (gateway.md §4); for the first it is a refusal.
+            # Documented for a page past the end (docs/gateway.md §4); the first is refused.
             if number == 1:
                 raise
             return None

@@ -1,4 +1,4 @@
-"""Pinning the amount of an order before its payment window opens (gateway.md §11).
+"""Pinning the amount of an order before its payment window opens (docs/gateway.md §11).
 
 A browser can be made to ask for another amount; the gateway then refuses it. The enrolment compares
 the amount once more, so that a pin that failed costs a customer nothing but a clear refusal.

@@ -9,7 +9,7 @@ from billing.ports import BillingKey, Buyer, Payment, ScheduledPayment
 
 
 def payment(value: object, *, sandbox: bool = False) -> Payment:
-    """One payment (gateway.md §3, payment fields). `sandbox` says which kind a row
+    """One payment (docs/gateway.md §3, payment fields). `sandbox` says which kind a row
     is of that does not tell: it contradicts nothing."""
     row = fields.row(value)
     flag = fields.flag(row, "sandbox")
@@ -41,7 +41,7 @@ def payment(value: object, *, sandbox: bool = False) -> Payment:
 
 
 def billing_key(value: object, customer_uid: str) -> BillingKey:
-    """One billing key (gateway.md §5). An answer about another key is no answer."""
+    """One billing key (docs/gateway.md §5). An answer about another key is no answer."""
     row = fields.row(value)
     if fields.needed_text(row, "customer_uid") != customer_uid:
         raise Unreadable("an answer about another billing key")
@@ -54,7 +54,7 @@ def billing_key(value: object, customer_uid: str) -> BillingKey:
 
 
 def scheduled_payment(value: object) -> ScheduledPayment:
-    """One entry of the gateway's own scheduler (gateway.md §6)."""
+    """One entry of the gateway's own scheduler (docs/gateway.md §6)."""
     row = fields.row(value)
     return ScheduledPayment(
         merchant_uid=fields.needed_text(row, "merchant_uid"),

@@ -1,6 +1,6 @@
 """Payments by status between two moments, in portions that are whole, or `GatewayError`.
 
-V1's lists promise no order and do not stand still (gateway.md §4): a payment that is cancelled
+V1's lists promise no order and do not stand still (docs/gateway.md §4): a payment that is cancelled
 while they are paged leaves the list of paid ones, and all behind it move up past the page that is
 read next. So a span is cut into portions short enough to be held in memory, and a portion counts
 only when every page named the same total and so many different payments came. Otherwise it is read
@@ -23,7 +23,7 @@ from billing.portone.answer import Unreadable
 from billing.portone.lookups import Lookups
 
 STATUSES = ("all", "ready", "paid", "cancelled", "failed")
-# 90 days may be asked for at once (gateway.md §4), less the second that is added to both ends.
+# 90 days may be asked for at once (docs/gateway.md §4), less the second that is added to both ends.
 LONGEST_SPAN = 90 * 86_400 - 2
 # A portion's rows are held until the last page agrees: a few MB.
 MOST_ROWS = 5000

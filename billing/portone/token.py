@@ -1,8 +1,8 @@
 """The bearer token: one for all workers, renewed before it ends, fetched by one at a time.
 
 The gateway hands out the *same* token while it lives (30 minutes), so workers do not cut each
-other off; asked in the last minute of its life it adds five minutes (gateway.md §2). So a renewal
-earlier than that last minute would change nothing, and be asked for again and again.
+other off; asked in the last minute of its life it adds five minutes (docs/gateway.md §2). So a
+renewal earlier than that last minute would change nothing, and be asked for again and again.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ class Tokens:
     async def authorised(self, send: Callable[[AccessToken], Awaitable[Answer]]) -> Answer:
         """What `send` is answered with a token that the gateway takes, or the last 401.
 
-        A 401 did nothing, so the same request may go again (gateway.md §2); but not after a token
-        fetched for its sake was refused, too. Raises `GatewayError`, and what `send` raises.
+        A 401 did nothing, so the same request may go again (docs/gateway.md §2); but not after a
+        token fetched for its sake was refused, too. Raises `GatewayError`, and what `send` raises.
         """
         known: AccessToken | None = None
         for number in range(1, TOKENS_TO_TRY + 1):

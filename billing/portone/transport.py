@@ -167,7 +167,7 @@ def translated(error: Exception) -> httpx.TransportError:
 
 
 def verified_tls(context: ssl.SSLContext) -> ssl.SSLContext:
-    """Certificates checked, TLS 1.2 or newer (PortOne takes nothing older, gateway.md §2).
+    """Certificates checked, TLS 1.2 or newer (PortOne takes nothing older, docs/gateway.md §2).
 
     Raises `ValueError` for one that checks less: there is no way to switch checking off.
     """
@@ -185,12 +185,13 @@ def public_tls() -> ssl.SSLContext:
 
 
 def hard_closing_sockets(unacknowledged_seconds: float) -> SocketFactory:
-    """Sockets whose bytes cannot arrive once we have given up on them (reliability §0.1).
+    """Sockets whose bytes cannot arrive once we have given up on them.
 
-    Without this, the kernel goes on delivering the request of a process that was killed or that
-    timed out, for a minute and more. `SO_LINGER (1, 0)` drops unsent bytes when the socket
-    closes, however it closes; `TCP_USER_TIMEOUT` does so when nothing is acknowledged for so
-    long. macOS has no such option; there only the first holds.
+    "Nothing arrives late" in docs/reliability.md. Without this, the kernel goes on delivering the
+    request of a process that was killed or that timed out, for a minute and more.
+    `SO_LINGER (1, 0)` drops unsent bytes when the socket closes, however it closes;
+    `TCP_USER_TIMEOUT` does so when nothing is acknowledged for so long. macOS has no such
+    option; there only the first holds.
     """
     linger = struct.pack("ii", 1, 0)
     milliseconds = max(1, int(unacknowledged_seconds * 1000))

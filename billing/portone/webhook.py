@@ -1,4 +1,4 @@
-"""Reading PortOne's webhook: JSON or a form, unsigned, from anybody (gateway.md §7)."""
+"""Reading PortOne's webhook: JSON or a form, unsigned, from anybody (docs/gateway.md §7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ladder: what one charge request's answer, or failure, proves (reliability §1.2).
+"""The ladder: what one charge request's answer, or failure, proves (docs/gateway.md §3).
 
 This is the only table of its kind. Two questions decide every rung: could the request have left,
 and does the answer prove what became of it? Whatever is not proven is `Unknown`.
@@ -36,7 +36,7 @@ from billing.portone import fields
 from billing.portone.answer import Answer, Envelope, Unreadable, envelope
 from billing.ports import ChargeRequest
 
-# The gateway's limits (gateway.md §3); the charset is ours, narrower on purpose.
+# The gateway's limits (docs/gateway.md §3); the charset is ours, narrower on purpose.
 _MERCHANT_UID = re.compile(r"[A-Za-z0-9_-]{1,40}")
 IMP_UID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 LONGEST_CUSTOMER_UID = 80

@@ -1,4 +1,4 @@
-"""Undoing a payment, `cancel`: gateway.md §8."""
+"""Undoing a payment, `cancel`: docs/gateway.md §8."""
 
 from __future__ import annotations
 

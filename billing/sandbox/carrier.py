@@ -1,7 +1,7 @@
 """The carrier's rules of monthly phone billing: a pure decision from what is on record.
 
-Nothing is random here and nothing is written. Where the sources leave a rule open (gateway.md §1,
-§13), `CarrierRules` holds both readings and the strict one is the default.
+Nothing is random here and nothing is written. Where the sources leave a rule open
+(docs/gateway.md §1, §12), `CarrierRules` holds both readings and the strict one is the default.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from billing.sandbox.model import BillingKey, Payment, Status, Terms, difference
 from billing.sandbox.months import after, month_of, within
 from billing.sandbox.texts import Decline, decline
 
-# KG's smallest phone payment (gateway.md §10).
+# KG's smallest phone payment (docs/gateway.md §10).
 MINIMUM_WON = 301
 
-# A passing fault of the system, or "paid already", is not the customer's failure (§9).
+# A passing fault of the system, or "paid already", is not the customer's failure.
 _NOT_COUNTED = ("A", "G")
 
 
@@ -72,7 +72,7 @@ def _chain(line: _Line, asked: Terms, today: date, rules: CarrierRules) -> Decli
         return decline("0039/recent")
     if differences(line.key, asked):
         return decline("0060/mismatch")
-    # No code is named for "outside the margin"; the day is part of what must agree (§9).
+    # No code is named for "outside the margin"; the day is part of what must agree.
     if not all(within(today, day, rules.margin_days) for day in line.expected(today, rules)):
         return decline("0060/mismatch")
     return None
@@ -92,7 +92,7 @@ class _Line:
     def __init__(self, key: BillingKey, history: Iterable[Payment]) -> None:
         self.key = key
         self.anchor = seoul_day(key.issued_at)
-        # A key issued anew starts a chain of its own (gateway.md §5).
+        # A key issued anew starts a chain of its own (docs/gateway.md §5).
         self._payments = [one for one in history if one.started_at >= key.issued_at]
         self._normal = [one for one in self._payments if one.status is Status.PAID]
 

@@ -1,4 +1,4 @@
-"""Charging a billing key, `again`: gateway.md §3."""
+"""Charging a billing key, `again`: docs/gateway.md §3."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from billing.sandbox.reply import NO_SUCH_BUYER, Broken, Reply, door, refusal, s
 from billing.sandbox.texts import Decline, decline
 from billing.sandbox.view import payment_row
 
-# The gateway's limits of length, in characters (gateway.md §3), also of what is not kept.
+# The gateway's limits of length, in characters (docs/gateway.md §3), also of what is not kept.
 _LONGEST = {
     "customer_uid": 80,
     "merchant_uid": 40,
@@ -217,7 +217,7 @@ def _in_hand(sandbox: Sandbox, asked: Asked) -> Iterator[str]:
 
 
 def _is_paid(sandbox: Sandbox, merchant_uid: str) -> bool:
-    """Whether a merchant_uid was ever paid, be it cancelled since (gateway.md §3)."""
+    """Whether a merchant_uid was ever paid, be it cancelled since (docs/gateway.md §3)."""
     return any(one.paid_at for one in sandbox.ledger.of_order(merchant_uid))
 
 

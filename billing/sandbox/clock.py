@@ -70,7 +70,7 @@ def moment_of(text: str) -> datetime:
 
 
 def seoul_day(unix: float) -> date:
-    """The calendar day in Korea: all days of phone billing are Korean (gateway.md §1)."""
+    """The calendar day in Korea: all days of phone billing are Korean (docs/gateway.md §1)."""
     return _day((int(unix) + _AHEAD_SECONDS) // _DAY_SECONDS)
 
 

@@ -1,4 +1,4 @@
-"""Billing keys: deleting them, and the gateway's own scheduler on them (gateway.md §5, §6)."""
+"""Billing keys: deleting them, and the gateway's own scheduler on them (docs/gateway.md §5, §6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Look-ups: payments by id, order, state and billing key (gateway.md §4, §5)."""
+"""Look-ups: payments by id, order, state and billing key (docs/gateway.md §4, §5)."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 All five are flat and frozen, so that a row of the ledger file and the value in memory are the same
 thing. Moments are unix seconds of the sandbox's clock, 0 for "did not happen", as PortOne writes
-them (gateway.md §3). Amounts are whole won.
+them (docs/gateway.md §3). Amounts are whole won.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class BillingKey:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A payment that the gateway's own scheduler is going to make (gateway.md §6)."""
+    """A payment that the gateway's own scheduler is going to make (docs/gateway.md §6)."""
 
     merchant_uid: str
     customer_uid: str = field(repr=False)

@@ -21,7 +21,7 @@ def after(month: Month, count: int = 1) -> Month:
 
 def clamped(month: Month, day: int) -> date:
     """Day `day` of a month, or its last where there is none. No source names the rule for month
-    ends (gateway.md §1); clamping stays inside the margin under every reading."""
+    ends (docs/gateway.md §1); clamping stays inside the margin under every reading."""
     return date(*month, min(day, calendar.monthrange(*month)[1]))
 
 

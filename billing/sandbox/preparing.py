@@ -1,4 +1,4 @@
-"""Pinning the amount of an order before its payment window opens, `prepare`: gateway.md §11."""
+"""Pinning an order's amount before its payment window opens, `prepare`: docs/gateway.md §11."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The carrier's refusals by code, from `texts.toml` beside this module (gateway.md §9)."""
+"""The carrier's refusals by code, from `texts.toml` beside this module (docs/gateway.md §9)."""
 
 from __future__ import annotations
 

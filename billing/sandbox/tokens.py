@@ -1,4 +1,4 @@
-"""Access tokens as getToken hands them out (gateway.md §2)."""
+"""Access tokens as getToken hands them out (docs/gateway.md §2)."""
 
 from __future__ import annotations
 

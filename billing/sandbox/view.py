@@ -1,4 +1,4 @@
-"""Rows of the book as the gateway shows them (gateway.md §3, §5, §6)."""
+"""Rows of the book as the gateway shows them (docs/gateway.md §3, §5, §6)."""
 
 from __future__ import annotations
 

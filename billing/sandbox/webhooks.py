@@ -1,4 +1,4 @@
-"""Webhooks of the gateway: what it tells the merchant's server by itself (gateway.md §7).
+"""Webhooks of the gateway: what it tells the merchant's server by itself (docs/gateway.md §7).
 
 Unsigned, sent once, in no fixed order. Told are: paid (in the window and by key), a scheduled
 attempt paid or failed, a cancellation in the console; one by the API only where it asks for it.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Format = Literal["json", "form"]
 
-# The gateway's own patience (gateway.md §7).
+# The gateway's own patience (docs/gateway.md §7).
 _PATIENCE = httpx.Timeout(30, connect=10)
 # Between the two of a doubled webhook.
 _ECHO_SECONDS = 0.2

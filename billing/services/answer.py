@@ -30,7 +30,7 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FactsChanged:
-    """The seal over the facts is broken: this row must not be charged (faults.md I3)."""
+    """The seal over the facts is broken: this row must not be charged (docs/reliability.md, I3)."""
 
 
 @dataclass(frozen=True, slots=True)

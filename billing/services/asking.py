@@ -16,7 +16,7 @@ async def already_there(gateway: PaymentGateway, policy: BillingPolicy, claim: C
     """What the gateway shows before this attempt is sent.
 
     The key's payments of the month, and every `merchant_uid` of the cycle that was sent before: a
-    failed one may have turned paid (gateway.md §3). Raises `GatewayError`.
+    failed one may have turned paid (docs/gateway.md §3). Raises `GatewayError`.
     """
     sent_before = [*claim.earlier, *([claim.request.merchant_uid] if claim.resent else [])]
     return await _ask(gateway, policy, claim, sent_before)

@@ -91,7 +91,7 @@ def resume(book: Book, policy: BillingPolicy, customer_uid: str) -> Changed:
     def step(tx: Transaction) -> Changed:
         subscription = found_one(tx, customer_uid)
         if subscription.status == SubscriptionStatus.SUSPENDED:
-            # Only proof of a payment lifts a suspension (house.md), never a command.
+            # Only proof of a payment lifts a suspension (docs/console.md, Resume), never a command.
             raise TransitionRefused(
                 "subscription: a suspended one cannot be resumed; the customer must register again"
             )

@@ -259,7 +259,7 @@ def _too_late(policy: BillingPolicy, batch: _Batch, claim: Claim) -> GivenBack |
 
 
 async def _watch_the_clock(book: Book, gateway: PaymentGateway) -> NotSent | None:
-    """Compare billing time with the gateway's `now`, every few minutes (faults.md, clock skew).
+    """Compare billing time with the gateway's `now`, every few minutes (docs/reliability.md, A3).
     When that cannot be done, nothing is sent by a clock that nobody vouches for: returns why."""
     problem = NotSent("clocks not compared: the gateway's answers come late")
     for _ in range(_COMPARED_AT_MOST):

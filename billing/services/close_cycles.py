@@ -28,7 +28,8 @@ from billing.store.session import Book, Transaction, by_index_in_order
 from billing.store.tables import Attempt, Cycle, Subscription
 
 BATCH = 500
-# An unknown that cannot be settled so long after the close becomes `missed: unproven` (house.md).
+# An unknown that cannot be settled so long after the close becomes `missed`, `unproven`
+# (docs/protocol.md, 7).
 GIVE_UP_AFTER = timedelta(hours=48)
 
 
@@ -159,7 +160,7 @@ def _verdict(
 
 
 def _break_chain(tx: Transaction, subscription: Subscription) -> None:
-    """A calendar month without a payment ends the billing key for good (gateway.md §1)."""
+    """A calendar month without a payment ends the billing key for good (docs/gateway.md §1)."""
     if subscription.status not in (SubscriptionStatus.ACTIVE, SubscriptionStatus.PAUSED):
         return
     subscription.status = SubscriptionStatus.SUSPENDED

@@ -20,7 +20,7 @@ from billing.store.session import Book
 
 # Look-ups of a verification that are open at the gateway at once.
 _WIDTH = 10
-# The gateway tells at most three months of its schedule at once (gateway.md §5).
+# The gateway tells at most three months of its schedule at once (docs/gateway.md §5).
 _SCHEDULE_SPAN = timedelta(days=89)
 
 

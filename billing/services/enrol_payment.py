@@ -114,7 +114,7 @@ async def _looked_up(
 
 async def _registered_again(gateway: PaymentGateway, new: NewSubscription) -> str | None:
     """A key that was issued again is the last one's: its anchor and amount are another payment's
-    (gateway.md §5)."""
+    (docs/gateway.md §5)."""
     since = new.facts.initial_paid_at
     for other in await gateway.payments_of_key(new.facts.customer_uid, since):
         later = other.paid_at is not None and other.paid_at >= since

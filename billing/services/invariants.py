@@ -1,4 +1,4 @@
-"""Facts that must hold, as queries that must return no rows (docs: faults.md I1-I9).
+"""Facts that must hold, as queries that must return no rows (docs/reliability.md, I1 to I9).
 
 Each names the rows that break it by their ids. What needs the gateway's ledger (I8) is the
 business of reconciliation.

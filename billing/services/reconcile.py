@@ -47,7 +47,7 @@ from billing.store.session import Book
 MOST_DIFFERENCES = 500
 # Billing keys whose schedules are asked about in one run; a larger book takes several days.
 MOST_KEYS = 10_000
-# The gateway tells at most three months of its schedule at once (gateway.md §5).
+# The gateway tells at most three months of its schedule at once (docs/gateway.md §5).
 SCHEDULE_SPAN = timedelta(days=89)
 # How far back the daily run looks, beside the current month; and at most, when it was long away.
 LAST_DAYS = 7

@@ -32,7 +32,7 @@ from billing.store import attempts, events, refunds, settled
 from billing.store.session import Transaction
 from billing.store.tables import Attempt, Cycle, Subscription
 
-# "No such payment" counts when it was seen so often, each time late enough (house.md, step 8).
+# "No such payment" counts when it was seen so often, each time late enough (docs/protocol.md, 5).
 LOOKS_THAT_PROVE = 2
 # A request that did not leave goes again after 5 s, 10 s, 20 s … at most 15 minutes.
 FIRST_BACKOFF = timedelta(seconds=5)

@@ -1,5 +1,5 @@
 """The judge of what was written: the event lines alone must tell a lawful story that ends in the
-state of the book (faults.md I4 to I7, I10 to I12).
+state of the book (docs/reliability.md, I4 to I7, I10 to I12).
 
 Like the judge of money it knows only names and order of lines, none of the engine's code.
 """

@@ -1,7 +1,8 @@
-"""The judge of money: our book against the gateway's own ledger (faults.md I1, I2, I3, I4, I8, I9).
+"""The judge of money: our book against the gateway's own ledger.
 
-It imports neither the engine's rules nor the sandbox's: days, windows and bands are worked out here
-once more, in another way, from what the documents say. Its own tests are histories made by hand.
+Of docs/reliability.md it holds I1 to I4, I8 and I9. It imports neither the engine's rules nor the
+sandbox's: days, windows and bands are worked out here once more, in another way, from what the
+documents say. Its own tests are histories made by hand.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Paid:
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A charge request that reached the gateway. `excused`: its process was frozen between its last
-    check and the write, which no check of ours can cover (reliability.md P5)."""
+    check and the write, which no check of ours can cover (docs/protocol.md, What is left)."""
 
     at: datetime
     customer: str

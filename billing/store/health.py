@@ -28,7 +28,7 @@ PROBE_EVERY = timedelta(seconds=15)
 TRUSTED_FOR = timedelta(hours=1)
 # A canary whose answer was lost is waited for so long; look-ups settle nearly all sooner.
 UNDECIDED_FOR = timedelta(minutes=4)
-# Faults.md: "a skew against the gateway's clock beyond a minute stops charging".
+# A skew against the gateway's clock beyond a minute stops charging (docs/reliability.md, A3).
 MAX_SKEW = timedelta(seconds=60)
 SKEW_GOOD_FOR = timedelta(minutes=5)
 # How old what is known of answers may be before it is written anew.

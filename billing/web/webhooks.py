@@ -64,7 +64,7 @@ async def portone(request: Request, edge: TheEdge) -> Received:
     Answered at once. 503 for too many: sent again later, or found by reconciliation."""
     wait = edge.webhooks.wait(peer_of(request))
     if wait is not None:
-        # The gateway sends again after a 5xx, and after nothing else (gateway.md §7).
+        # The gateway sends again after a 5xx, and after nothing else (docs/gateway.md §7).
         raise HTTPException(503, "too many webhooks", {"Retry-After": str(wait)})
     try:
         body = await read_at_most(request, LARGEST)

@@ -28,9 +28,9 @@ from tests.chaos.judge import judge
 from tests.chaos.nemesis import Blow, Nemesis
 from tests.chaos.world import CLOSE_MARGIN_MINUTES, DECLINES_PER_DAY, World, running_world
 
-# faults.md: "seen to work again within a minute".
+# "Seen to work again within a minute" (docs/chaos.md).
 BACK_WITHIN_SECONDS = 60
-# reliability.md I12: five minutes after the last fault.
+# docs/reliability.md, I12: five minutes after the last fault.
 SETTLED_WITHIN_SECONDS = 300
 # What a process may grow to; several times what one needs.
 MOST_MEMORY = 400 << 20

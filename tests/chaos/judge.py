@@ -1,7 +1,7 @@
 """The judge: what the gateway's ledger and the book say happened, against what had to happen.
 
 It reads rows (JSON) and imports nothing of the engine or of the sandbox: bands and months are
-worked out here once more. Every check is a promise of faults.md.
+worked out here once more. Every check is a promise of docs/reliability.md.
 """
 
 from __future__ import annotations

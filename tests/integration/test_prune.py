@@ -338,7 +338,7 @@ def test_events_that_were_edited_do_not_get_into_a_file(world: World, tmp_path: 
 
 
 def test_an_archive_is_checked_with_nothing_but_itself(world: World, tmp_path: Path) -> None:
-    """As docs/retention.md says: the digests follow from the text alone."""
+    """As docs/adr/0012-retention.md says: the digests follow from the text alone."""
     assert archive_next(world.book, tmp_path, OLD)
     rows = packed(tmp_path).splitlines()
     digest, waiting, seals = bytes.fromhex(rows[1].removeprefix("previous: ")), list[str](), 0

@@ -1,4 +1,4 @@
-"""What the gateway may do, and what it shows: reliability.md's personalities."""
+"""What the gateway may do, and what it shows: the personalities of docs/protocol.md."""
 
 from __future__ import annotations
 

@@ -25,6 +25,10 @@ PAIRS = [
     ("docs/upgrading.md", "docs/upgrading.ko.md"),
     ("docs/security.md", "docs/security.ko.md"),
     ("docs/faq.md", "docs/faq.ko.md"),
+    ("docs/api.md", "docs/api.ko.md"),
+    ("docs/backup.md", "docs/backup.ko.md"),
+    ("docs/failover.md", "docs/failover.ko.md"),
+    ("docs/rolling.md", "docs/rolling.ko.md"),
 ]
 _LINK = re.compile(r"\]\(([^)#]+)[^)]*\)")
 _CODE = re.compile(r"`([^`\n]+)`")
@@ -53,6 +57,21 @@ def test_both_languages_name_the_same_things(english: str, korean: str) -> None:
 def words(span: str) -> list[str]:
     """The words of a code span that are names: of commands, settings, columns, events."""
     return re.findall(r"[A-Za-z][A-Za-z_.-]+", re.sub(r"--why \"[^\"]*\"", "--why", span))
+
+
+def test_what_the_code_cites_can_be_opened() -> None:
+    """Pages, and the sections of the one that is cited by section."""
+    sections = re.findall(r"^## (\d+)\.", (ROOT / "docs/gateway.md").read_text("utf-8"), re.M)
+    cited: set[str] = set()
+    for folder in ("billing", "scheduler", "worker", "migrations", "tests", "benchmarks", "tools"):
+        for file in (ROOT / folder).rglob("*.py"):
+            text = file.read_text(encoding="utf-8")
+            for page in re.findall(r"(?<![\w/.-])(?:docs/(?:adr/)?)?[\w-]+\.md\b", text):
+                assert (ROOT / page).exists() or (ROOT / "docs" / page).exists(), page
+            for named in re.findall(r"docs/gateway\.md((?:,?\s§\d+)+)", text):
+                cited |= set(re.findall(r"\d+", named))
+    assert len(cited) > 8
+    assert cited <= set(sections)
 
 
 def test_the_settings_of_the_readme_exist() -> None:

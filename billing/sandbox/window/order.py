@@ -18,7 +18,7 @@ _LONGEST = {
     "buyer_email": 64,
     "buyer_tel": 16,
 }
-# The window refuses less at once; the carrier says so of a charge (gateway.md §10).
+# The window refuses less at once; the carrier says so of a charge (docs/gateway.md §10).
 _MINIMUM_WON = 301
 _PHONE_PG = "mobilians"
 
@@ -68,7 +68,7 @@ def read_order(sandbox: Sandbox, params: Mapping[str, object], *, phone: bool) -
 
 
 def check_unpaid(sandbox: Sandbox, order: Order) -> None:
-    """Raises `OrderRefused` for a merchant_uid that was ever paid (gateway.md §3)."""
+    """Raises `OrderRefused` for a merchant_uid that was ever paid (docs/gateway.md §3)."""
     if any(one.paid_at for one in sandbox.ledger.of_order(order.merchant_uid)):
         raise OrderRefused(ALREADY, ALREADY_PAID)
 

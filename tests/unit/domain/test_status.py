@@ -20,7 +20,7 @@ TABLES = [
     (REFUND_TRANSITIONS, RefundStatus),
 ]
 
-# Written out a second time, from house.md, so that a slip in a table shows.
+# Written out a second time, so that a slip in a table shows.
 ALLOWED = {
     "due sending",
     "due withdrawn",

@@ -60,6 +60,7 @@ def run(text: str, home: Path) -> tuple[int, str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("MAEWOL_")}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     env["LC_ALL"] = "C.UTF-8"
+    env["HOME"] = str(home)
     # A test's own terminal has a width; a pipe has none.
     env.pop("COLUMNS", None)
     process = subprocess.Popen(

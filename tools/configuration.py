@@ -41,9 +41,9 @@ Nothing reads a misspelt name: `doctor` and the daemons' log ask whether
 
 `billing/settings.py`의 모든 설정입니다. 이 문서는 `tools/configuration.py`가 만듭니다.
 설정은 환경 변수에서, 그다음 프로세스를 시작한 폴더의 `.env` 파일에서 읽습니다.
-모든 이름 앞에는 `MAEWOL_`이 붙습니다. **비밀** `X`는 파일로 줄 수도 있습니다.
+모든 이름 앞에는 `MAEWOL_`이 붙습니다. **비밀값** `X`는 파일로 줄 수도 있습니다.
 `MAEWOL_X_FILE`에 경로를 적습니다. 빈 값은 설정하지 않은 것으로 봅니다.
-잘못된 값은 시작할 때 이름, 값(비밀은 가림), 해결 방법과 함께 프로세스를 멈춥니다.
+잘못된 값은 시작할 때 이름, 값(비밀값은 가림), 해결 방법과 함께 프로세스를 멈춥니다.
 적용 중인 값은 `maewol doctor`가 보여 줍니다. 철자가 틀린 이름은 아무도 읽지 않습니다.
 `doctor`와 데몬의 로그가 `MAEWOL_CHARGE_PER_SECOND`를 보고 `MAEWOL_CHARGES_PER_SECOND`인지 묻습니다.
 """,
@@ -58,7 +58,7 @@ _WORDS = {
     "number": ("number", "숫자"),
     "switch": ("`true` or `false`", "`true` 또는 `false`"),
     "path": ("path", "경로"),
-    "secret": ("**secret**", "**비밀**"),
+    "secret": ("**secret**", "**비밀값**"),
     "none": ("none", "없음"),
     "example": ("For example", "예"),
     "more": ("more than", "초과:"),

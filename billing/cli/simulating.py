@@ -238,7 +238,7 @@ def _print(report: Report) -> None:
     for name in (
         "month\n월",
         "paid\n결제",
-        "missed\n누락",
+        "missed\n미결제 마감",
         "skipped\n건너뜀",
         "open\n진행 중",
         "why\n사유",

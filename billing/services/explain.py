@@ -232,7 +232,7 @@ def _stopped(case: _Case) -> tuple[Text, Text] | None:
 
 _ENDED_KO = {
     CycleStatus.PAID: "결제 완료",
-    CycleStatus.MISSED: "미수납",
+    CycleStatus.MISSED: "미결제 마감",
     CycleStatus.SKIPPED: "건너뜀",
     CycleStatus.REFUNDED: "환불",
 }

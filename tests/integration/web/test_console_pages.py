@@ -90,7 +90,7 @@ def test_a_korean_operator_reads_korean(edge: Edge) -> None:
     assert "실행: maewol release" in korean["/system"]
     assert "연속 실패 0회" in korean["/system"]
     assert "I2 inside the band" in english["/system/invariants"]
-    assert "I2 결제 구간 안에서만" in korean["/system/invariants"]
+    assert "I2 시도 구간 안에서만" in korean["/system/invariants"]
     assert "closing margin" not in korean["/system/invariants"]
     names = re.findall(r'<span class="name">(.*?)</span>', korean["/events?show=all"])
     assert {"회차", "이유", "점유 번호", "merchant_uid"} <= set(names)

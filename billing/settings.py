@@ -34,7 +34,6 @@ from billing.domain.errors import InvalidInput, InvalidSetting
 from billing.domain.money import MINIMUM_CHARGE, Won
 from billing.domain.order import Offer
 from billing.domain.plan import (
-    LONGEST_MARGIN,
     LONGEST_RETRY_SOON,
     MOST_ATTEMPTS,
     MOST_ATTEMPTS_PER_DAY,
@@ -48,7 +47,8 @@ PREFIX = "MAEWOL_"
 RECORD_BUDGET_SECONDS = 10
 # Inquiries are made by a tick; two of them fit in this much of the closing margin.
 TWO_INQUIRIES_SECONDS = 120
-LONGEST_MARGIN_MINUTES = LONGEST_MARGIN // timedelta(minutes=1)
+# A morning of the last day is always left.
+LONGEST_MARGIN_MINUTES = 12 * 60
 MINUTES_A_DAY = 24 * 60
 # So alike are two names of which one is taken for a slip in the other: a letter or two, a plural.
 _LIKE = 0.85

@@ -30,8 +30,9 @@ from billing.domain.errors import InvalidInput
 _ONE_DAY: Final = timedelta(days=1)
 _INSTANT: Final = timedelta(microseconds=1)
 _RANGE: Final = "is out of range"
-# The limits of what may be set. A band may be one day, and a day 23 hours: half of it is left.
-LONGEST_MARGIN: Final = timedelta(hours=12)
+# The limits of what a plan can work with. A band may be one day, and a day 23 hours. A merchant may
+# set no more than half a day (settings.py), yet an open month keeps whatever it was opened with.
+LONGEST_MARGIN: Final = timedelta(hours=22)
 LONGEST_RETRY_SOON: Final = timedelta(days=1)
 MOST_ATTEMPTS_PER_DAY: Final = 100
 MOST_ATTEMPTS: Final = 50

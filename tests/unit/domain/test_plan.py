@@ -304,7 +304,7 @@ def test_a_line_ends_with_the_calendar() -> None:
             "close_margin",
             "CLOSE_MARGIN_MINUTES",
             timedelta(0),
-            timedelta(hours=12),
+            timedelta(hours=22),
             timedelta(minutes=1),
         ),
     ],
@@ -328,7 +328,7 @@ def test_a_policy_that_cannot_work_is_refused(
         ({"retry_soon": timedelta(days=2)}, "Use 0 to 1440"),
         ({"attempts_per_day": 101}, "Use 1 to 100"),
         ({"max_attempts": 51}, "Use 1 to 50"),
-        ({"close_margin": timedelta(hours=13)}, "Use 0 to 720"),
+        ({"close_margin": timedelta(hours=23)}, "Use 0 to 1320"),
     ],
     ids=lambda one: " ".join(one) if isinstance(one, dict) else "",
 )
@@ -532,7 +532,7 @@ PLANS = st.builds(
     retry_soon=st.integers(0, 1440).map(lambda minutes: timedelta(minutes=minutes)),
     attempts_per_day=st.integers(1, 4),
     max_attempts=st.integers(1, 12),
-    close_margin=st.integers(0, 720).map(lambda minutes: timedelta(minutes=minutes)),
+    close_margin=st.integers(0, 1320).map(lambda minutes: timedelta(minutes=minutes)),
     zone=st.sampled_from([SEOUL, AMSTERDAM]),
     calendar=st.builds(CalendarPolicy, st.integers(0, 5), st.integers(0, 7)),
 )

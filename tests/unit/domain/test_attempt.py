@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.domain.attempt import check_prefix, customer_tag, merchant_uid
+from billing.domain.attempt import (
+    LIVE,
+    AttemptStatus,
+    check_prefix,
+    customer_tag,
+    merchant_uid,
+)
 from billing.domain.errors import InvalidSetting
 
 KEY = b"k" * 32
@@ -61,3 +67,9 @@ def test_numbers_outside_two_digits_are_refused(number: int) -> None:
 def test_a_prefix_that_does_not_fit_is_refused(prefix: str) -> None:
     with pytest.raises(InvalidSetting, match=r"^MERCHANT_UID_PREFIX"):
         check_prefix(prefix)
+
+
+def test_live_is_what_may_still_move_money() -> None:
+    """A new status must be put on one side: what is not live lets a second attempt in."""
+    ended = {AttemptStatus.APPROVED, AttemptStatus.DECLINED, AttemptStatus.WITHDRAWN}
+    assert set(AttemptStatus) - ended == LIVE

@@ -128,7 +128,7 @@ async def reconcile(
             await asyncio.to_thread(_apply, book, policy, report)
         keys = await asyncio.to_thread(_keys, book, policy)
         asked, scheduled = await _schedules(questions, gateway, keys, now)
-        report.differences = _in_order(report.differences + scheduled, now)
+        report.differences = in_order(report.differences + scheduled, now)
         report.failed = questions.failed
         report.whole = report.whole and not questions.gave_up
         if apply:
@@ -181,7 +181,7 @@ async def _read(gateway: PaymentGateway, scope: Scope, now: datetime, spool: IO[
     """Whole calendar months, since two payments in one of them are a difference; cancellations up
     to now, since they may come long after the payment."""
     first = day_of(scope.since, scope.zone).replace(day=1)
-    after = month_after(day_of(scope.until, scope.zone).replace(day=1))
+    after = month_after(day_of(scope.until, scope.zone))
     since = start_of(first, scope.zone)
     until = min(start_of(after, scope.zone), max(scope.until, since))
     for status, to in (("paid", until), ("cancelled", now)):
@@ -282,12 +282,13 @@ async def _schedules(
     return [key for key, _ in answered], [found for _, group in answered for found in group]
 
 
-def _in_order(found: Sequence[Difference], now: datetime) -> list[Difference]:
+def in_order(found: Sequence[Difference], now: datetime) -> list[Difference]:
+    """As a person should look: what can still be given back first, the nearest deadline before all;
+    then the rest, the oldest first. Of one moment by kind."""
     return sorted(found, key=lambda one: _order(one, now))
 
 
 def _order(found: Difference, now: datetime) -> tuple[bool, datetime, str, datetime]:
-    """What can still be given back first, the nearest deadline before all; then by kind."""
     refundable = found.refund_by is not None and found.refund_by > now
     deadline = found.refund_by if refundable and found.refund_by else found.at
     return not refundable, deadline, found.kind, found.at
@@ -297,7 +298,7 @@ def _order(found: Difference, now: datetime) -> tuple[bool, datetime, str, datet
 
 
 def _apply(book: Book, policy: BillingPolicy, report: Report) -> None:
-    found = _in_order(report.differences, report.at)
+    found = in_order(report.differences, report.at)
     ends = [(settle(book, policy, one), one) for one in found]
     report.applied = [one for end, one in ends if end is Settled.APPLIED]
     report.differences = [one for end, one in ends if end is Settled.LEFT]

@@ -11,9 +11,19 @@ import pytest
 from billing.domain.attempt import MAX_ATTEMPT_NUMBER
 from billing.domain.errors import Conflict, NotFound, TransitionRefused
 from billing.domain.outcome import Declined
+from billing.domain.plan import NoRetryReason
 from billing.domain.policy import BillingPolicy
 from billing.services.answer import Answer
-from billing.services.change_status import Changed, cancel, pause, resume
+from billing.services.change_status import (
+    Changed,
+    attempt_again,
+    before_pause,
+    cancel,
+    found_one,
+    pause,
+    resume,
+    was_paused,
+)
 from billing.services.close_cycles import close_cycles
 from billing.services.open_cycles import open_cycles
 from billing.services.record import record
@@ -47,6 +57,17 @@ def kinds(book: Book) -> list[object]:
     return [kind for (kind,) in found][2:]
 
 
+def told(book: Book, kind: str) -> object:
+    """What the one event of a kind tells."""
+    ((data,),) = query(book, "SELECT data FROM events WHERE kind = :kind", kind=kind)
+    return data
+
+
+def withdrawn(book: Book) -> None:
+    """The month has no live attempt any more, and nobody paused it."""
+    execute(book, "UPDATE attempts SET status = 'withdrawn', settled_at = '2026-11-20T01:00Z'")
+
+
 def sent(book: Book) -> None:
     execute(
         book,
@@ -74,6 +95,19 @@ def test_pause_withdraws_what_is_due_and_tells_until_when(
     assert query(opened, "SELECT status FROM cycles") == [("open",)]
     assert kinds(opened) == ["subscription.paused", "attempt.withdrawn"]
     assert query(opened, "SELECT kind FROM notices") == [("subscription.paused",)]
+    assert told(opened, "subscription.paused") == {"before": "active"}
+
+
+def test_what_a_pause_would_risk_is_told_and_nothing_is_changed(
+    opened: Book, policy: BillingPolicy
+) -> None:
+    before = before_pause(opened, policy, WHO)
+    assert (attempt_rows(opened), status_of(opened), kinds(opened)) == ([(1, "due")], "active", [])
+    assert before.status == "active"
+    after = pause(opened, policy, WHO)
+    assert (before.warning_en, before.warning_ko) == (after.warning_en, after.warning_ko)
+    with pytest.raises(NotFound):
+        before_pause(opened, policy, "nobody")
 
 
 def test_pause_before_the_month_names_the_end_of_the_next_band(
@@ -97,8 +131,11 @@ def test_the_same_again_changes_nothing(
 
 
 def test_resuming_an_active_one_changes_nothing(opened: Book, policy: BillingPolicy) -> None:
-    assert resume(opened, policy, WHO).status == "active"
+    assert resume(opened, policy, WHO) == Changed("active")
     assert (attempt_rows(opened), kinds(opened)) == ([(1, "due")], [])
+    withdrawn(opened)
+    assert resume(opened, policy, WHO) == Changed("active")
+    assert (attempt_rows(opened), kinds(opened)) == ([(1, "withdrawn")], [])
 
 
 def test_resume_plans_a_new_attempt_under_a_name_of_its_own(
@@ -116,6 +153,8 @@ def test_resume_plans_a_new_attempt_under_a_name_of_its_own(
         (slot, slot)
     ]
     assert kinds(opened)[-2:] == ["subscription.resumed", "attempt.planned"]
+    of_attempt = "SELECT number FROM attempts JOIN events e ON e.attempt_id = attempts.id"
+    assert query(opened, f"{of_attempt} WHERE kind = 'attempt.planned' ORDER BY e.id") == [(2,)]
 
 
 def test_resume_after_the_band_plans_nothing(
@@ -126,6 +165,27 @@ def test_resume_after_the_band_plans_nothing(
     clock.move_to(last + timedelta(seconds=1))
     assert resume(opened, policy, WHO).status == "active"
     assert attempt_rows(opened) == [(1, "withdrawn")]
+
+
+def test_resume_after_the_band_plans_nothing_after_a_decline_either(
+    opened: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    declined(opened, 1, SOON, "2026-11-20T01:00Z")
+    pause(opened, policy, WHO)
+    last_start(opened, clock, plus=1)
+    assert resume(opened, policy, WHO).status == "active"
+    assert attempt_rows(opened) == [(1, "declined")]
+    assert planned_anew(opened, policy) is NoRetryReason.BAND_OVER
+
+
+def test_a_month_that_was_opened_without_an_attempt_begins_with_the_first(
+    opened: Book, policy: BillingPolicy
+) -> None:
+    """As one that opened when its time was over by settings that have been changed since."""
+    execute(opened, "SET LOCAL session_replication_role = replica; DELETE FROM attempts")
+    pause(opened, policy, WHO)
+    resume(opened, policy, WHO)
+    assert attempt_rows(opened) == [(1, "due")]
 
 
 def test_an_attempt_on_its_way_ends_by_itself(opened: Book, policy: BillingPolicy) -> None:
@@ -147,6 +207,27 @@ def test_cancel_skips_the_open_cycle(opened: Book, policy: BillingPolicy) -> Non
     assert attempt_rows(opened) == [(1, "withdrawn")]
     assert query(opened, "SELECT status, reason FROM cycles") == [("skipped", "cancelled")]
     assert kinds(opened) == ["subscription.cancelled", "attempt.withdrawn", "cycle.skipped"]
+    assert told(opened, "cycle.skipped") == {"reason": "cancelled", "cycle": 1}
+    notices = query(opened, "SELECT kind FROM notices ORDER BY id")
+    assert notices == [("subscription.cancelled",), ("payment.skipped",)]
+
+
+def test_cancel_skips_a_month_without_a_live_attempt_too(
+    opened: Book, policy: BillingPolicy
+) -> None:
+    pause(opened, policy, WHO)
+    cancel(opened, policy, WHO)
+    assert query(opened, "SELECT status, reason FROM cycles") == [("skipped", "cancelled")]
+
+
+def test_cancel_leaves_a_month_that_has_ended(opened: Book, policy: BillingPolicy) -> None:
+    withdrawn(opened)
+    execute(
+        opened,
+        "UPDATE cycles SET status = 'missed', reason = 'not_attempted', settled_at = opened_at",
+    )
+    cancel(opened, policy, WHO)
+    assert query(opened, "SELECT status, reason FROM cycles") == [("missed", "not_attempted")]
 
 
 def test_cancel_needs_no_open_cycle(book: Book, policy: BillingPolicy) -> None:
@@ -181,6 +262,13 @@ def test_a_month_whose_attempt_numbers_are_used_up_stays_paused(
     with pytest.raises(Conflict):
         resume(opened, policy, WHO)
     assert status_of(opened) == "paused"
+
+
+def test_the_last_attempt_number_can_be_used(opened: Book, policy: BillingPolicy) -> None:
+    execute(opened, "UPDATE attempts SET number = :n", n=MAX_ATTEMPT_NUMBER - 1)
+    pause(opened, policy, WHO)
+    resume(opened, policy, WHO)
+    assert attempt_rows(opened)[1:] == [(MAX_ATTEMPT_NUMBER, "due")]
 
 
 @pytest.mark.parametrize("_round", range(3))
@@ -292,6 +380,77 @@ def test_resuming_after_the_wait_takes_the_next_slot(
     assert planned(opened) == [(2, datetime(2026, 11, 23, 1, 0, tzinfo=UTC))]
 
 
+def planned_anew(book: Book, policy: BillingPolicy) -> datetime | NoRetryReason | None:
+    """What another attempt would answer; nothing of it stays."""
+    with book.transaction() as tx, tx.session.begin_nested() as undone:
+        found = attempt_again(tx, found_one(tx, WHO), policy)
+        undone.rollback()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("let_go_at", "on", "is_pardoned"),
+    [
+        ("2026-11-20T01:00Z", "cycle", True),
+        ("2026-11-20T00:59:59Z", "cycle", False),
+        ("2026-11-20T02:00Z", "cycle + 1", False),
+    ],
+    ids=["since", "before", "another month"],
+)
+def test_what_a_person_let_go_since_is_tried_soon(
+    opened: Book,
+    policy: BillingPolicy,
+    clock: MovedClock,
+    let_go_at: str,
+    on: str,
+    is_pardoned: bool,
+) -> None:
+    """The decline that a person has looked at is pardoned; one that came after is not."""
+    declined(opened, 1, "[0014] 해지", "2026-11-20T01:00Z")
+    execute(
+        opened,
+        "INSERT INTO events (at, kind, subscription_id, cycle_id)"
+        f" SELECT :at, 'cycle.let_go', subscription_id, {on} FROM (SELECT subscription_id,"
+        " id AS cycle FROM cycles) c",
+        at=let_go_at,
+    )
+    clock.move(hours=2)
+    tomorrow = datetime(2026, 11, 20, 9, 0, tzinfo=UTC)
+    expected = tomorrow if is_pardoned else NoRetryReason.PERMANENT
+    assert planned_anew(opened, policy) == expected
+
+
+def test_declines_of_others_have_no_bearing(
+    book: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    enrolled(book, policy, a_row(1), a_row(2))
+    assert open_cycles(book, policy) == 2
+    pause(book, policy, WHO)
+    execute(book, "UPDATE attempts SET number = 3 WHERE status = 'due'")
+    declined(book, 3, "[0014] 해지", "2026-11-20T01:00Z")
+    clock.move(hours=2)
+    assert planned_anew(book, policy) == datetime(2026, 11, 20, 9, 0, tzinfo=UTC)
+
+
+def test_whether_it_had_been_paused_is_told_by_its_own_newest_word(
+    opened: Book, policy: BillingPolicy
+) -> None:
+    def paused(who: str) -> bool:
+        with opened.transaction() as tx:
+            return was_paused(tx, found_one(tx, who))
+
+    enrolled(opened, policy, a_row(2))
+    assert not paused(WHO)
+    pause(opened, policy, WHO)
+    assert (paused(WHO), paused("customer-2")) == (True, False)
+    resume(opened, policy, WHO)
+    pause(opened, policy, "customer-2")
+    assert (paused(WHO), paused("customer-2")) == (False, True)
+    pause(opened, policy, WHO)
+    resume(opened, policy, "customer-2")
+    assert (paused(WHO), paused("customer-2")) == (True, False)
+
+
 @pytest.mark.parametrize(
     ("message", "status", "reason"),
     [("[0014] 해지", "suspended", "key_invalid"), (SOON, "paused", None)],
@@ -330,6 +489,14 @@ def test_a_pause_past_the_last_moment_says_so(
     assert "Resume before" not in changed.warning_en
     assert "재개하십시오" not in changed.warning_ko
     assert "has passed" in resume(opened, policy, WHO).warning_en
+
+
+def test_at_the_very_last_moment_it_has_not_passed(
+    opened: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    last_start(opened, clock, plus=0)
+    assert "Resume before 2026-11-25 23:30" in pause(opened, policy, WHO).warning_en
+    assert resume(opened, policy, WHO) == Changed("active")
 
 
 def test_resuming_in_time_needs_no_warning(opened: Book, policy: BillingPolicy) -> None:

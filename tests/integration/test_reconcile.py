@@ -190,6 +190,20 @@ def test_double_in_the_month_of_the_initial_payment(town: Town) -> None:
     assert (found.kind, found.imp_uid) == ("double", second.imp_uid)
 
 
+def test_double_of_one_on_the_first_of_the_month_before_the_days_asked_about(town: Town) -> None:
+    """Whole months are read: the payment that the second one doubles is none of these days."""
+    town.at("2026-11-05 10:00").subscribe(paid="2026-10-05 14:30")
+    open_only(town)
+    first = town.pay_by_hand(at=seoul("2026-11-01 00:00:00"))
+    town.at("2026-11-20 10:00")
+    second = town.pay_by_hand()
+    town.move(minutes=5)
+    found = town.reconcile("2026-11-20", "2026-11-20").differences
+    assert [(one.kind, one.imp_uid, one.keep) for one in found] == [
+        ("double", second.imp_uid, first.imp_uid)
+    ]
+
+
 def test_late_paid_in_an_open_month(town: Town) -> None:
     name = declined(town)
     town.pay_by_hand(merchant_uid=name)
@@ -461,7 +475,10 @@ def test_the_gateways_own_schedule(paid: Town) -> None:
         "/subscribe/payments/schedule", {"customer_uid": uid(2), "schedules": [wish]}
     )
     assert answer["code"] == 0
-    assert paid.kinds(apply=True) == ["scheduled_at_gateway"]
+    paid.move(minutes=5)
+    report = paid.reconcile(apply=True)
+    assert [str(one.kind) for one in report.differences] == ["scheduled_at_gateway"]
+    assert report.news == 1
     assert open_differences(paid) == 1
     paid.post("/subscribe/payments/unschedule", {"customer_uid": uid(2)})
     assert paid.kinds(apply=True) == []
@@ -528,6 +545,19 @@ def test_many_differences_are_one_loud_alarm(town: Town, monkeypatch: pytest.Mon
     assert (len(report.differences), report.beyond) == (25, 5)
     assert not report.clean
     assert open_differences(town) == 30, "what was left out is not gone"
+
+
+def test_with_too_many_those_of_this_month_are_looked_at_first(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its first moment on, and there the oldest first."""
+    monkeypatch.setattr("billing.services.reconcile.MOST_DIFFERENCES", 2)
+    days = ("2026-10-31 23:59:59", "2026-11-01 00:00:00", "2026-11-15 09:00", "2026-11-16 09:00")
+    for number, day in enumerate(days):
+        town.register_only(number, paid=day)
+    report = town.reconcile("2026-10-01")
+    assert [one.customer_uid for one in report.differences] == [uid(1), uid(2)]
+    assert report.beyond == 2
 
 
 def test_the_daily_run_doubled(town: Town) -> None:
@@ -781,10 +811,16 @@ def test_a_row_that_slipped_through_the_list_is_asked_for_by_name(paid: Town) ->
 
 
 @pytest.mark.parametrize(
-    ("first", "last"), [("2026-11-20", "2026-11-19"), ("2026-12-24", "2026-12-25")]
+    ("first", "last", "why"),
+    [
+        ("2026-11-20", "2026-11-19", "^from='2026-11-20': lies after --to"),
+        ("2026-12-24", "2026-12-25", "^from='2026-12-24': lies in the future"),
+        ("2026-11-21", "2026-11-21", "^from='2026-11-21': lies in the future"),
+    ],
 )
-def test_a_span_that_makes_no_sense(town: Town, first: str, last: str) -> None:
-    with pytest.raises(InvalidInput):
+def test_a_span_that_makes_no_sense(town: Town, first: str, last: str, why: str) -> None:
+    town.at("2026-11-21 00:00")
+    with pytest.raises(InvalidInput, match=why):
         town.reconcile(first, last)
 
 

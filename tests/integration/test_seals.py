@@ -13,7 +13,7 @@ from billing.domain.policy import BillingPolicy
 from billing.services.check import check
 from billing.services.invariants import broken
 from billing.services.seal_events import seal_events
-from billing.store import events, seals
+from billing.store import archives, attempts, events, seals
 from billing.store.session import Book
 from tests.builders import a_row, enrolled, execute, query
 from tests.conftest import MovedClock
@@ -61,8 +61,21 @@ def test_what_was_not_touched_fits(book: Book, policy: BillingPolicy) -> None:
         ),
         ("UPDATE event_seals SET digest = sha256('x') WHERE number = 1", [1, 2]),
         ("DELETE FROM event_seals WHERE number = 2", [3]),
+        # The same events under the same digest, said to be more, or to begin elsewhere.
+        ("UPDATE event_seals SET events = 5 WHERE number = 2", [2]),
+        ("UPDATE event_seals SET after_id = -5 WHERE number = 1", [1]),
     ],
-    ids=["data", "moment", "alarm", "deleted", "replaced", "seal changed", "seal deleted"],
+    ids=[
+        "data",
+        "moment",
+        "alarm",
+        "deleted",
+        "replaced",
+        "seal changed",
+        "seal deleted",
+        "count changed",
+        "first moved",
+    ],
 )
 def test_an_edit_behind_our_back_is_named(
     book: Book, policy: BillingPolicy, statement: str, seals_broken: list[int]
@@ -91,6 +104,45 @@ def test_the_newest_minute_is_not_sealed_yet(
     assert [seal_events(book) for _ in range(3)] == [0, 0, 0]
     clock.move(seconds=1)
     assert [seal_events(book) for _ in range(3)] == [0, 1, 0]
+
+
+def test_what_is_too_young_stays_out_of_the_seal_that_is_made_beside_it(
+    book: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    enrolled(book, policy, a_row(1))
+    clock.move(minutes=2)
+    enrolled(book, policy, a_row(2))
+    assert [seal_events(book), seal_events(book)] == [0, 1]
+    assert names(book, policy) == []
+
+
+def test_more_than_one_run_holds_is_sealed_in_several(
+    book: Book, policy: BillingPolicy, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seals, "BATCH", 2)
+    enrolled(book, policy, *(a_row(number) for number in range(5)))
+    clock.move(minutes=2)
+    assert sum(seal_events(book) for _ in range(6)) == 5
+    assert query(book, "SELECT number, events FROM event_seals ORDER BY number") == [
+        (1, 2),
+        (2, 2),
+        (3, 1),
+    ]
+    assert names(book, policy) == []
+
+
+def test_who_began_after_it_was_noted_is_not_waited_for(
+    book: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    """Whoever has no number yet when a run is noted writes no event of that run."""
+    enrolled(book, policy, a_row(1))
+    clock.move(minutes=2)
+    with book.transaction() as tx:
+        later = tx.session.execute(text("SELECT pg_current_xact_id()::text::bigint")).scalar_one()
+        execute(
+            book, "UPDATE installation SET seal_up_to = 1, seal_once_past = :later", later=later
+        )
+        assert seal_events(book) == 1
 
 
 def test_an_event_that_commits_late_is_waited_for(
@@ -136,6 +188,14 @@ def test_only_one_seals_at_a_time(book: Book, policy: BillingPolicy, clock: Move
         assert seals.only_sealer(tx.session)
         assert seal_events(book) == 0
     assert seal_events(book) == 1
+
+
+def test_who_seals_who_archives_and_who_dispatches_do_not_keep_each_other_off(book: Book) -> None:
+    with book.transaction() as one, book.transaction() as another, book.transaction() as third:
+        assert seals.only_sealer(one.session)
+        assert archives.only_archiver(another.session)
+        third.session.execute(text("SET LOCAL lock_timeout = '1s'"))
+        attempts.one_dispatcher(third.session)
 
 
 @pytest.mark.usefixtures("_sealed")

@@ -20,7 +20,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import CodeType, FrameType, FunctionType
+from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
 import pytest
@@ -303,24 +303,64 @@ def _key(code: CodeType) -> tuple[str, int]:
     return code.co_qualname, code.co_firstlineno
 
 
-def _renew_constant(mutant: Mutant, module: Any) -> bool:
-    """Work out a module's constant anew, and those that are made of it, and give them to everybody
-    who imported them."""
-    names = dependents(mutant.tree, mutant.name)
+def _renew_constant(mutant: Mutant, module: ModuleType) -> bool:
+    """Work out a module's constant anew, and all that is made of it, in other modules too."""
+    waiting = [(module, mutant.tree, {mutant.name})]
+    while waiting:
+        where, tree, names = waiting.pop()
+        renewed = _renew(where, tree, names)
+        waiting += users(where, renewed)
+    return True
+
+
+def _renew(module: ModuleType, tree: ast.Module, names: set[str]) -> set[str]:
+    """Work out some constants anew, and those of the same module that are made of them, and give
+    them to everybody who imported them; returns the names of all."""
+    names = set[str]().union(*(dependents(tree, name) for name in names))
     scratch = dict(module.__dict__)
-    for statement in mutant.tree.body:
+    for statement in tree.body:
         name = _constant(statement)
         if name not in names:
             continue
         exec(  # noqa: S102 - our own module
-            compile(ast.Module([statement], []), module.__file__, "exec"), scratch
+            compile(ast.Module([statement], []), str(module.__file__), "exec"), scratch
         )
         old, new = getattr(module, name), scratch[name]
         for one in list(sys.modules.values()):
             if getattr(one, "__dict__", {}).get(name) is old:
                 setattr(one, name, new)
         _fill(old, new)
-    return True
+    return names
+
+
+def users(module: ModuleType, names: set[str]) -> Iterator[tuple[ModuleType, ast.Module, set[str]]]:
+    """Other modules of the same package with the constants that they made of a module's constants
+    when they were imported."""
+    package = module.__name__.partition(".")[0]
+    for title, other in list(sys.modules.items()):
+        path = getattr(other, "__file__", None)
+        if title.partition(".")[0] != package or other is module or not path:
+            continue
+        source = Path(path).read_text(encoding="utf-8")
+        if any(name in source for name in names):
+            tree = ast.parse(source)
+            if made := {_constant(one) for one in tree.body if _uses(one, other, module, names)}:
+                yield other, tree, made
+
+
+def _uses(statement: ast.stmt, here: ModuleType, module: ModuleType, names: set[str]) -> bool:
+    """Whether a constant of one module is made of another's: of `module.NAME`, or of `NAME`."""
+    if not _constant(statement):
+        return False
+    for node in ast.walk(statement):
+        match node:
+            case ast.Attribute(value=ast.Name(id=known), attr=name):
+                if name in names and getattr(here, known, None) is module:
+                    return True
+            case ast.Name(id=name) if name in names and hasattr(here, name):
+                if getattr(here, name) is getattr(module, name):
+                    return True
+    return False
 
 
 def _constant(statement: ast.stmt) -> str:
@@ -347,9 +387,9 @@ def lines_of(mutant: Mutant) -> Collection[int] | None:
     may have."""
     if not mutant.name:
         return range(mutant.line, mutant.last_line + 1)
-    if not mutant.name.startswith("_"):
-        return None
     names = dependents(mutant.tree, mutant.name)
+    if not all(name.startswith("_") for name in names):
+        return None
     used = {
         one.lineno
         for function in ast.walk(mutant.tree)

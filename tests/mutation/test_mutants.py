@@ -6,9 +6,11 @@ import ast
 
 import pytest
 
+from billing.services import invariants
+from billing.store import archives, seals
 from tests.mutation import sql
 from tests.mutation.mutants import mutants_of
-from tests.mutation.runner import dependents, lines_of
+from tests.mutation.runner import dependents, lines_of, users
 
 SOURCE = '''
 LIMIT = 3
@@ -150,3 +152,18 @@ def test_a_piece_of_sql_goes_on_in_what_is_made_of_it() -> None:
         ("OTHER", "'SELECT 1' -> 'SELECT 2'", None),
     ]
     assert dependents(ast.parse(DERIVED), "_WHERE") == {"_WHERE", "_ALL"}
+
+
+def test_what_goes_into_a_constant_that_others_may_have_is_tried_with_every_test() -> None:
+    first, *_ = mutants_of(DERIVED.replace("_ALL", "ALL"))
+    assert (first.name, lines_of(first)) == ("_WHERE", None)
+
+
+def test_other_modules_that_made_something_of_a_constant_are_known() -> None:
+    made = {other: names for other, _, names in users(seals, {"ROW", "BROKEN"})}
+    assert made == {
+        archives: {"_KEPT_DIGEST", "_LINES"},
+        invariants: {"_FACTS"},
+    }
+    of_archives = {other: names for other, _, names in users(archives, {"BROKEN", "NOT_YET"})}
+    assert of_archives == {invariants: {"_IN_THE_BOOK", "_FACTS"}}

@@ -68,7 +68,7 @@ def test_a_missing_field_is_an_empty_one(book: Book, policy: BillingPolicy) -> N
 
 
 def test_an_unknown_field_is_refused(book: Book, policy: BillingPolicy) -> None:
-    with pytest.raises(InvalidInput, match="colour"):
+    with pytest.raises(InvalidInput, match=r"^colour='': is no field"):
         added(book, policy, colour="red")
 
 
@@ -108,7 +108,9 @@ class KnownGateway:
         return [one for one in self.payments if one.merchant_uid == merchant_uid]
 
     async def payments_of_key(self, customer_uid: str, since: datetime) -> Sequence[Payment]:
-        return [one for one in self.payments if one.customer_uid == customer_uid]
+        moments = [one.paid_at or self.now for one in self.payments]
+        found = zip(self.payments, moments, strict=True)
+        return [one for one, at in found if one.customer_uid == customer_uid and at >= since]
 
     async def payment(self, imp_uid: str) -> Payment | None:
         return next((one for one in self.payments if one.imp_uid == imp_uid), None)
@@ -139,6 +141,9 @@ NEW = NewSubscription(
     initial_merchant_uid="order-1",
     initial_imp_uid="imp_1",
 )
+
+
+MISSING = "the initial payment is not at the gateway"
 
 
 def verdict(gateway: KnownGateway, new: NewSubscription = NEW) -> Misfit | None:
@@ -187,6 +192,21 @@ def test_another_initial_payment_is_a_problem(
 
 
 @pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"merchant_uid": "order-2"}, Misfit("initial_merchant_uid", MISSING)),
+        ({"status": "failed", "paid_at": None}, Misfit("initial_merchant_uid", MISSING)),
+        ({"amount": Won(9901)}, Misfit("amount", "the initial payment was 9,901 KRW")),
+    ],
+)
+def test_another_payment_under_the_order_number_is_a_problem(
+    changes: dict[str, Any], problem: Misfit
+) -> None:
+    gateway = KnownGateway(payments=[replace(PAYMENT, **changes)])
+    assert verdict(gateway, replace(NEW, initial_imp_uid=None)) == problem
+
+
+@pytest.mark.parametrize(
     ("theirs", "field"),
     [
         (Buyer("홍길동", "Hong@example.com", "01012345678"), None),
@@ -210,24 +230,35 @@ def test_another_buyer_is_a_problem_whoever_that_is(theirs: Buyer, field: str | 
 
 
 UNNAMED = replace(NEW, initial_imp_uid=None, initial_merchant_uid=None)
-# In Seoul's 19, 22 October.
-DAY_BEFORE, TWO_AFTER = (datetime(2026, 10, day, 3, tzinfo=UTC) for day in (19, 22))
+# Noon of 18, 19, 21, 22 October in Seoul.
+TWO_BEFORE, DAY_BEFORE, DAY_AFTER, TWO_AFTER = (
+    datetime(2026, 10, day, 3, tzinfo=UTC) for day in (18, 19, 21, 22)
+)
 
 
 @pytest.mark.parametrize(
     ("payments", "problem"),
     [
         ([], "no payment around 2026-10-20"),
+        ([replace(PAYMENT, paid_at=TWO_BEFORE)], "no payment around 2026-10-20"),
         ([replace(PAYMENT, paid_at=TWO_AFTER)], "no payment around 2026-10-20"),
         ([replace(PAYMENT, status="failed", paid_at=None)], "no payment around 2026-10-20"),
         ([replace(PAYMENT, amount=Won(9901))], "was 9,901 KRW"),
         ([replace(PAYMENT, status="cancelled")], "is cancelled"),
         ([replace(PAYMENT, paid_at=DAY_BEFORE)], "made on 2026-10-19"),
+        ([replace(PAYMENT, paid_at=DAY_AFTER)], "made on 2026-10-21"),
         # That of another amount does not hide the right one, nor the nearer guess.
         ([replace(PAYMENT, amount=Won(500)), PAYMENT], None),
         (
             [replace(PAYMENT, amount=Won(500)), replace(PAYMENT, paid_at=DAY_BEFORE)],
             "made on 2026-10-19",
+        ),
+        # Nor does one of another plan, and one that was paid is a nearer guess than one that was
+        # given back.
+        ([replace(PAYMENT, order_name="another plan"), PAYMENT], None),
+        (
+            [replace(PAYMENT, status="cancelled"), replace(PAYMENT, amount=Won(500))],
+            "was 500 KRW",
         ),
     ],
 )
@@ -236,6 +267,9 @@ def test_an_initial_payment_without_a_name_is_found_by_its_day(
 ) -> None:
     found = verdict(KnownGateway(payments=payments), UNNAMED)
     assert found is None if problem is None else problem in str(found)
+    if problem is not None and "no payment around" in problem:
+        assert found is not None
+        assert found.field == "initial_paid_at"
 
 
 def test_a_payment_that_names_no_key_is_taken() -> None:
@@ -249,7 +283,8 @@ def test_a_failed_try_under_the_same_order_does_not_hide_the_payment() -> None:
 
 
 def test_a_key_that_is_not_there_is_a_problem() -> None:
-    assert "no such billing key" in str(verdict(KnownGateway(keys=set(), payments=[PAYMENT])))
+    found = verdict(KnownGateway(keys=set(), payments=[PAYMENT]))
+    assert found == Misfit("customer_uid", "no such billing key at the gateway")
 
 
 @pytest.mark.parametrize(
@@ -262,7 +297,9 @@ def test_a_second_charger_is_a_problem(status: str, is_problem: bool) -> None:
     )
     problem = verdict(gateway)
     assert (problem is not None) is is_problem
-    assert problem is None or "2026-12-20" in problem.problem
+    if problem is not None:
+        assert problem.field == "customer_uid"
+        assert "2026-12-20" in problem.problem
     assert gateway.asked_until is not None
     assert gateway.asked_until - gateway.now < timedelta(days=90), "three months at once"
 

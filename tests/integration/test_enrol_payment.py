@@ -14,8 +14,8 @@ from billing.domain.errors import Conflict, GatewayUnavailable, InvalidInput, No
 from billing.domain.policy import BillingPolicy
 from billing.domain.webhook import announced
 from billing.portone.client import PortOneClient
-from billing.sandbox import NewCustomer, mood, register
-from billing.sandbox.model import Payment, Schedule
+from billing.sandbox import HandPayment, NewCustomer, mood, pay, register
+from billing.sandbox.model import Payment, Schedule, Status
 from billing.services import change_status
 from billing.services.close_cycles import close_cycles
 from billing.services.enrol_payment import EnrolledPayment, enrol_payment
@@ -248,6 +248,38 @@ def test_a_key_that_was_registered_again_is_the_last_payments(world: World) -> N
         enrol(world, first.imp_uid)
 
 
+def test_a_later_try_to_register_that_failed_changes_nothing(world: World) -> None:
+    first = registered(world)
+    world.clock.move(minutes=10)
+    at = int(world.clock.now.timestamp())
+    failed = replace(registered(world), status=Status.FAILED, paid_at=0, failed_at=at)
+    world.sandbox.ledger.put(failed)
+    assert enrol(world, first.imp_uid).added
+
+
+def test_an_earlier_registration_that_was_given_back_later_is_no_later_one(world: World) -> None:
+    first = registered(world)
+    world.clock.move(minutes=10)
+    second = registered(world)
+    world.clock.move(minutes=10)
+    at = int(world.clock.now.timestamp())
+    world.sandbox.ledger.put(replace(first, status=Status.CANCELLED, cancelled_at=at))
+    assert enrol(world, second.imp_uid).added
+
+
+def test_of_two_registrations_in_one_second_nobody_knows_which_was_last(world: World) -> None:
+    for payment in (registered(world), registered(world, amount=19900)):
+        with pytest.raises(Conflict, match="registered again by"):
+            enrol(world, payment.imp_uid)
+
+
+def test_a_charge_of_the_key_is_no_registration(world: World) -> None:
+    payment = registered(world)
+    world.clock.move(days=30)
+    pay(world.sandbox, HandPayment(customer_uid="customer-1"))
+    assert enrol(world, payment.imp_uid).added
+
+
 def test_a_key_that_the_gateway_charges_itself(world: World) -> None:
     payment = registered(world)
     at = int((world.clock.now + timedelta(days=30)).timestamp())
@@ -290,6 +322,8 @@ def test_a_suspended_customer_goes_on_with_a_new_key(world: World) -> None:
     world.clock.move(days=70)
     found = enrol(world, registered(world, "new").imp_uid, previous="old")
     assert (found.subscription["previous"], found.subscription["next"]) == ("old", None)
+    told = "SELECT subscription_id, data FROM events WHERE kind = 'subscription.goes_on'"
+    assert query(world.book, told) == [(2, {"previous_id": 1})]
     rows = query(world.book, "SELECT customer_uid, status FROM subscriptions ORDER BY id")
     assert rows == [("old", "cancelled"), ("new", "active")]
     assert enrol(world, world.sandbox.ledger.payments[-1].imp_uid, previous="old").added is False
@@ -338,6 +372,37 @@ def test_one_key_is_followed_by_one(world: World) -> None:
     enrol(world, second.imp_uid, previous="new-1")
     with pytest.raises(Conflict, match="does not go on from that one"):
         enrol(world, second.imp_uid, previous="old")
+
+
+def test_nobody_goes_on_from_one_that_came_later(world: World) -> None:
+    first = registered(world, "first")
+    enrol(world, first.imp_uid)
+    enrol(world, registered(world, "later").imp_uid)
+    change_status.cancel(world.book, world.policy, "later")
+    with pytest.raises(Conflict, match="does not go on from that one"):
+        enrol(world, first.imp_uid, previous="later")
+
+
+def test_the_same_follower_twice_at_once_is_one(world: World) -> None:
+    enrol(world, registered(world, "old").imp_uid)
+    change_status.cancel(world.book, world.policy, "old")
+    payment = registered(world, "new")
+
+    async def both(gateway: PortOneClient) -> list[EnrolledPayment]:
+        calls = (
+            enrol_payment(
+                world.book, world.policy, lambda: KEY, gateway, payment.imp_uid, previous="old"
+            )
+            for _ in range(2)
+        )
+        return list(await asyncio.gather(*calls))
+
+    found = world.ask(both)
+    assert sorted(one.added for one in found) == [False, True]
+    assert [one.subscription["previous"] for one in found] == ["old", "old"]
+    assert query(world.book, "SELECT count(*) FROM events WHERE kind = 'subscription.goes_on'") == [
+        (1,)
+    ]
 
 
 def test_two_followers_at_once(world: World) -> None:

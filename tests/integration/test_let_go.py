@@ -8,14 +8,16 @@ from datetime import timedelta
 import pytest
 
 from billing.domain.errors import Conflict, NotFound
+from billing.domain.plan import NoRetryReason
 from billing.domain.policy import BillingPolicy
 from billing.services.change_status import pause, resume
 from billing.services.close_cycles import close_cycles
 from billing.services.hold import hold, release
 from billing.services.invariants import broken
-from billing.services.let_go import let_go
+from billing.services.let_go import LetGo, let_go
+from billing.services.open_cycles import open_cycles
 from billing.store.session import Book
-from tests.builders import execute, query
+from tests.builders import a_row, enrolled, execute, query
 from tests.conftest import MovedClock
 from tests.world import World
 
@@ -121,6 +123,59 @@ def test_nothing_is_let_go_where_nothing_is_held(world: World) -> None:
     world.tick()
     close_cycles(world.book, world.policy)
     assert query(world.book, "SELECT count(*) FROM events WHERE kind = 'cycle.let_go'") == [(0,)]
+
+
+@pytest.fixture
+def stopped(book: Book, policy: BillingPolicy) -> Book:
+    """One subscriber whose open month is held, with its first attempt due now."""
+    enrolled(book, policy, a_row(1))
+    assert open_cycles(book, policy) == 1
+    execute(book, "UPDATE cycles SET held = 'facts_mismatch'")
+    return book
+
+
+def test_one_that_is_planned_stays_planned(
+    stopped: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    assert let_go(stopped, policy, "customer-1") == LetGo("facts_mismatch", clock.now)
+    assert query(stopped, "SELECT number, status FROM attempts") == [(1, "due")]
+    told = "SELECT subscription_id, cycle_id, data FROM events WHERE kind = 'cycle.let_go'"
+    assert query(stopped, told) == [(1, 1, {"reason": "facts_mismatch"})]
+
+
+def test_one_whose_attempt_was_withdrawn_is_planned_anew(
+    stopped: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    withdraw(stopped)
+    clock.move(hours=1)
+    slot = clock.now.replace(hour=9)
+    assert let_go(stopped, policy, "customer-1") == LetGo("facts_mismatch", slot)
+    assert query(stopped, "SELECT planned_at FROM attempts WHERE number = 2") == [(slot,)]
+
+
+def test_one_that_is_too_late_is_let_go_and_not_tried(
+    stopped: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    withdraw(stopped)
+    clock.move(days=6)
+    gone = let_go(stopped, policy, "customer-1")
+    assert gone == LetGo("facts_mismatch", None, NoRetryReason.BAND_OVER)
+    assert query(stopped, "SELECT held FROM cycles") == [(None,)]
+
+
+def test_a_paused_one_is_tried_when_it_is_resumed(stopped: Book, policy: BillingPolicy) -> None:
+    pause(stopped, policy, "customer-1")
+    assert let_go(stopped, policy, "customer-1") == LetGo("facts_mismatch", None)
+    assert query(stopped, "SELECT status FROM attempts") == [("withdrawn",)]
+    resume(stopped, policy, "customer-1")
+    assert query(stopped, "SELECT status FROM attempts ORDER BY number") == [
+        ("withdrawn",),
+        ("due",),
+    ]
+
+
+def withdraw(book: Book) -> None:
+    execute(book, "UPDATE attempts SET status = 'withdrawn', settled_at = '2026-11-20T01:00Z'")
 
 
 def test_the_shortest_lease_charges(

@@ -138,6 +138,8 @@ TESTS = {
         "tests/integration/test_charging_a_batch.py",
         "tests/integration/test_inquire.py",
     ],
+    "billing/services/enrol.py": ["tests/integration/test_enrol.py"],
+    "billing/services/enrol_payment.py": ["tests/integration/test_enrol_payment.py"],
     "billing/services/change_status.py": ["tests/integration/test_change_status.py"],
     "billing/services/reconciled.py": ["tests/integration/test_reconciled.py"],
     "billing/services/reconcile.py": [
@@ -145,6 +147,7 @@ TESTS = {
         "tests/integration/test_reconcile.py",
         "tests/integration/test_proofs.py",
     ],
+    "billing/services/try_again.py": ["tests/integration/test_try_again.py"],
     "billing/services/let_go.py": ["tests/integration/test_let_go.py"],
     "billing/services/clock_guard.py": ["tests/integration/test_clock_guard.py"],
     "billing/services/refund.py": [

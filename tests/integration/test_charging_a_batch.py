@@ -30,7 +30,7 @@ from billing.services.hold import hold, release
 from billing.services.open_cycles import open_cycles
 from billing.store import health, installation
 from billing.store.session import Book
-from tests.builders import query
+from tests.builders import execute, query
 from tests.conftest import MovedClock
 from tests.world import World
 
@@ -348,6 +348,18 @@ def test_a_book_that_has_what_was_seen_of_it_is_charged(world: World) -> None:
     assert set(outcomes(world).values()) == {"approved"}
 
 
+def test_a_message_that_waits_charges_nothing_from_a_book_that_was_copied(world: World) -> None:
+    """Handed out before; the fence is asked again where the claim is made."""
+    ids = dispatched(world, "ada")
+    execute(world.book, "UPDATE installation SET system_identifier = 'another'")
+    world.charge(ids)
+    world.work()
+    assert world.requests() == 0
+    assert outcomes(world) == {"ada": "due"}
+    assert world.hold() == "this book was moved or restored to another database"
+    assert world.alarms() == ["charging.held"]
+
+
 # -- what breaks in the worker, before and after the request may have left ---------------------
 
 
@@ -484,6 +496,7 @@ def test_charges_start_one_after_the_other_and_so_do_batches(
         assert second >= begun + 1 / rate
         assert third >= between + 2 / rate
         assert fourth >= between + 3 / rate
+        assert second < begun + rate, "nor so many seconds apart"
 
     world.ask(run)
     assert set(outcomes(world).values()) == {"approved"}

@@ -267,9 +267,8 @@ def test_an_initial_payment_without_a_name_is_found_by_its_day(
 ) -> None:
     found = verdict(KnownGateway(payments=payments), UNNAMED)
     assert found is None if problem is None else problem in str(found)
-    if problem is not None and "no payment around" in problem:
-        assert found is not None
-        assert found.field == "initial_paid_at"
+    if found is not None:
+        assert found.field == ("amount" if "KRW" in found.problem else "initial_paid_at")
 
 
 def test_a_payment_that_names_no_key_is_taken() -> None:
@@ -301,7 +300,8 @@ def test_a_second_charger_is_a_problem(status: str, is_problem: bool) -> None:
         assert problem.field == "customer_uid"
         assert "2026-12-20" in problem.problem
     assert gateway.asked_until is not None
-    assert gateway.asked_until - gateway.now < timedelta(days=90), "three months at once"
+    span = gateway.asked_until - gateway.now
+    assert timedelta(days=80) < span < timedelta(days=90), "three months at once"
 
 
 def test_answers_keep_the_order_of_the_questions() -> None:

@@ -6,15 +6,20 @@ import threading
 from datetime import datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 
+from billing.domain import brake
 from billing.domain.brake import Verdict
 from billing.domain.pace import Ceiling
+from billing.domain.policy import BillingPolicy
+from billing.services.open_cycles import open_cycles
 from billing.store import health
 from billing.store.health import Permit
 from billing.store.session import Book
-from tests.builders import execute, query
+from tests.builders import a_row, enrolled, execute, query
 from tests.conftest import MovedClock
 
+MOMENT = timedelta(microseconds=1)
 NO_WAIT = timedelta(0)
 LONG = timedelta(seconds=30)
 
@@ -166,6 +171,81 @@ def test_what_was_under_way_at_a_failover_is_waited_for_whatever_the_lease(
     assert reserve(book, clock, 1, 0, LONG).count == 1
 
 
+def test_a_probe_goes_after_a_quarter_of_a_minute(book: Book, clock: MovedClock) -> None:
+    def goes() -> tuple[int, int]:
+        with book.transaction() as tx:
+            up = health.is_up(health.read(tx.session), clock.now)
+        assert not up
+        return room(book, clock), room(book, clock, wanted=0)
+
+    answered(book, clock, useless=5)
+    for _ in range(2):
+        clock.move_to(clock.now + timedelta(seconds=15) - MOMENT)
+        assert goes() == (0, 0)
+        assert reserve(book, clock, 50, 10.0, LONG).count == 0
+        clock.move_to(clock.now + MOMENT)
+        assert goes() == (1, 0)
+        assert reserve(book, clock, 50, 10.0, LONG) == Permit(1, NO_WAIT, 10.0)
+    answered(book, clock, usable=1)
+    with book.transaction() as tx:
+        assert health.is_up(health.read(tx.session), clock.now)
+
+
+def test_what_was_claimed_with_the_last_usable_answer_counts(book: Book, clock: MovedClock) -> None:
+    answered(book, clock, useless=4)
+    answered(book, clock, usable=1)
+    with book.transaction() as tx:
+        assert health.is_up(health.read(tx.session), clock.now)
+    row = "SELECT failures, open_until, last_answer_at, pace FROM gateway_health"
+    assert query(book, row) == [(0, None, clock.now, 1.0)]
+    clock.move(seconds=5)
+    assert not answered(book, clock, useless=4, claimed_ago=5)
+    assert answered(book, clock, useless=1, claimed_ago=5)
+    assert query(book, "SELECT failures, open_until FROM gateway_health") == [
+        (5, clock.now + timedelta(seconds=15))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "paused"), [(0, 1), (1, 1), (1.5, 1.5), (899, 899), (900, 900), (901, 900)]
+)
+def test_a_429_pauses_as_long_as_it_says_within_reason(
+    book: Book, clock: MovedClock, asked: float, paused: float
+) -> None:
+    with book.transaction() as tx:
+        health.slow_down(tx.session, clock.now, asked)
+    until = "SELECT pause_until FROM gateway_health"
+    assert query(book, until) == [(clock.now + timedelta(seconds=paused),)]
+
+
+def test_the_longest_pause_stands(book: Book, clock: MovedClock) -> None:
+    until = "SELECT pause_until FROM gateway_health"
+    longest = clock.now + timedelta(minutes=10)
+    with book.transaction() as tx:
+        health.slow_down(tx.session, clock.now, 600)
+        health.slow_down(tx.session, clock.now, 60)
+        health.wait_out(tx.session, clock.now, timedelta(minutes=9))
+    assert query(book, until) == [(longest,)]
+    with book.transaction() as tx:
+        health.wait_out(tx.session, clock.now, timedelta(minutes=11))
+    assert query(book, until) == [(clock.now + timedelta(minutes=11),)]
+
+
+def test_nothing_is_waited_out_for_more_than_two_hours(book: Book, clock: MovedClock) -> None:
+    with book.transaction() as tx:
+        health.wait_out(tx.session, clock.now, timedelta(hours=3))
+    assert query(book, "SELECT pause_until FROM gateway_health") == [
+        (clock.now + timedelta(hours=2),)
+    ]
+    assert room(book, clock) == 0
+    clock.move_to(clock.now - MOMENT)
+    assert room(book, clock) == 100, "written by a clock that was ahead"
+    clock.move_to(clock.now + timedelta(hours=2))
+    assert room(book, clock) == 0
+    clock.move_to(clock.now + MOMENT)
+    assert room(book, clock) == 100
+
+
 def test_two_workers_send_one_probe(book: Book, clock: MovedClock) -> None:
     answered(book, clock, useless=5)
     clock.move(seconds=health.PROBE_EVERY.total_seconds() + 1)
@@ -267,6 +347,42 @@ def test_a_skew_of_more_than_a_minute_stops(
     assert not again, "told once"
 
 
+def test_a_long_reason_is_cut(book: Book, clock: MovedClock) -> None:
+    with book.transaction() as tx:
+        assert health.hold(tx.session, clock.now, "x" * 501)
+    with book.transaction() as tx:
+        assert health.hold_reason(tx.session) == "x" * 500
+
+
+def test_a_release_forgets_what_was_held_against_the_gateway_and_us(
+    book: Book, clock: MovedClock
+) -> None:
+    judged(book, clock, "oo")
+    answered(book, clock, useless=5)
+    with book.transaction() as tx:
+        health.slow_down(tx.session, clock.now, 30)
+        health.hold(tx.session, clock.now, "by hand")
+    columns = "SELECT suspicious, verdicts, failures, open_until, pause_until FROM gateway_health"
+    assert query(book, columns)[0][:3] == (2, "oo", 5)
+    with book.transaction() as tx:
+        assert health.release(tx.session)
+    assert query(book, columns) == [(0, "", 0, None, None)]
+    assert query(book, "SELECT hold_reason, held_at FROM installation") == [(None, None)]
+
+
+def test_what_our_own_configuration_is_refused_for_counts_as_suspicious(
+    book: Book, clock: MovedClock
+) -> None:
+    judged(book, clock, "sdo")
+    assert query(book, "SELECT verdicts, suspicious, last_approved_at FROM gateway_health") == [
+        ("sdo", 2, None)
+    ]
+    judged(book, clock, "as")
+    assert query(book, "SELECT verdicts, suspicious, last_approved_at FROM gateway_health") == [
+        ("sdoas", 1, clock.now)
+    ]
+
+
 def test_a_skew_is_measured_anew_after_five_minutes(book: Book, clock: MovedClock) -> None:
     def stale(now: datetime) -> bool:
         with book.transaction() as tx:
@@ -275,6 +391,129 @@ def test_a_skew_is_measured_anew_after_five_minutes(book: Book, clock: MovedCloc
     assert stale(clock.now)
     with book.transaction() as tx:
         health.note_skew(tx.session, clock.now, timedelta(0))
-    assert not stale(clock.now + health.SKEW_GOOD_FOR)
-    assert stale(clock.now + health.SKEW_GOOD_FOR + timedelta(seconds=1))
-    assert stale(clock.now - health.SKEW_GOOD_FOR - timedelta(seconds=1)), "a clock that jumped"
+    assert not stale(clock.now + timedelta(minutes=5))
+    assert stale(clock.now + timedelta(minutes=5) + MOMENT)
+    assert stale(clock.now - timedelta(minutes=5) - MOMENT), "a clock that jumped"
+
+
+def test_the_newest_comparison_of_clocks_says_whether_they_are_apart(
+    book: Book, clock: MovedClock
+) -> None:
+    def apart(seconds: float) -> tuple[bool, bool]:
+        with book.transaction() as tx:
+            just_now = health.note_skew(tx.session, clock.now, timedelta(seconds=seconds))
+            return just_now, health.is_skewed(tx.session)
+
+    with book.transaction() as tx:
+        assert not health.is_skewed(tx.session)
+    assert apart(61) == (True, True)
+    assert apart(-61) == (False, True)
+    assert apart(1) == (False, False)
+    assert apart(61) == (True, True)
+
+
+# -- canaries -----------------------------------------------------------------------------------
+
+
+def places(book: Book, clock: MovedClock, canaries: int, wanted: int = 50) -> int:
+    """What may be claimed, and, which is the same, what may be handed out."""
+    with book.transaction() as tx:
+        ceiling = Ceiling(0, canaries)
+        claimed = health.reserve(tx.session, clock.now, wanted, ceiling, LONG).count
+        assert health.room(tx.session, clock.now, wanted, ceiling) == claimed
+    return claimed
+
+
+def test_canaries_that_have_no_answer_yet_are_counted(
+    book: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    enrolled(book, policy, *(a_row(number) for number in range(1, 8)))
+    assert open_cycles(book, policy) == 7
+    assert places(book, clock, 5) == 5
+    assert places(book, clock, 5, wanted=3) == 3
+    lost = "fence = 1, sent_at = :at, lease_until = :at, ask_at = :at, provable_at = :at"
+    sent = f"UPDATE attempts SET status = :status, {lost} WHERE id <= :id AND status = 'due'"
+    execute(book, sent, status="sending", at=clock.now, id=2)
+    execute(book, sent, status="unknown", at=clock.now, id=3)
+    assert places(book, clock, 5) == 2
+    execute(book, sent, status="sending", at=clock.now, id=7)
+    assert places(book, clock, 5) == 0
+    clock.move_to(clock.now + timedelta(minutes=4) - MOMENT)
+    assert places(book, clock, 5) == 0, "they are waited for"
+    clock.move_to(clock.now + MOMENT)
+    assert places(book, clock, 5) == 5
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+def test_an_approval_is_trusted_for_an_hour(book: Book, clock: MovedClock, direction: int) -> None:
+    """Whichever way the clock was moved."""
+    judged(book, clock, "a")
+    clock.move_to(clock.now + direction * timedelta(hours=1))
+    assert places(book, clock, 5) == 50
+    clock.move_to(clock.now + direction * MOMENT)
+    assert places(book, clock, 5) == 5
+
+
+# -- what is not worth writing down --------------------------------------------------------------
+
+
+@pytest.fixture
+def well(book: Book, clock: MovedClock) -> Book:
+    """All is well: the newest answers are approvals, this very moment."""
+    judged(book, clock, "a" * brake.KEPT)
+    answered(book, clock, usable=1)
+    return book
+
+
+def noted(book: Book, clock: MovedClock) -> tuple[bool, bool]:
+    """Whether one more usable answer, or one more approval, is written down; neither stays."""
+    row = "SELECT last_answer_at, last_approved_at FROM gateway_health"
+    (before,) = query(book, row)
+    written = []
+    for which, note in enumerate(
+        (
+            lambda tx: health.note_answers(tx.session, clock.now, usable=1, useless=()),
+            lambda tx: health.note_verdicts(tx.session, clock.now, [Verdict.APPROVED]),
+        )
+    ):
+        with book.transaction() as tx, tx.session.begin_nested() as undone:
+            note(tx)
+            tx.session.flush()
+            written.append(tx.session.execute(text(row)).one()[which] != before[which])
+            undone.rollback()
+    return written[0], written[1]
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+def test_for_a_second_more_of_the_same_is_not_written_down(
+    well: Book, clock: MovedClock, direction: int
+) -> None:
+    clock.move(seconds=direction)
+    assert noted(well, clock) == (False, False)
+    clock.move_to(clock.now + direction * MOMENT)
+    assert noted(well, clock) == (True, True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "failures = 1",
+        "suspicious = 1",
+        "verdicts = 'o' || substr(verdicts, 2)",
+        "last_answer_at = NULL",
+        "last_approved_at = NULL",
+        "last_answer_at = last_answer_at - interval '1 second'",
+        "last_approved_at = last_approved_at - interval '1 second'",
+    ],
+)
+def test_where_anything_is_not_well_each_answer_is_written_down(
+    well: Book, clock: MovedClock, change: str
+) -> None:
+    execute(well, f"UPDATE gateway_health SET {change}")
+    clock.move(seconds=0.5)
+    assert noted(well, clock) == (True, True)
+
+
+def test_what_is_no_approval_is_written_down_at_once(well: Book, clock: MovedClock) -> None:
+    judged(well, clock, "ad")
+    assert query(well, "SELECT verdicts FROM gateway_health") == [("a" * (brake.KEPT - 1) + "d",)]

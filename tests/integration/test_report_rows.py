@@ -135,6 +135,10 @@ def test_the_carriers_texts_come_the_most_frequent_first(kept: Book) -> None:
     ]
     assert refusals() == expected
     assert refusals(most=2) == expected[:2]
+    planted(kept, *(one_more(attempt, 12, "declined") for attempt in range(50, 90)))
+    planted(kept, *(declined(attempt, "z", f"'{attempt * 37 % 41}'") for attempt in range(50, 90)))
+    texts = [one.message for one in refusals(most=99) if one.decline_class == "z"]
+    assert texts == sorted(str(attempt * 37 % 41) for attempt in range(50, 90))
 
 
 def test_what_was_given_back_is_counted_on_the_gateways_day(kept: Book) -> None:
@@ -211,8 +215,9 @@ def test_who_ended_is_counted_once_by_how_it_first_ended(kept: Book) -> None:
         # First suspended, cancelled later: it had ended before.
         *(becomes(1, "cancelled"), told(1, "suspended"), told(1, "cancelled")),
         *(becomes(2, "cancelled"), told(2, "paused"), told(2, "cancelled", INSIDE[1])),
-        # Mended, and ended anew: that one counts.
+        # Mended twice, and ended anew: that one counts.
         *(becomes(3, "suspended"), told(3, "suspended", OUTSIDE[0]), told(3, "mended")),
+        *(told(3, "suspended"), told(3, "mended")),
         told(3, "suspended", reason="chain_broken"),
         # Mended, and still there.
         *(told(4, "suspended"), told(4, "mended")),

@@ -85,6 +85,7 @@ TESTS = {
         "tests/integration/test_archive_rows.py",
     ],
     "billing/store/archives.py": ["tests/integration/test_archive_rows.py"],
+    "billing/store/health.py": ["tests/integration/test_health.py"],
     "billing/store/report.py": ["tests/integration/test_report_rows.py"],
     "billing/store/ledger.py": ["tests/integration/test_ledger.py"],
     "billing/store/refunds.py": ["tests/integration/test_refund_rows.py"],

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from billing.domain import brake
 from billing.domain.brake import Verdict
@@ -15,7 +17,7 @@ from billing.domain.policy import BillingPolicy
 from billing.services.open_cycles import open_cycles
 from billing.store import health
 from billing.store.health import Permit
-from billing.store.session import Book
+from billing.store.session import Book, Transaction
 from tests.builders import a_row, enrolled, execute, query
 from tests.conftest import MovedClock
 
@@ -127,7 +129,14 @@ def test_time_outs_of_what_went_before_the_last_answer_open_nothing(
 def test_however_slow_the_ceiling_somebody_may_go(book: Book, clock: MovedClock) -> None:
     assert reserve(book, clock, 50, 0.01, LONG) == Permit(1, NO_WAIT, 0.01)
     assert reserve(book, clock, 50, 0.01, LONG).count == 0, "the next in a hundred seconds"
-    clock.move(seconds=101)
+    clock.move(seconds=99)
+    assert reserve(book, clock, 50, 0.01, LONG).count == 0
+    clock.move(seconds=1)
+    assert reserve(book, clock, 50, 0.01, LONG).count == 1
+    # Put off by a clock that was far ahead, it waits for one place, not for years.
+    execute(book, "UPDATE gateway_health SET next_start_at = '2036-01-01Z'")
+    assert reserve(book, clock, 50, 0.01, LONG).count == 0
+    clock.move(seconds=100)
     assert reserve(book, clock, 50, 0.01, LONG).count == 1
 
 
@@ -246,6 +255,70 @@ def test_nothing_is_waited_out_for_more_than_two_hours(book: Book, clock: MovedC
     assert room(book, clock) == 100
 
 
+def test_an_open_circuit_that_names_no_moment_is_probed(book: Book, clock: MovedClock) -> None:
+    execute(book, "UPDATE gateway_health SET failures = 5, open_until = NULL")
+    assert room(book, clock) == 1
+    assert reserve(book, clock, 50, 0, LONG).count == 1
+
+
+# -- who waits for whom ---------------------------------------------------------------------------
+
+
+def claimed(tx: Transaction, clock: MovedClock, rate: float = 0) -> int:
+    """How many of 50 may be claimed."""
+    return health.reserve(tx.session, clock.now, 50, Ceiling(rate, canaries=0), LONG).count
+
+
+def waits(book: Book, work: Callable[[Transaction], object]) -> bool:
+    """Whether some work would wait for another transaction to end."""
+    try:
+        with book.transaction() as tx:
+            tx.session.execute(text("SET LOCAL lock_timeout = '100ms'"))
+            work(tx)
+    except OperationalError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(("rate", "one_by_one"), [(0, False), (10.0, True)])
+def test_claims_wait_for_each_other_under_a_ceiling_alone(
+    book: Book, clock: MovedClock, rate: float, one_by_one: bool
+) -> None:
+    with book.transaction() as tx:
+        assert claimed(tx, clock, rate) == 50
+        assert waits(book, lambda other: claimed(other, clock, rate)) == one_by_one
+    assert not waits(book, lambda other: claimed(other, clock, rate))
+
+
+@pytest.mark.parametrize("rate", [0, 10.0])
+def test_a_hold_waits_for_claims_that_are_under_way(
+    book: Book, clock: MovedClock, rate: float
+) -> None:
+    """Once it is committed, no claim follows."""
+    with book.transaction() as tx:
+        assert claimed(tx, clock, rate) == 50
+        assert waits(book, lambda other: health.hold(other.session, clock.now, "by hand"))
+    with book.transaction() as tx:
+        assert health.hold(tx.session, clock.now, "by hand")
+        assert waits(book, lambda other: claimed(other, clock, rate))
+
+
+def test_a_probe_is_decided_on_by_one_at_a_time(book: Book, clock: MovedClock) -> None:
+    answered(book, clock, useless=5)
+    clock.move(seconds=15)
+    with book.transaction() as tx:
+        assert claimed(tx, clock) == 1
+        assert waits(book, lambda other: claimed(other, clock))
+
+
+def test_a_circuit_that_opened_meanwhile_is_seen(book: Book, clock: MovedClock) -> None:
+    """Nobody has locked the row by then so that a probe could be one worker's: it waits."""
+    with book.transaction() as tx:
+        assert health.is_up(health.read(tx.session), clock.now)
+        execute(book, "UPDATE gateway_health SET failures = 5, open_until = :at", at=clock.now)
+        assert claimed(tx, clock) == 0
+
+
 def test_two_workers_send_one_probe(book: Book, clock: MovedClock) -> None:
     answered(book, clock, useless=5)
     clock.move(seconds=health.PROBE_EVERY.total_seconds() + 1)
@@ -274,7 +347,7 @@ def test_a_hold_stops_and_a_release_starts(book: Book, clock: MovedClock) -> Non
     assert step("first")
     assert not step("second"), "the first reason stands"
     assert query(book, "SELECT hold_reason, held_at FROM installation") == [("first", clock.now)]
-    assert (room(book, clock), reserve(book, clock, 5, 0, LONG).count) == (0, 0)
+    assert (room(book, clock), reserve(book, clock, 5, 0, LONG)) == (0, Permit(0, NO_WAIT))
     answered(book, clock, useless=9)
     assert step(None) == health.Hold("first", clock.now)
     assert step(None) is None

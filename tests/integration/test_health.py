@@ -306,9 +306,11 @@ def test_a_hold_waits_for_claims_that_are_under_way(
 def test_a_probe_is_decided_on_by_one_at_a_time(book: Book, clock: MovedClock) -> None:
     answered(book, clock, useless=5)
     clock.move(seconds=15)
+    others = list[int]()
     with book.transaction() as tx:
         assert claimed(tx, clock) == 1
-        assert waits(book, lambda other: claimed(other, clock))
+        assert waits(book, lambda other: others.append(claimed(other, clock)))
+    assert others == [], "it waits before it decides"
 
 
 def test_a_circuit_that_opened_meanwhile_is_seen(book: Book, clock: MovedClock) -> None:
@@ -360,6 +362,7 @@ def test_a_run_of_suspicious_declines_pulls_the_brake(book: Book, clock: MovedCl
     assert not judged(book, clock, "od")
     assert not judged(book, clock, "o")
     assert judged(book, clock, "o")
+    assert not judged(book, clock), "told by an answer, not by none"
     assert query(book, "SELECT verdicts, suspicious FROM gateway_health") == [("ooaodoo", 3)]
 
 
@@ -509,6 +512,13 @@ def test_canaries_that_have_no_answer_yet_are_counted(
     execute(book, sent, status="sending", at=clock.now, id=2)
     execute(book, sent, status="unknown", at=clock.now, id=3)
     assert places(book, clock, 5) == 2
+    declined = "settled_at = :at, message = '한도초과', decline_class = 'x'"
+    execute(
+        book,
+        f"UPDATE attempts SET status = 'declined', sent_at = :at, {declined} WHERE id = 4",
+        at=clock.now,
+    )
+    assert places(book, clock, 5) == 2, "that one has its answer"
     execute(book, sent, status="sending", at=clock.now, id=7)
     assert places(book, clock, 5) == 0
     clock.move_to(clock.now + timedelta(minutes=4) - MOMENT)
@@ -588,5 +598,7 @@ def test_where_anything_is_not_well_each_answer_is_written_down(
 
 
 def test_what_is_no_approval_is_written_down_at_once(well: Book, clock: MovedClock) -> None:
+    assert not answered(well, clock, usable=1)
+    assert answered(well, clock, useless=5)
     judged(well, clock, "ad")
     assert query(well, "SELECT verdicts FROM gateway_health") == [("a" * (brake.KEPT - 1) + "d",)]

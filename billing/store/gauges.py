@@ -49,7 +49,7 @@ _WAITING = text(
 _TOLD = text(
     """
     SELECT e.kind, e.data ->> 'class' AS decline_class, e.alarm, count(*) AS lines,
-        coalesce(sum(c.amount) FILTER (WHERE e.kind = 'cycle.paid'), 0) AS won
+        coalesce(sum(c.amount), 0) AS won
     FROM events e LEFT JOIN cycles c ON c.id = e.cycle_id AND e.kind = 'cycle.paid'
     WHERE e.id > :after AND e.id <= :up_to
     GROUP BY 1, 2, 3

@@ -101,12 +101,12 @@ def test_what_else_waits(kept: Book, clock: MovedClock) -> None:
     planted(
         kept,
         f"{notice} NULL, NULL)",
-        f"{notice} :now, NULL)",
+        *[f"{notice} :now, NULL)"] * 4,
         *[f"{notice} NULL, :now)"] * 2,
         f"{webhook} NULL, NULL)",
-        f"{webhook} :now, 'agrees')",
+        *[f"{webhook} :now, 'agrees')"] * 2,
         f"{differs} VALUES ('1', 'double', :now, :now, :now, NULL)",
-        f"{differs} VALUES ('2', 'double', :now, :now, :now, :now)",
+        *(f"{differs} VALUES ('{key}', 'double', :now, :now, :now, :now)" for key in (2, 3)),
         *(refund(21, status) for status in ("requested", "sending", "unknown", "done", "refused")),
     )
     others = {"differences": 1, "refunds": 3, "notices": 1, "dead_notices": 2, "webhooks": 1}
@@ -228,3 +228,19 @@ def test_how_long_attempts_took_from_their_claim_to_their_record(kept: Book) -> 
     ]
     assert durations(before + 1, before + 2) == [(1, 1, 0.1)]
     assert durations(before + 7, before + 8) == [(0, 1, 0.0)], "a clock that jumped back"
+
+
+@pytest.mark.parametrize(
+    ("number", "end"),
+    list(enumerate((0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0))),
+)
+def test_the_classes_that_watchers_count_in(kept: Book, number: int, end: float) -> None:
+    """Whoever draws them over months relies on their ends."""
+    before = newest(kept)
+    planted(kept, one_more(31, 11, "approved"), *[event("attempt.approved", attempt=31)] * 2)
+    took = "UPDATE events SET at = a.sent_at + make_interval(secs => :took) FROM attempts a"
+    for line, seconds in enumerate((end - 0.001, end), before + 1):
+        execute(kept, f"{took} WHERE a.id = 31 AND events.id = :line", took=seconds, line=line)
+    with kept.transaction() as tx:
+        found = gauges.durations(tx.session, before, before + 2)
+    assert sorted((one.number, one.attempts) for one in found) == [(number, 1), (number + 1, 1)]

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +17,7 @@ from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 
 from billing.domain.policy import BillingPolicy
 from billing.services.import_subscriptions import ImportReport, import_subscriptions
@@ -53,6 +54,17 @@ def query(book: Book, statement: str, **parameters: Any) -> list[tuple[Any, ...]
 def execute(book: Book, statement: str, **parameters: Any) -> None:
     with book.transaction() as tx:
         tx.session.execute(text(statement), parameters)
+
+
+def waits(book: Book, work: Callable[[Transaction], object]) -> bool:
+    """Whether some work would wait for another transaction to end."""
+    try:
+        with book.transaction() as tx:
+            tx.session.execute(text("SET LOCAL lock_timeout = '100ms'"))
+            work(tx)
+    except OperationalError:
+        return True
+    return False
 
 
 def rows_read(tx: Transaction) -> Counter[str]:

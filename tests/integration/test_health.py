@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
 
 from billing.domain import brake
 from billing.domain.brake import Verdict
@@ -18,7 +16,7 @@ from billing.services.open_cycles import open_cycles
 from billing.store import health
 from billing.store.health import Permit
 from billing.store.session import Book, Transaction
-from tests.builders import a_row, enrolled, execute, query
+from tests.builders import a_row, enrolled, execute, query, waits
 from tests.conftest import MovedClock
 
 MOMENT = timedelta(microseconds=1)
@@ -267,17 +265,6 @@ def test_an_open_circuit_that_names_no_moment_is_probed(book: Book, clock: Moved
 def claimed(tx: Transaction, clock: MovedClock, rate: float = 0) -> int:
     """How many of 50 may be claimed."""
     return health.reserve(tx.session, clock.now, 50, Ceiling(rate, canaries=0), LONG).count
-
-
-def waits(book: Book, work: Callable[[Transaction], object]) -> bool:
-    """Whether some work would wait for another transaction to end."""
-    try:
-        with book.transaction() as tx:
-            tx.session.execute(text("SET LOCAL lock_timeout = '100ms'"))
-            work(tx)
-    except OperationalError:
-        return True
-    return False
 
 
 @pytest.mark.parametrize(("rate", "one_by_one"), [(0, False), (10.0, True)])

@@ -89,6 +89,7 @@ TESTS = {
     "billing/store/subscriptions.py": ["tests/integration/test_staged_rows.py"],
     "billing/store/webhooks.py": ["tests/integration/test_webhook_rows.py"],
     "billing/store/gauges.py": ["tests/integration/test_gauge_rows.py"],
+    "billing/store/installation.py": ["tests/integration/test_fence_rows.py"],
     "billing/store/report.py": ["tests/integration/test_report_rows.py"],
     "billing/store/ledger.py": ["tests/integration/test_ledger.py"],
     "billing/store/refunds.py": ["tests/integration/test_refund_rows.py"],

@@ -584,8 +584,14 @@ def test_where_anything_is_not_well_each_answer_is_written_down(
     assert noted(well, clock) == (True, True)
 
 
-def test_what_is_no_approval_is_written_down_at_once(well: Book, clock: MovedClock) -> None:
+def test_a_useless_answer_counts_at_once(well: Book, clock: MovedClock) -> None:
     assert not answered(well, clock, usable=1)
     assert answered(well, clock, useless=5)
+
+
+def test_what_is_no_approval_is_written_down_at_once(well: Book, clock: MovedClock) -> None:
+    judged(well, clock, "d")
+    assert query(well, "SELECT verdicts FROM gateway_health") == [("a" * (brake.KEPT - 1) + "d",)]
+    execute(well, "UPDATE gateway_health SET verdicts = :all", all="a" * brake.KEPT)
     judged(well, clock, "ad")
     assert query(well, "SELECT verdicts FROM gateway_health") == [("a" * (brake.KEPT - 1) + "d",)]

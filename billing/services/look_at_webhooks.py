@@ -191,11 +191,10 @@ class _Look:
     def _beside(self, payment: Payment, of_month: Sequence[Payment]) -> Case | None:
         """The payment beside the book, among the others of its key and month; None when it
         simply matches."""
-        others = [one for one in of_month if one.imp_uid != payment.imp_uid]
 
         def step(tx: Transaction) -> Case | None:
             scope = self._scope(tx.now)
-            rows = [ledger.row_of(one) for one in (payment, *others)]
+            rows = [ledger.row_of(one) for one in (payment, *of_month)]
             ledger.stage(tx.session, rows, scope)
             cases = ledger.differing(tx.session, scope, _MOST_CASES)
             return next((one for one in cases if one.payment.imp_uid == payment.imp_uid), None)

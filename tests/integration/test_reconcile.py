@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import httpx
 import pytest
 
 from billing.domain.errors import GatewayError, InvalidInput
+from billing.domain.money import Won
 from billing.domain.policy import BillingPolicy
+from billing.domain.reconciliation import BookSide, Case, Difference
 from billing.domain.remedies import remedy
 from billing.portone.client import PortOneClient
 from billing.portone.lookups import TRIES
@@ -18,6 +21,7 @@ from billing.sandbox import mood
 from billing.sandbox.model import Status
 from billing.services import questions
 from billing.services.change_status import pause, resume
+from billing.services.confirm_difference import by_name
 from billing.services.enrol import enrol as enrol_one
 from billing.services.inquire import inquire
 from billing.services.invariants import broken
@@ -202,6 +206,36 @@ def test_double_of_one_on_the_first_of_the_month_before_the_days_asked_about(tow
     assert [(one.kind, one.imp_uid, one.keep) for one in found] == [
         ("double", second.imp_uid, first.imp_uid)
     ]
+
+
+def test_a_second_payment_is_one_only_while_the_first_still_stands(town: Town) -> None:
+    """Asked about by name after the list was read: meanwhile somebody may have given one back."""
+    town.subscribe()
+    first, second = town.pay_by_hand(), town.pay_by_hand()
+    town.move(minutes=5)
+    book = BookSide(1, uid(1), "active", Won(1001), cycle_id=1, cycle_status="open")
+
+    def judged(book: BookSide) -> tuple[str, bool] | None:
+        async def asked(client: PortOneClient) -> Difference | None:
+            case = Case(listed, book, double_of=first.imp_uid)
+            return await by_name(client, town.policy, case)
+
+        found = town.run(asked)
+        return None if found is None else (str(found.kind), found.confirmed)
+
+    listed = town.run(lambda client: client.payment(second.imp_uid))
+    assert listed is not None
+    assert judged(book) == ("double", True)
+    town.changed(first.imp_uid, visible_at=9e9)
+    assert judged(book) == ("paid_elsewhere", True)
+    town.changed(first.imp_uid, visible_at=0)
+    town.cancel_outside(first.imp_uid)
+    assert judged(book) == ("paid_elsewhere", True)
+    # What only the list shows is told as the list shows it, where there is anything to tell.
+    town.changed(second.imp_uid, visible_at=9e9)
+    assert judged(book) == ("double", False)
+    agreeing = replace(book, cycle_status="paid", counted=True, counted_as=listed.merchant_uid)
+    assert judged(agreeing) is None
 
 
 def test_late_paid_in_an_open_month(town: Town) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -9,12 +10,14 @@ from dataclasses import replace
 
 import pytest
 
+from billing.domain import payment as domain
 from billing.domain.policy import BillingPolicy
-from billing.domain.webhook import announced
+from billing.domain.webhook import LOOK_AGAIN, announced
+from billing.portone.client import PortOneClient
 from billing.portone.lookups import TRIES
 from billing.sandbox import HandPayment, NewCustomer, mood, pay, register
 from billing.sandbox.model import Payment, Status
-from billing.services.change_status import pause
+from billing.services.change_status import cancel, pause
 from billing.services.invariants import broken
 from billing.services.look_at_webhooks import LOST_AFTER, WIDTH, look_at_webhooks, waiting
 from billing.services.open_cycles import open_cycles
@@ -209,6 +212,115 @@ def test_not_there_may_mean_not_there_yet(world: World) -> None:
     assert ends == {"again": 5, "counted": 1, "not_found": 1}
     world.clock.move(hours=5)
     assert look(world) == {}
+
+
+def test_each_look_that_finds_nothing_puts_the_next_off_for_longer(world: World) -> None:
+    announce(world, "imp_never")
+    for looks, longer in enumerate(LOOK_AGAIN, 1):
+        assert look(world) == {"again": 1}
+        assert query(world.book, "SELECT looks, look_at FROM webhooks") == [
+            (looks, world.clock.now + longer)
+        ]
+        assert look(world) == {}
+        world.clock.move_to(world.clock.now + longer)
+    assert look(world) == {"not_found": 1}
+
+
+def test_of_two_payments_of_a_month_the_announced_one_is_judged(world: World) -> None:
+    """Not the one that its month counts already, whichever is listed first."""
+    world.enrol("somebody")
+    open_cycles(world.book, world.policy)
+    first, second = (pay(world.sandbox, HandPayment(customer_uid="somebody")) for _ in range(2))
+    announce(world, first.imp_uid)
+    world.clock.move(minutes=2)
+    assert look(world) == {"counted": 1}
+    announce(world, second.imp_uid)
+    assert look(world) == {"unknown_payment": 1}
+    ((key,),) = query(world.book, "SELECT key FROM ledger_differences")
+    assert key == f"double:{second.imp_uid}"
+
+
+@pytest.mark.parametrize(("bought", "outcome"), [(True, "enrolled"), (False, "stranger")])
+def test_a_strangers_payment_is_offered_to_whoever_sells(
+    world: World, bought: bool, outcome: str
+) -> None:
+    (payment,) = register(
+        world.sandbox,
+        [NewCustomer(customer_uid="new", amount=5000, name="another", paid_at=PAID_AT)],
+    )
+    offered: list[str] = []
+
+    async def pick_up(one: domain.Payment) -> bool:
+        offered.append(one.imp_uid)
+        return bought
+
+    announce(world, payment.imp_uid)
+    assert world.ask(
+        lambda gateway: look_at_webhooks(world.book, gateway, world.policy, pick_up)
+    ) == {outcome: 1}
+    assert offered == [payment.imp_uid]
+
+
+def test_what_breaks_while_it_is_looked_at_is_heard_of(world: World) -> None:
+    (payment,) = register(
+        world.sandbox,
+        [NewCustomer(customer_uid="new", amount=5000, name="another", paid_at=PAID_AT)],
+    )
+
+    async def pick_up(_: domain.Payment) -> bool:
+        raise RuntimeError("ours")
+
+    announce(world, payment.imp_uid)
+    with pytest.raises(RuntimeError, match="ours"):
+        world.ask(lambda gateway: look_at_webhooks(world.book, gateway, world.policy, pick_up))
+    assert outcomes(world) == [(payment.imp_uid, None)], "it waits for another look"
+
+
+def test_what_changes_while_it_is_looked_at_is_looked_at_again(world: World) -> None:
+    """The customer cancels between the look and the record: nothing is counted or concluded."""
+    world.enrol("somebody")
+    open_cycles(world.book, world.policy)
+    announce(world, pay(world.sandbox, HandPayment(customer_uid="somebody")).imp_uid)
+    world.clock.move(minutes=2)
+    asked: list[str] = []
+
+    async def meanwhile(gateway: PortOneClient) -> Counter[str]:
+        as_ever = gateway.payment
+
+        async def payment(imp_uid: str) -> domain.Payment | None:
+            asked.append(imp_uid)
+            if len(asked) == 2:
+                await asyncio.to_thread(cancel, world.book, world.policy, "somebody")
+            return await as_ever(imp_uid)
+
+        gateway.payment = payment
+        return await look_at_webhooks(world.book, gateway, world.policy)
+
+    assert world.ask(meanwhile) == {"again": 1}
+    assert world.statuses("cycles") == {"skipped": 1}
+    world.clock.move_to(world.clock.now + LOOK_AGAIN[0])
+    assert look(world) == {"unknown_payment": 1}
+
+
+def test_a_payment_under_our_name_that_was_given_back_is_nobodys_loss(world: World) -> None:
+    wish = {"customer_uid": "lost", "amount": 9900, "name": "plan", "paid_at": PAID_AT}
+    name = "mw-abcdefghabcdefgh-202610-01"
+    (payment,) = register(world.sandbox, [NewCustomer(merchant_uid=name, **wish)])
+    cancelled(world, payment)
+    announce(world, payment.imp_uid)
+    assert look(world) == {"agrees": 1}
+    assert world.alarms() == []
+
+
+def test_what_was_never_paid_is_nothing_to_count(world: World) -> None:
+    world.enrol("somebody")
+    at = int(world.clock.now.timestamp())
+    payment = pay(world.sandbox, HandPayment(customer_uid="somebody"))
+    world.sandbox.ledger.put(replace(payment, status=Status.FAILED, paid_at=0, failed_at=at))
+    announce(world, payment.imp_uid)
+    world.clock.move(minutes=2)
+    assert look(world) == {"agrees": 1}
+    assert world.alarms() == []
 
 
 def test_a_gateway_that_is_down_proves_nothing(world: World) -> None:

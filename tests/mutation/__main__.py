@@ -146,6 +146,8 @@ TESTS = {
     ],
     "billing/services/enrol.py": ["tests/integration/test_enrol.py"],
     "billing/services/enrol_payment.py": ["tests/integration/test_enrol_payment.py"],
+    "billing/services/look_at_webhooks.py": ["tests/integration/test_webhooks.py"],
+    "billing/services/confirm_difference.py": ["tests/integration/test_reconcile.py"],
     "billing/services/change_status.py": ["tests/integration/test_change_status.py"],
     "billing/services/reconciled.py": ["tests/integration/test_reconciled.py"],
     "billing/services/reconcile.py": [

@@ -148,6 +148,7 @@ TESTS = {
     "billing/services/enrol_payment.py": ["tests/integration/test_enrol_payment.py"],
     "billing/services/look_at_webhooks.py": ["tests/integration/test_webhooks.py"],
     "billing/services/confirm_difference.py": ["tests/integration/test_reconcile.py"],
+    "billing/services/questions.py": ["tests/unit/services/test_questions.py"],
     "billing/services/change_status.py": ["tests/integration/test_change_status.py"],
     "billing/services/reconciled.py": ["tests/integration/test_reconciled.py"],
     "billing/services/reconcile.py": [

@@ -12,6 +12,7 @@ from billing.bootstrap import House, gateway
 from billing.cli.output import err
 from billing.domain.enrolment import Misfit
 from billing.domain.errors import GatewayError
+from billing.domain.payment import Payment
 from billing.domain.subscription import NewSubscription
 from billing.services.enrol import verify_at_gateway
 from billing.services.import_subscriptions import ImportReport, import_subscriptions
@@ -22,8 +23,8 @@ def run(
 ) -> ImportReport:
     """Import a file with a progress bar on stderr. Raises `GatewayError` when it must be asked."""
 
-    def at_gateway(incoming: Sequence[NewSubscription]) -> Sequence[Misfit | None]:
-        async def ask() -> list[Misfit | None]:
+    def at_gateway(incoming: Sequence[NewSubscription]) -> Sequence[Misfit | Payment]:
+        async def ask() -> list[Misfit | Payment]:
             async with gateway(house.settings, broker_url=house.broker_url) as client:
                 return await verify_at_gateway(client, incoming)
 

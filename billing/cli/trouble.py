@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
-from billing.domain.errors import BillingError, InvalidInput
+from billing.domain.errors import BillingError, InvalidInput, Unconfirmed
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +22,9 @@ class Trouble:
 def describe(error: Exception) -> Trouble | None:
     """The trouble behind an exception; None for one that nobody expected: a bug, with traceback."""
     match error:
-        case InvalidInput():
+        case InvalidInput() | Unconfirmed():
             details = {"field": error.field, "value": error.value, "remedy": error.remedy}
-            return Trouble(str(error), 2, details)
+            return Trouble(str(error), 2 if isinstance(error, InvalidInput) else 1, details)
         case BillingError():
             return Trouble(str(error), 1)
         case OSError():

@@ -136,6 +136,15 @@ def _identifier(row: Mapping[str, str], field: str) -> str | None:
     return value
 
 
+def identifier_or_nothing(field: str, value: str) -> str:
+    """An id as a row may hold it; empty for one that a row cannot: the gateway takes other names of
+    orders, too."""
+    try:
+        return _identifier({field: value}, field) or ""
+    except InvalidInput:
+        return ""
+
+
 def _amount(value: str) -> Won:
     if _DIGITS.fullmatch(value) is None:
         problem = "is not a whole number of won in plain digits" if value else "is empty"

@@ -6,6 +6,7 @@ BillingError
 │   └── InvalidSetting      the same for a setting; stops the process at start
 ├── NotFound                no such subscription, cycle or payment
 ├── Conflict                the request contradicts what the book already holds
+│   └── Unconfirmed         the gateway does not vouch for it: field, value and remedy as above
 ├── TransitionRefused       a status cannot follow another
 ├── GatewayError            the gateway could not be asked; nothing is concluded from it
 │   ├── GatewayUnavailable  no answer, or no usable one
@@ -48,6 +49,17 @@ class NotFound(BillingError):
 
 class Conflict(BillingError):
     """The request contradicts what the book already holds; nothing was changed."""
+
+
+class Unconfirmed(Conflict):
+    """The gateway does not vouch for what the book should hold; nothing was changed."""
+
+    def __init__(self, field: str, value: object, problem: str, remedy: str) -> None:
+        self.field = field
+        self.value = value
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{field}={value!r}: {problem}. {remedy}")
 
 
 class TransitionRefused(BillingError):

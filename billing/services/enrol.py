@@ -6,9 +6,10 @@ import asyncio
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from billing.domain.calendar import SEOUL, day_of, start_of
+from billing.domain.correction import plain
 from billing.domain.enrolment import COLUMNS, Misfit, new_subscription
 from billing.domain.errors import Conflict, InvalidInput
 from billing.domain.payment import Payment
@@ -58,27 +59,30 @@ def _as_file(row: Mapping[str, str]) -> io.BytesIO:
 
 async def verify_at_gateway(
     gateway: PaymentGateway, incoming: Sequence[NewSubscription]
-) -> list[Misfit | None]:
-    """What is wrong with each at the gateway, or None: does the billing key exist, is the initial
-    payment the one that is claimed, and does the gateway charge the key by itself already?
+) -> list[Misfit | Payment]:
+    """The initial payment of each, or what is wrong with it at the gateway: does the billing key
+    exist, is the initial payment the one that is claimed, and does the gateway charge the key by
+    itself already?
 
     Raises `GatewayError`."""
     door = asyncio.Semaphore(_WIDTH)
     now = await gateway.moment()
 
-    async def one(new: NewSubscription) -> Misfit | None:
+    async def one(new: NewSubscription) -> Misfit | Payment:
         async with door:
-            return await _problem(gateway, new, now)
+            return await _verified(gateway, new, now)
 
     return list(await asyncio.gather(*(one(new) for new in incoming)))
 
 
-async def _problem(gateway: PaymentGateway, new: NewSubscription, now: datetime) -> Misfit | None:
+async def _verified(
+    gateway: PaymentGateway, new: NewSubscription, now: datetime
+) -> Misfit | Payment:
     if await gateway.billing_key(new.facts.customer_uid) is None:
         return Misfit("customer_uid", "no such billing key at the gateway")
-    problem = await _problem_of_initial(gateway, new)
-    if problem is not None:
-        return problem
+    initial = await _initial(gateway, new)
+    if isinstance(initial, Misfit):
+        return initial
     held = await gateway.scheduled_payments(new.facts.customer_uid, now, now + _SCHEDULE_SPAN)
     for scheduled in held:
         if scheduled.status == "scheduled":
@@ -87,20 +91,18 @@ async def _problem(gateway: PaymentGateway, new: NewSubscription, now: datetime)
                 "customer_uid",
                 f"the gateway itself will charge this key on {day}; unschedule that first",
             )
-    return None
+    return initial
 
 
-async def _problem_of_initial(gateway: PaymentGateway, new: NewSubscription) -> Misfit | None:
-    """What is wrong with the initial payment, found by its ids or, without one, by its day."""
+async def _initial(gateway: PaymentGateway, new: NewSubscription) -> Misfit | Payment:
+    """The initial payment, found by its ids or, without one, by its day; or what is wrong."""
     if new.initial_imp_uid is not None:
-        return _misfit(new, await gateway.payment(new.initial_imp_uid))
+        return _fitting(new, await gateway.payment(new.initial_imp_uid))
     if new.initial_merchant_uid is not None:
         rows = await gateway.payments_of_order(new.initial_merchant_uid)
-        return _misfit(new, next((row for row in rows if row.status == "paid"), None))
+        return _fitting(new, next((row for row in rows if row.status == "paid"), None))
     anchor_on = day_of(new.facts.initial_paid_at, SEOUL)
-    days = (anchor_on - timedelta(days=1), anchor_on, anchor_on + timedelta(days=1))
-    rows = await gateway.payments_of_key(new.facts.customer_uid, start_of(days[0], SEOUL))
-    near = [row for row in rows if row.paid_at and day_of(row.paid_at, SEOUL) in days]
+    near = await payments_around(gateway, new.facts.customer_uid, anchor_on)
     if not near:
         return Misfit(
             "initial_paid_at",
@@ -108,16 +110,30 @@ async def _problem_of_initial(gateway: PaymentGateway, new: NewSubscription) -> 
             " otherwise, give its initial_imp_uid",
         )
     # The one that fits best speaks for all: another day is nearer than another amount.
-    near.sort(key=lambda row: (row.status != "paid", row.amount != new.facts.amount))
-    problems = [_misfit(new, row) for row in near]
-    return None if None in problems else problems[0]
+    near = sorted(near, key=lambda row: (row.status != "paid", row.amount != new.facts.amount))
+    found = [_fitting(new, row) for row in near]
+    return next((one for one in found if isinstance(one, Payment)), found[0])
 
 
-def _misfit(new: NewSubscription, payment: Payment | None) -> Misfit | None:
-    """Why a payment is not the initial payment of this subscription."""
-    facts = new.facts
+async def payments_around(
+    gateway: PaymentGateway, customer_uid: str, day: date
+) -> Sequence[Payment]:
+    """A billing key's payments of a day, the one before and the one after. Raises
+    `GatewayError`."""
+    days = (day - timedelta(days=1), day, day + timedelta(days=1))
+    rows = await gateway.payments_of_key(customer_uid, start_of(days[0], SEOUL))
+    return [row for row in rows if row.paid_at and day_of(row.paid_at, SEOUL) in days]
+
+
+def _fitting(new: NewSubscription, payment: Payment | None) -> Misfit | Payment:
+    """The payment, or why it is not the initial payment of this subscription."""
     if payment is None or payment.paid_at is None:
         return Misfit(_found_by(new), "the initial payment is not at the gateway")
+    return _misfit(new, payment, payment.paid_at) or payment
+
+
+def _misfit(new: NewSubscription, payment: Payment, paid_at: datetime) -> Misfit | None:
+    facts = new.facts
     if payment.status != "paid":
         return Misfit(_found_by(new), f"the initial payment is {payment.status}")
     if new.initial_merchant_uid not in (None, payment.merchant_uid):
@@ -139,7 +155,7 @@ def _misfit(new: NewSubscription, payment: Payment | None) -> Misfit | None:
         # Somebody's data: never shown.
         if theirs and ours and not _alike(theirs, ours):
             return Misfit(field, "the initial payment was made with another one")
-    paid_on = day_of(payment.paid_at, SEOUL)
+    paid_on = day_of(paid_at, SEOUL)
     if paid_on != day_of(facts.initial_paid_at, SEOUL):
         return Misfit("initial_paid_at", f"the initial payment was made on {paid_on}")
     return None
@@ -148,11 +164,7 @@ def _misfit(new: NewSubscription, payment: Payment | None) -> Misfit | None:
 def _alike(theirs: str, ours: str) -> bool:
     """Whether the gateway's row may mean what we have. How it writes buyer data is documented
     nowhere: what it masks, or sets otherwise, is no difference."""
-    return "*" in theirs or _plain(theirs) == _plain(ours)
-
-
-def _plain(text: str) -> str:
-    return "".join(sign for sign in text.casefold() if sign.isalnum())
+    return "*" in theirs or plain(theirs) == plain(ours)
 
 
 def _found_by(new: NewSubscription) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from billing.domain.enrolment import Misfit
 from billing.domain.errors import Conflict, NotFound
 from billing.domain.policy import BillingPolicy
 from billing.domain.registration import Expected, checked_imp_uid, registration
@@ -105,14 +106,14 @@ async def _looked_up(
         raise NotFound(f"the gateway shows no payment {imp_uid} to this store")
     now = await asyncio.to_thread(book.run, lambda tx: tx.now)
     new = registration(payment, expected, now, sandbox=policy.sandbox)
-    (misfit,) = await verify_at_gateway(gateway, [new])
-    problem = misfit or await _registered_again(gateway, new)
+    (found,) = await verify_at_gateway(gateway, [new])
+    problem = found if isinstance(found, Misfit) else await registered_again(gateway, new)
     if problem is not None:
         raise Conflict(f"{imp_uid}: {problem}")
     return new
 
 
-async def _registered_again(gateway: PaymentGateway, new: NewSubscription) -> str | None:
+async def registered_again(gateway: PaymentGateway, new: NewSubscription) -> str | None:
     """A key that was issued again is the last one's: its anchor and amount are another payment's
     (docs/gateway.md §5)."""
     since = new.facts.initial_paid_at

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from typing import Any, BinaryIO
 
-from billing.domain.enrolment import COLUMNS, REQUIRED, Misfit, new_subscription, shown
+from billing.domain.enrolment import (
+    COLUMNS,
+    REQUIRED,
+    Misfit,
+    identifier_or_nothing,
+    new_subscription,
+    shown,
+)
 from billing.domain.errors import InvalidInput
+from billing.domain.payment import Payment
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import NewSubscription
 from billing.services.bring_in import contradiction, staged_row
@@ -19,8 +27,11 @@ from billing.services.csv_lines import Record, records
 from billing.store import installation, subscriptions
 from billing.store.session import Book, Transaction
 
-# Says what is wrong with each at the gateway, or None.
-Verify = Callable[[Sequence[NewSubscription]], Sequence[Misfit | None]]
+# Finds the initial payment of each at the gateway, or says what is wrong with it.
+Verify = Callable[[Sequence[NewSubscription]], Sequence[Misfit | Payment]]
+# What a verification adds where a line leaves it out: by these ids the payment is found again, to
+# be given back, or to put the book right by it.
+_ADDED = ("initial_imp_uid", "initial_merchant_uid")
 
 # A report longer than this helps nobody; the rest is counted.
 MOST_REJECTIONS = 10_000
@@ -93,6 +104,7 @@ def import_subscriptions(
         if verify is not None:
             # Before the transaction opens: no transaction spans the network.
             counted = _verified(book, policy, verify, names, counted, report, spool)
+            names = _with_ids(names)
         try:
             with book.transaction() as tx:
                 subscriptions.take_time(tx.session)
@@ -126,7 +138,8 @@ def _verified(
     report: ImportReport,
     spool: BinaryIO,
 ) -> Iterator[Record]:
-    """Ask the gateway about every good line, many at once; the lines that it confirms.
+    """Ask the gateway about every good line, many at once; the lines that it confirms, with the ids
+    of their initial payments.
 
     Those wait in a file without a name: memory does not grow, and what is imported is what was
     asked about, even if the caller's file changes meanwhile.
@@ -134,17 +147,29 @@ def _verified(
     with book.transaction() as tx:
         now = tx.now
     for group in _grouped(_read_all(names, found, now, policy, report)):
-        misfits = verify([new for _, new in group])
-        for (record, _), misfit in zip(group, misfits, strict=True):
-            if misfit is None:
-                spool.write(json.dumps([record.line, *record.cells]).encode() + b"\n")
+        answers = verify([new for _, new in group])
+        for (record, _), answer in zip(group, answers, strict=True):
+            row = dict(zip(names, record.cells, strict=True))
+            if isinstance(answer, Misfit):
+                value = shown(answer.field, row.get(answer.field, ""))
+                report.reject(record.line, answer.field, value, answer.problem)
             else:
-                cell = dict(zip(names, record.cells, strict=True)).get(misfit.field, "")
-                value = shown(misfit.field, cell)
-                report.reject(record.line, misfit.field, value, misfit.problem)
+                cells = _completed(row, answer)
+                spool.write(json.dumps([record.line, *cells]).encode() + b"\n")
     spool.seek(0)
     kept = (json.loads(line) for line in spool)
     return (Record(line, cells) for line, *cells in kept)
+
+
+def _with_ids(names: Sequence[str]) -> Sequence[str]:
+    return (*names, *(name for name in _ADDED if name not in names))
+
+
+def _completed(row: Mapping[str, str], initial: Payment) -> list[str]:
+    """The cells of a line in the order of `_with_ids`, with the ids that it leaves out."""
+    ids = zip(_ADDED, (initial.imp_uid, initial.merchant_uid), strict=True)
+    found = {name: identifier_or_nothing(name, value) for name, value in ids}
+    return [row.get(name) or found.get(name, "") for name in _with_ids(list(row))]
 
 
 def _grouped(

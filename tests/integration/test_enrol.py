@@ -147,8 +147,8 @@ MISSING = "the initial payment is not at the gateway"
 
 
 def verdict(gateway: KnownGateway, new: NewSubscription = NEW) -> Misfit | None:
-    (problem,) = asyncio.run(verify_at_gateway(gateway, [new]))
-    return problem
+    (found,) = asyncio.run(verify_at_gateway(gateway, [new]))
+    return found if isinstance(found, Misfit) else None
 
 
 @pytest.mark.parametrize(
@@ -271,6 +271,14 @@ def test_an_initial_payment_without_a_name_is_found_by_its_day(
         assert found.field == ("amount" if "KRW" in found.problem else "initial_paid_at")
 
 
+@pytest.mark.parametrize("asked", [NEW, UNNAMED, replace(NEW, initial_imp_uid=None)])
+def test_the_payment_that_was_found_is_told(asked: NewSubscription) -> None:
+    """However it was found: by its ids it is found again."""
+    other = replace(PAYMENT, imp_uid="imp_0", merchant_uid="order-0", amount=Won(500))
+    gateway = KnownGateway(payments=[other, PAYMENT])
+    assert asyncio.run(verify_at_gateway(gateway, [asked])) == [PAYMENT]
+
+
 def test_a_payment_that_names_no_key_is_taken() -> None:
     assert verdict(KnownGateway(payments=[replace(PAYMENT, customer_uid=None)])) is None
 
@@ -313,8 +321,8 @@ def test_answers_keep_the_order_of_the_questions() -> None:
     keys = [f"c-{number}" for number in range(0, 40, 2)]
     payments = [replace(PAYMENT, customer_uid=key) for key in keys]
     gateway = KnownGateway(keys=set(keys), payments=payments)
-    problems = asyncio.run(verify_at_gateway(gateway, news))
-    assert [problem is None for problem in problems] == [True, False] * 20
+    found = asyncio.run(verify_at_gateway(gateway, news))
+    assert [isinstance(one, Payment) for one in found] == [True, False] * 20
 
 
 def test_a_gateway_that_is_away_says_nothing_about_anybody() -> None:

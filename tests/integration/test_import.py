@@ -6,8 +6,8 @@ import io
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator, Sequence
-from dataclasses import astuple
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, replace
 from datetime import UTC, datetime
 from typing import BinaryIO, cast
 
@@ -15,6 +15,8 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from billing.domain.enrolment import Misfit
+from billing.domain.money import Won
+from billing.domain.payment import Payment
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import NewSubscription
 from billing.services.import_subscriptions import ImportReport, import_subscriptions
@@ -23,6 +25,7 @@ from tests.builders import HEADER, KEY, a_file, a_row, enrolled, execute, query
 from tests.conftest import MovedClock
 
 GOOD = a_row(1)
+FOUND = Payment("imp_1", "first-1", "paid", Won(1001), "customer-1")
 
 
 def imported(book: Book, policy: BillingPolicy, raw: bytes) -> ImportReport:
@@ -271,10 +274,10 @@ def test_the_report_is_bounded_and_counts_the_rest(
 def test_what_the_gateway_refuses_is_rejected_by_line(book: Book, policy: BillingPolicy) -> None:
     asked: list[int] = []
 
-    def verify(incoming: Sequence[NewSubscription]) -> Sequence[Misfit | None]:
+    def verify(incoming: Sequence[NewSubscription]) -> Sequence[Misfit | Payment]:
         asked.append(len(incoming))
         return [
-            Misfit("amount", "was 500") if new.facts.customer_uid == "customer-3" else None
+            Misfit("amount", "was 500") if new.facts.customer_uid == "customer-3" else FOUND
             for new in incoming
         ]
 
@@ -284,8 +287,64 @@ def test_what_the_gateway_refuses_is_rejected_by_line(book: Book, policy: Billin
     assert (report.added, asked) == (200, [200, 1])
 
 
+IDS = "SELECT initial_imp_uid, initial_merchant_uid FROM subscriptions ORDER BY customer_uid"
+
+
+def found_for(merchant_uid: str = "first-{uid}") -> Callable[..., Sequence[Payment]]:
+    """A verification that finds everybody's initial payment."""
+    return lambda incoming: [
+        replace(
+            FOUND,
+            imp_uid=f"imp_{new.facts.customer_uid}",
+            merchant_uid=merchant_uid.format(uid=new.facts.customer_uid),
+        )
+        for new in incoming
+    ]
+
+
+def test_what_a_verification_finds_is_kept(book: Book, policy: BillingPolicy) -> None:
+    """By these ids the initial payment is given back, and the book is put right."""
+    file = a_file(a_row(1), a_row(2))
+    found = import_subscriptions(book, policy, lambda: KEY, file, verify=found_for())
+    assert (found.added, found.rejected) == (2, [])
+    assert query(book, IDS) == [
+        ("imp_customer-1", "first-customer-1"),
+        ("imp_customer-2", "first-customer-2"),
+    ]
+
+
+def test_what_the_line_itself_says_stays(book: Book, policy: BillingPolicy) -> None:
+    lines = [f"{a_row(1)},imp_own,", f"{a_row(2)},,own"]
+    file = a_file(*lines, header=f"{HEADER},initial_imp_uid,initial_merchant_uid")
+    assert import_subscriptions(book, policy, lambda: KEY, file, verify=found_for()).added == 2
+    assert query(book, IDS) == [("imp_own", "first-customer-1"), ("imp_customer-2", "own")]
+
+
+@pytest.mark.parametrize("name", ["주문 1", "-first", "f" * 41, " first"])
+def test_a_name_of_an_order_that_no_line_may_hold_is_left_out(
+    book: Book, policy: BillingPolicy, name: str
+) -> None:
+    """It is the gateway's own, and no reason to refuse the line; the other id is enough."""
+    found = enrolled(book, policy, GOOD, verify=found_for(name))
+    assert (found.added, found.rejected) == (1, [])
+    assert query(book, IDS) == [("imp_customer-1", None)]
+
+
+def test_the_same_line_is_unchanged_whether_it_was_verified_or_not(
+    book: Book, policy: BillingPolicy
+) -> None:
+    enrolled(book, policy, a_row(1))
+    enrolled(book, policy, a_row(2), verify=found_for())
+    before = query(book, "SELECT * FROM subscriptions ORDER BY id")
+    rows = [a_row(1), a_row(2), a_row(1)]
+    for options in ({}, {"verify": found_for()}, {"verify": found_for("another-{uid}")}):
+        report = enrolled(book, policy, *rows, **options)
+        assert (report.added, report.unchanged, report.bad) == (0, 3, 0)
+    assert query(book, "SELECT * FROM subscriptions ORDER BY id") == before
+
+
 def test_an_exception_on_the_way_writes_nothing(book: Book, policy: BillingPolicy) -> None:
-    def verify(_: Sequence[NewSubscription]) -> Sequence[Misfit | None]:
+    def verify(_: Sequence[NewSubscription]) -> Sequence[Misfit | Payment]:
         raise ConnectionError("the gateway is away")
 
     with pytest.raises(ConnectionError):
@@ -334,9 +393,9 @@ def test_no_transaction_is_open_while_the_gateway_is_asked(
         " AND backend_type = 'client backend'"
     )
 
-    def verify(incoming: Sequence[NewSubscription]) -> Sequence[Misfit | None]:
+    def verify(incoming: Sequence[NewSubscription]) -> Sequence[Misfit | Payment]:
         seen.append(query(book, others)[0][0])
-        return [None] * len(incoming)
+        return [FOUND] * len(incoming)
 
     assert enrolled(book, policy, a_row(1), a_row(2), verify=verify).added == 2
     assert seen == [0]
@@ -360,10 +419,10 @@ def test_what_is_imported_is_what_the_gateway_was_asked_about(
     ]
     asked: list[str] = []
 
-    def verify(incoming: Sequence[NewSubscription]) -> Sequence[Misfit | None]:
+    def verify(incoming: Sequence[NewSubscription]) -> Sequence[Misfit | Payment]:
         asked.extend(new.facts.customer_uid for new in incoming)
         missing = Misfit("customer_uid", "is not there")
-        return [missing if one.facts.customer_uid == "customer-4" else None for one in incoming]
+        return [missing if one.facts.customer_uid == "customer-4" else FOUND for one in incoming]
 
     report = enrolled(book, policy, *rows, verify=verify, skip_bad=True)
     assert asked == ["customer-1", "customer-2", "customer-4"]

@@ -221,7 +221,7 @@ def show_(customer_uid: str, as_json: Json = False) -> None:
         show(_one(opened, customer_uid), as_json=as_json)
 
 
-def _change(name: str, customer_uid: str, as_json: bool) -> None:
+def _change(name: str, customer_uid: str, as_json: bool, *, warned: bool = False) -> None:
     from billing.services import change_status
 
     use_cases = {
@@ -236,7 +236,7 @@ def _change(name: str, customer_uid: str, as_json: bool) -> None:
             if before.status in (SubscriptionStatus.ACTIVE, SubscriptionStatus.PAUSED):
                 _warn(before)
         changed = use_cases[name](opened.book, opened.policy, customer_uid)
-        if name != "pause":
+        if name != "pause" and not warned:
             _warn(changed)
         show(_one(opened, customer_uid), as_json=as_json)
 
@@ -272,12 +272,30 @@ def cancel(
     from billing.cli import refunding
     from billing.services.change_status import FINAL
 
-    if refunding.is_asked(yes=yes, as_json=as_json):
+    asked = refunding.is_asked(yes=yes, as_json=as_json)
+    if asked:
         for line in FINAL:
             err.print(line, markup=False)
         if not typer.confirm("Cancel for good? 해지할까요?", err=True):
             raise typer.Exit(1)
-    _change("cancel", customer_uid, as_json)
+    _change("cancel", customer_uid, as_json, warned=asked)
+
+
+@subscription.command("correct")
+def correct_(
+    customer_uid: str,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Put the book right by the initial payment at the gateway, seal it anew, and charge what was
+    put aside for it."""
+    from billing.cli import correcting
+
+    with _open_house() as opened:
+        document, code = correcting.run(opened, customer_uid, yes=yes, as_json=as_json)
+    show(document, as_json=as_json)
+    if code:
+        raise typer.Exit(code)
 
 
 @subscription.command("forget")
@@ -367,7 +385,9 @@ def _told(fact: Checked) -> dict[str, Any]:
     return {
         "fact": fact.name,
         "": "broken 깨짐" if rows else "ok 정상",
-        "statement": f"{fact.statement}\nrows: {rows}" if rows else fact.statement,
+        "statement": f"{fact.statement}\nrows: {rows}\n{fact.remedy}".rstrip()
+        if rows
+        else fact.statement,
     }
 
 

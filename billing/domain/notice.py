@@ -187,7 +187,7 @@ class Refunded(News):
     merchant_uid: str
     imp_uid: str
     refunded_at: datetime
-    # Whether next month's payment may be refused, because this month has none any more.
+    # Whether next month's payment will be refused, because this month has none any more.
     chain_at_risk: bool
 
 

@@ -72,6 +72,14 @@ class Cancelled:
 
 CancelOutcome = Cancelled | NotSent | Unknown
 
+# What a month without a payment means, in English and Korean: in the same words wherever it is
+# said. (That it is so the documents only suggest, which is why the charge is tried all the same.)
+REFUSED_NEXT_MONTH = (
+    "Next month's payment will be refused (the chain is broken): only a new registration by the"
+    " customer helps.",
+    "다음 달 결제는 거절되고(결제 이력 단절), 고객이 새로 등록해야만 다시 결제할 수 있습니다.",
+)
+
 
 def month_of(moment: datetime, zone: ZoneInfo) -> date:
     """The first day of the calendar month, in `zone`, that holds a moment."""

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from billing.domain.cycle import CycleStatus
 from billing.domain.reconciliation import SURPLUS, Difference, DifferenceKind
+from billing.domain.refund import REFUSED_NEXT_MONTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +36,8 @@ _LOOK = Remedy(
 )
 
 _FIRST_CANCELLED = Remedy(
-    "The payment that registered this billing key was given back: next month's payment will"
-    " probably be refused. Ask the customer to register again.",
-    "빌링키를 등록한 최초 결제가 취소되었습니다. 다음 달 결제는 거절될 가능성이 큽니다."
-    " 고객에게 재등록을 안내하십시오.",
+    f"The payment that registered this billing key was given back. {REFUSED_NEXT_MONTH[0]}",
+    f"빌링키를 등록한 최초 결제가 취소되었습니다. {REFUSED_NEXT_MONTH[1]}",
 )
 
 _REMEDIES = {
@@ -57,12 +56,9 @@ _REMEDIES = {
     ),
     DifferenceKind.CANCELLED: Remedy(
         "The payment was given back outside Maewol. `maewol reconcile --apply` or the next daily"
-        " run"
-        " marks the month refunded. Next month's payment will probably be refused: tell the"
-        " customer to register again.",
+        f" run marks the month refunded. {REFUSED_NEXT_MONTH[0]}",
         "결제가 Maewol 밖에서 취소되었습니다. `maewol reconcile --apply` 또는 다음 일일 대사가 이"
-        " 달을"
-        " 환불로 표시합니다. 다음 달 결제는 거절될 가능성이 크므로 고객에게 재등록을 안내하십시오.",
+        f" 달을 환불로 표시합니다. {REFUSED_NEXT_MONTH[1]}",
     ),
     DifferenceKind.FAILED: Remedy(
         "The book says paid, the gateway says failed: no money came. Ask PortOne's support about"

@@ -46,7 +46,7 @@ def pause(book: Book, policy: BillingPolicy, customer_uid: str) -> Changed:
     def step(tx: Transaction) -> Changed:
         subscription = found_one(tx, customer_uid)
         if _moves(tx, subscription, SubscriptionStatus.PAUSED, policy):
-            _withdraw(tx, open_cycle_of(tx, subscription))
+            withdraw(tx, open_cycle_of(tx, subscription))
         return Changed(subscription.status, *_what_pausing_risks(tx, subscription, policy))
 
     return book.run(step)
@@ -128,7 +128,7 @@ def end(tx: Transaction, policy: BillingPolicy, subscription: Subscription) -> N
     """Cancel a subscription that is locked; nothing where it is cancelled already."""
     if _moves(tx, subscription, SubscriptionStatus.CANCELLED, policy):
         cycle = open_cycle_of(tx, subscription)
-        if cycle is not None and _withdraw(tx, cycle):
+        if cycle is not None and withdraw(tx, cycle):
             _skip(tx, subscription, cycle)
 
 
@@ -189,7 +189,7 @@ def live_of(tx: Transaction, cycle: Cycle) -> Attempt | None:
     ).scalar_one_or_none()
 
 
-def _withdraw(tx: Transaction, cycle: Cycle | None) -> bool:
+def withdraw(tx: Transaction, cycle: Cycle | None) -> bool:
     """Withdraw a due attempt; False when one may have been sent and has to end first."""
     if cycle is None or (live := live_of(tx, cycle)) is None:
         return True

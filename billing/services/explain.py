@@ -10,11 +10,12 @@ from sqlalchemy import select
 
 from billing.domain.attempt import AttemptStatus
 from billing.domain.calendar import CycleDates, cycle_dates
-from billing.domain.cycle import CycleReason, CycleStatus
+from billing.domain.cycle import CycleReason, CycleStatus, HoldReason
 from billing.domain.errors import NotFound
 from billing.domain.plan import first_attempt_at, last_start
 from billing.domain.policy import BillingPolicy
-from billing.domain.subscription import SubscriptionStatus
+from billing.domain.refund import REFUSED_NEXT_MONTH
+from billing.domain.subscription import CHAIN_AT_RISK, SubscriptionStatus
 from billing.services.coming import next_dates
 from billing.services.open_cycles import rules_of
 from billing.store import health, subscriptions, views
@@ -37,6 +38,27 @@ _RELEASE = (
 _LOOK_AND_LET_GO = (
     "Compare the gateway's console with the book; then `maewol release CUSTOMER_UID` charges it.",
     "콘솔의 결제 내역과 장부를 비교한 다음 `maewol release CUSTOMER_UID`로 결제를 계속하십시오.",
+)
+_CORRECT = (
+    "`maewol subscription correct CUSTOMER_UID` compares the book with the initial payment at the"
+    " gateway, says in what they differ and, after a yes, puts the book right and charges it. Where"
+    " nothing differs, ask PortOne's support; then `maewol release CUSTOMER_UID`.",
+    "`maewol subscription correct CUSTOMER_UID`는 장부를 결제사의 최초 결제와 비교해 다른 점을"
+    " 보여 주고, 확인하면 바로잡아 결제를 계속합니다. 다른 점이 없으면 포트원에 문의한 다음"
+    " `maewol release CUSTOMER_UID`를 실행하십시오.",
+)
+_CORRECTABLE = (HoldReason.FACTS_CHANGED, HoldReason.FACTS_MISMATCH)
+_AT_RISK = (
+    f"A payment was given back, and its month has none (chain_at_risk). {REFUSED_NEXT_MONTH[0]}"
+    " It is tried all the same: if the carrier takes it, the chain is whole again.",
+    f"환불로 결제 없는 달이 생겼습니다(chain_at_risk). {REFUSED_NEXT_MONTH[1]} 그래도 결제를"
+    " 시도하며, 승인되면 결제 이력이 다시 이어집니다.",
+)
+_REGISTER_AND_CANCEL = (
+    "Ask the customer to register again, with a new customer_uid; then"
+    " `maewol subscription cancel CUSTOMER_UID` ends this one.",
+    "고객에게 새 customer_uid로 다시 등록하도록 안내한 다음"
+    " `maewol subscription cancel CUSTOMER_UID`로 이 구독을 끝내십시오.",
 )
 _WHO_CHARGED = (
     "Find out who else charges this key; two chargers pay twice some day.",
@@ -63,6 +85,9 @@ def why(
             policy, subscription, dates, tx.now, health.hold_reason(tx.session), last, opens_at
         )
     following, people = _not_there(case) if cycle is None else _what_next(case, cycle)
+    if subscription["reason"] == CHAIN_AT_RISK:
+        following = _both(following, _AT_RISK)
+        people = _REGISTER_AND_CANCEL if people is _NOTHING else _both(people, _REGISTER_AND_CANCEL)
     return {
         "customer_uid": customer_uid,
         "subscription": subscription["status"],
@@ -81,6 +106,10 @@ def why(
         "what_a_person_can_do": people[0],
         "what_a_person_can_do_ko": people[1],
     }
+
+
+def _both(first: Text, second: Text) -> Text:
+    return f"{first[0]} {second[0]}", f"{first[1]} {second[1]}"
 
 
 def _dates(
@@ -164,7 +193,7 @@ def _what_next(case: _Case, cycle: dict[str, Any]) -> tuple[Text, Text]:
         return (
             f"Held ({cycle['held']}): nothing is sent until a person has looked.",
             f"보류 중({cycle['held']})입니다. 사람이 확인할 때까지 요청을 보내지 않습니다.",
-        ), _LOOK_AND_LET_GO
+        ), _CORRECT if cycle["held"] in _CORRECTABLE else _LOOK_AND_LET_GO
     if status == AttemptStatus.UNKNOWN:
         return (
             f"The gateway is asked what became of attempt {number}.",

@@ -12,6 +12,7 @@ import psycopg.errors
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
 
+from billing.domain.calendar import day_of
 from billing.domain.policy import BillingPolicy
 from billing.domain.seal import is_intact
 from billing.store import archives, installation, seals
@@ -32,6 +33,8 @@ class Checked:
     name: str
     statement: str
     rows: list[int]
+    # What a person can do, where there is a command for it.
+    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,12 @@ _IN_THE_BOOK = f"JOIN cycles c ON c.id = a.cycle_id AND {archives.NOT_YET}"
 
 _SEALED = (
     "I3 never another amount",
-    "The facts of every subscription are those that were sealed at enrolment.",
+    "The facts of every subscription are those that were sealed, and it counts from the day of its"
+    " initial payment.",
+)
+_CORRECT = (
+    "Each row is the number of a subscription, as in the console's addresses. `maewol subscription"
+    " correct CUSTOMER_UID` puts it right by the initial payment at the gateway."
 )
 _FACTS = (
     _Fact(
@@ -73,8 +81,12 @@ _FACTS = (
     _Fact(
         "I2 inside the band",
         "Every attempt was sent inside its cycle's band, less the closing margin.",
+        # Before its anchor was put right a cycle had another band.
         "SELECT a.id FROM attempts a JOIN cycles c ON c.id = a.cycle_id"
-        " WHERE a.sent_at < c.band_opens_at OR a.sent_at > c.last_start_at",
+        " WHERE (a.sent_at < c.band_opens_at OR a.sent_at > c.last_start_at) AND NOT EXISTS"
+        " (SELECT FROM events e WHERE e.subscription_id = c.subscription_id"
+        " AND e.kind = 'subscription.corrected' AND e.data->>'anchor_was' IS NOT NULL"
+        " AND e.at > a.sent_at)",
     ),
     _Fact(
         "I3 erased is ended",
@@ -201,7 +213,7 @@ def every(book: Book, policy: BillingPolicy) -> list[Checked]:
 
 def as_seen(tx: Transaction, policy: BillingPolicy) -> list[Checked]:
     """The same, by what a transaction has changed already."""
-    return [*(_examined(tx, policy, fact) for fact in _FACTS), _examined_seals(tx, None)]
+    return [*(_examined(tx, policy, fact) for fact in _FACTS), _examined_seals(tx, policy, None)]
 
 
 def broken(book: Book, policy: BillingPolicy) -> list[Checked]:
@@ -215,7 +227,7 @@ def glance(book: Book, policy: BillingPolicy) -> Glance:
     subscription is checked before its charge anyway.)"""
     unchecked = 0
     with book.transaction() as tx:
-        found = [_examined_seals(tx, _SEALS_AT_A_GLANCE)]
+        found = [_examined_seals(tx, policy, _SEALS_AT_A_GLANCE)]
         for fact in _FACTS:
             try:
                 with tx.session.begin_nested():
@@ -235,7 +247,7 @@ def _examined(tx: Transaction, policy: BillingPolicy, fact: _Fact) -> Checked:
     return Checked(fact.name, fact.statement, rows)
 
 
-def _examined_seals(tx: Transaction, most: int | None) -> Checked:
+def _examined_seals(tx: Transaction, policy: BillingPolicy, most: int | None) -> Checked:
     key = installation.stored_key(tx.session)
     # The seal covers what was erased on request; nobody can charge those any more.
     sealed = (
@@ -252,5 +264,6 @@ def _examined_seals(tx: Transaction, most: int | None) -> Checked:
         subscription.id
         for subscription, buyer in rows
         if not is_intact(key, facts_of(subscription, buyer), subscription.seal)
+        or day_of(subscription.initial_paid_at, policy.plan.zone) != subscription.anchor_on
     ]
-    return Checked(*_SEALED, changed[:MOST_ROWS])
+    return Checked(*_SEALED, changed[:MOST_ROWS], _CORRECT)

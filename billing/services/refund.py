@@ -27,6 +27,7 @@ from billing.domain.payment import Payment
 from billing.domain.policy import BillingPolicy
 from billing.domain.refund import (
     REFUND_TRANSITIONS,
+    REFUSED_NEXT_MONTH,
     Cancelled,
     CancelOutcome,
     RefundStatus,
@@ -77,8 +78,7 @@ class Proposal:
             )
         return (
             f"{self.amount} go back to the customer, and the month is left without a payment."
-            " Next month's payment will be refused (the chain is broken): only a new registration"
-            " by the customer helps. This cannot be undone."
+            f" {REFUSED_NEXT_MONTH[0]} This cannot be undone."
         )
 
     @property
@@ -87,9 +87,8 @@ class Proposal:
         if not self.breaks_chain:
             return f"{self.amount}을 고객에게 환불합니다. 이 달은 다른 결제로 유지됩니다."
         return (
-            f"{self.amount}을 고객에게 환불하며, 이 달에는 결제가 없게 됩니다. 다음 달 결제는"
-            " 거절되고(결제 이력 단절), 고객이 새로 등록해야만 다시 결제할 수 있습니다. 되돌릴 수"
-            " 없습니다."
+            f"{self.amount}을 고객에게 환불하며, 이 달에는 결제가 없게 됩니다."
+            f" {REFUSED_NEXT_MONTH[1]} 되돌릴 수 없습니다."
         )
 
 

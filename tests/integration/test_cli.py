@@ -108,7 +108,9 @@ def test_import_show_pause_resume_cancel(call: Call, tmp_path: Path) -> None:
     assert (counts["won_collected"], counts["invariants_broken"], counts["hold"]) == (0, 0, None)
     facts = document(call, "invariants")
     assert len(facts) > 10
-    assert all(set(one) == {"name", "statement", "rows"} and not one["rows"] for one in facts)
+    assert all(
+        set(one) == {"name", "statement", "rows", "remedy"} and not one["rows"] for one in facts
+    )
     assert document(call, "why", "b")["status"] == "not opened"
 
 

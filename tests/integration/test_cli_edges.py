@@ -626,7 +626,14 @@ def test_at_a_terminal_a_cancellation_is_asked_about_first(
     assert (done.code, len(questions)) == (1, 1)
     assert "This is final" in done.err
     assert call("subscription", "show", "a", "--json").document()["status"] == "active"
+    # What it means is said once: before the question, and not again after a yes.
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: True)
+    added(call, "b")
+    done = call("subscription", "cancel", "b")
+    assert (done.code, done.err.count("This is final")) == (0, 1)
+    monkeypatch.setattr("typer.confirm", no)
     # Who says yes beforehand, or reads JSON, is not asked.
-    assert call("subscription", "cancel", "a", "--yes").code == 0
+    done = call("subscription", "cancel", "a", "--yes")
+    assert (done.code, done.err.count("This is final")) == (0, 1)
     assert call("subscription", "cancel", "a", "--json").document()["status"] == "cancelled"
     assert len(questions) == 1

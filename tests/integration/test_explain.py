@@ -9,6 +9,7 @@ import pytest
 
 from billing.domain.errors import NotFound
 from billing.domain.policy import BillingPolicy
+from billing.domain.refund import REFUSED_NEXT_MONTH
 from billing.services.change_status import cancel, pause
 from billing.services.close_cycles import close_cycles
 from billing.services.explain import why
@@ -180,7 +181,45 @@ def test_held(opened: Book, policy: BillingPolicy) -> None:
     found = asked(opened, policy)
     assert (found["held"], found["status"]) == ("facts_changed", "open")
     assert "Held (facts_changed)" in found["next"]
-    assert "console" in found["what_a_person_can_do"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "command"),
+    [
+        ("facts_changed", "maewol subscription correct CUSTOMER_UID"),
+        ("facts_mismatch", "maewol subscription correct CUSTOMER_UID"),
+        ("contradiction", "console with the book; then `maewol release CUSTOMER_UID`"),
+        ("payment_cancelled", "console with the book; then `maewol release CUSTOMER_UID`"),
+    ],
+)
+def test_what_is_held_names_the_command_that_helps(
+    opened: Book, policy: BillingPolicy, reason: str, command: str
+) -> None:
+    execute(opened, "UPDATE cycles SET held = :reason", reason=reason)
+    found = asked(opened, policy)
+    assert command in found["what_a_person_can_do"]
+    assert ("subscription correct" in found["what_a_person_can_do_ko"]) is (
+        "subscription correct" in command
+    )
+
+
+def test_a_chain_at_risk_says_what_it_means_and_what_to_do(
+    opened: Book, policy: BillingPolicy
+) -> None:
+    """In the words of the refund's own warning; the charge that is planned is told, too."""
+    execute(opened, "UPDATE subscriptions SET status_reason = 'chain_at_risk'")
+    found = asked(opened, policy)
+    assert found["next"].startswith("Attempt 1 is due and goes out as soon as a worker takes it. ")
+    assert REFUSED_NEXT_MONTH[0] in found["next"]
+    assert REFUSED_NEXT_MONTH[1] in found["next_ko"]
+    assert "Ask the customer to register again" in found["what_a_person_can_do"]
+    assert "Nothing." not in found["what_a_person_can_do"]
+    declined(opened, "한도초과", follows=False)
+    found = asked(opened, policy)
+    assert "raise the monthly phone-payment limit" in found["what_a_person_can_do"]
+    assert "subscription cancel CUSTOMER_UID" in found["what_a_person_can_do"]
+    execute(opened, "UPDATE subscriptions SET status_reason = NULL")
+    assert REFUSED_NEXT_MONTH[0] not in asked(opened, policy)["next"]
 
 
 def test_missed(opened: Book, policy: BillingPolicy, clock: MovedClock) -> None:

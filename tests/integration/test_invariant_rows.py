@@ -102,7 +102,26 @@ BAND = "I2 inside the band"
 for edge, outside in (("band_opens_at", "-"), ("last_start_at", "+")):
     sent = f"UPDATE attempts SET sent_at = (SELECT {edge} FROM cycles WHERE id = 11)"
     holds(BAND, f"{sent} WHERE id = 21")
-    breaks(BAND, 21, f"{sent} {outside} interval '1 second' WHERE id = 21")
+    late = f"{sent} {outside} interval '1 second' WHERE id = 21"
+    breaks(BAND, 21, late)
+    # By another anchor, which was put right since, it was inside.
+    since = "(SELECT sent_at FROM attempts WHERE id = 21)"
+    moved = """ '{"anchor_was": "2026-10-05"}'"""
+    whose = "(SELECT subscription_id FROM cycles WHERE id = 11)"
+    for holding, at, of, data in (
+        (True, f"{since} + interval '1 second'", whose, moved),
+        (False, since, whose, moved),
+        (False, f"{since} + interval '1 second'", f"{whose} + 1", moved),
+        (False, f"{since} + interval '1 second'", whose, """ '{"fields": ["amount"]}'"""),
+    ):
+        told = (
+            "INSERT INTO events (at, kind, subscription_id, data)"
+            f" VALUES ({at}, 'subscription.corrected', {of}, {data})"
+        )
+        if holding:
+            holds(BAND, late, told)
+        else:
+            breaks(BAND, 21, late, told)
 
 GONE = "I3 erased is ended"
 holds(GONE, *ERASED)

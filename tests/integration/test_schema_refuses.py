@@ -53,6 +53,33 @@ def test_buyer_data_cannot_be_changed(opened: Book, column: str, value: str) -> 
         execute(opened, f"UPDATE buyers SET {column} = {value}")
 
 
+def _told(kind: str, subscription: int) -> str:
+    return (
+        f"INSERT INTO events (at, kind, subscription_id) VALUES (now(), '{kind}', {subscription});"
+    )
+
+
+def test_a_correction_is_written_down_before_it_is_made(book: Book, policy: BillingPolicy) -> None:
+    """In the same transaction, and for the same subscription: no fact changes without a trace."""
+    enrolled(book, policy, a_row(1), a_row(2))
+    changes = (
+        "UPDATE subscriptions SET order_name = 'right' WHERE id = 1",
+        "UPDATE buyers SET name = 'right' WHERE subscription_id = 1",
+    )
+    for change in changes:
+        for line in (_told("subscription.corrected", 2), _told("subscription.enrolled", 1)):
+            with pytest.raises(DBAPIError, match="never changed"):
+                execute(book, line + change)
+        execute(book, _told("subscription.corrected", 1) + change)
+        with pytest.raises(DBAPIError, match="never changed"):
+            execute(book, change.replace("right", "wrong"))
+    assert query(
+        book,
+        "SELECT order_name, name FROM subscriptions JOIN buyers ON id = 1"
+        " WHERE id = subscription_id",
+    ) == [("right", "right")]
+
+
 def test_what_is_no_fact_can_be_changed(opened: Book) -> None:
     """The triggers guard the facts, not the row."""
     execute(opened, "UPDATE subscriptions SET status = 'paused', next_cycle = 7, reference = 'r'")

@@ -158,6 +158,11 @@ TESTS = {
     ],
     "billing/services/try_again.py": ["tests/integration/test_try_again.py"],
     "billing/services/let_go.py": ["tests/integration/test_let_go.py"],
+    "billing/services/correct.py": ["tests/integration/test_correct.py"],
+    "billing/services/follow_facts.py": ["tests/integration/test_correct.py"],
+    "billing/services/initial_payment.py": ["tests/integration/test_correct.py"],
+    "billing/store/corrections.py": ["tests/integration/test_correct.py"],
+    "billing/domain/correction.py": ["tests/unit/domain/test_correction.py"],
     "billing/services/clock_guard.py": ["tests/integration/test_clock_guard.py"],
     "billing/services/refund.py": [
         "tests/integration/test_refund.py",

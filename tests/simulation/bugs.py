@@ -475,7 +475,7 @@ BUGS: Sequence[Bug] = (
         _all(
             lambda: _claim_asks_not_for("active"),
             _replaced(attempts, "_chargeable", _chargeable_but("active")),
-            _replaced(change_status, "_withdraw", _withdraws_nothing),
+            _replaced(change_status, "withdraw", _withdraws_nothing),
         ),
         ("I11",),
         recipe={"rates": {"pause_a_month": 60}, "subscribers": 16},

@@ -19,6 +19,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from billing import trail
+from billing.domain.calendar import day_of
 from billing.domain.errors import GatewayError, GatewayRefused
 from billing.domain.finding import Finding, Nothing
 from billing.domain.outcome import NotSent, Outcome, Unknown
@@ -221,7 +222,7 @@ async def _before_sending(
     gateway: PaymentGateway, policy: BillingPolicy, batch: _Batch, place: int, claim: Claim
 ) -> Outcome | Finding | FactsChanged | GivenBack | None:
     """Everything that may still stop a claimed attempt; None when it may be sent."""
-    if not is_intact(batch.key, claim.facts, claim.seal):
+    if not _as_enrolled(policy, batch, claim):
         return FactsChanged()
     if batch.problem is not None:
         return batch.problem
@@ -237,6 +238,12 @@ async def _before_sending(
     if await batch.hold.stands():
         return GivenBack("charging was stopped meanwhile")
     return _too_late(policy, batch, claim)
+
+
+def _as_enrolled(policy: BillingPolicy, batch: _Batch, claim: Claim) -> bool:
+    """Whether the facts are those of the enrolment, and so is the day that months count from."""
+    anchor_on = day_of(claim.facts.initial_paid_at, policy.plan.zone)
+    return anchor_on == claim.anchor_on and is_intact(batch.key, claim.facts, claim.seal)
 
 
 async def _wait_for_place(batch: _Batch, place: int) -> None:

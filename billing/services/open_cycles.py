@@ -84,8 +84,8 @@ def _open_batch(tx: Transaction, policy: BillingPolicy) -> tuple[int, int]:
         move_on(opening.subscription, policy)
     written = opening_rows.write(tx.session, openings) if openings else {}
     for opening in openings:
-        _tell(tx, opening, written[opening.subscription.id])
-    return len(due), len(openings)
+        _tell(tx, opening, written.get(opening.subscription.id))
+    return len(due), len(written)
 
 
 def open_ahead(
@@ -114,12 +114,24 @@ def open_ahead(
     point_at(found, dates, policy)
     opening = _opening(found, dates, tx.now, policy)
     move_on(found, policy)
-    written = opening_rows.write(tx.session, [opening])[found.id]
+    written = opening_rows.write(tx.session, [opening]).get(found.id)
     _tell(tx, opening, written)
-    return written.cycle_id
+    return None if written is None else written.cycle_id
 
 
-def _tell(tx: Transaction, opening: Opening, written: Opened) -> None:
+def _tell(tx: Transaction, opening: Opening, written: Opened | None) -> None:
+    if written is None:
+        # Only an edit behind our back counts the months from elsewhere. One such row must not keep
+        # all the others from being opened.
+        events.add(
+            tx.session,
+            at=tx.now,
+            kind="cycle.there_already",
+            subscription_id=opening.subscription.id,
+            data={"cycle": opening.cycle["number"], "month": opening.cycle["month"].isoformat()},
+            alarm=True,
+        )
+        return
     events.add(
         tx.session,
         at=tx.now,

@@ -54,6 +54,7 @@ class Claim:
     earlier: tuple[str, ...]
     request: ChargeRequest
     facts: Facts
+    anchor_on: date
     seal: bytes
 
 
@@ -231,6 +232,7 @@ _CLAIMED = (
         Subscription.amount,
         Subscription.order_name,
         Subscription.initial_paid_at,
+        Subscription.anchor_on,
         Subscription.seal,
         BuyerData.name,
         BuyerData.email,
@@ -329,6 +331,7 @@ def _as_claim(row: Row[*tuple[Any, ...]], fence: int, siblings: Sequence[str]) -
             buyer=Buyer(facts.buyer_name, facts.buyer_email, facts.buyer_tel),
         ),
         facts=facts,
+        anchor_on=row.anchor_on,
         seal=row.seal,
     )
 

@@ -53,6 +53,7 @@ _OPEN = text(
         opens_on date, closes_on date, band_opens_at timestamptz, last_start_at timestamptz,
         closes_at timestamptz, status text, opened_at timestamptz)) WITH ORDINALITY AS row
     ORDER BY ordinality
+    ON CONFLICT DO NOTHING
     RETURNING subscription_id, id
     """  # noqa: S608 - names of columns
 )
@@ -81,10 +82,15 @@ _MOVE_ON = text(
 
 def write(session: Session, openings: Sequence[Opening]) -> Mapping[int, Opened]:
     """Write all of it, by one statement for each table; returns the new rows' ids by that of the
-    subscription."""
+    subscription. A month that the book has already is not written again, and not tried: such a
+    subscription is only moved on, and is missing from what is returned."""
     cycles = [one.cycle for one in openings]
     cycle_ids = {of: made for of, made in session.execute(_OPEN, {"rows": _json(cycles)})}
-    attempts = [{"cycle_id": cycle_ids[one.subscription.id], **one.attempt} for one in openings]
+    attempts = [
+        {"cycle_id": cycle_ids[one.subscription.id], **one.attempt}
+        for one in openings
+        if one.subscription.id in cycle_ids
+    ]
     attempt_ids = {of: made for of, made in session.execute(_TRY, {"rows": _json(attempts)})}
     subscriptions = [one.subscription for one in openings]
     session.execute(

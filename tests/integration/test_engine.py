@@ -320,6 +320,18 @@ def test_a_changed_amount_is_refused_by_the_database_and_by_the_seal(
     assert gateway.ledger()["requests"] == []
 
 
+def test_a_moved_anchor_puts_the_month_aside(
+    book: Book, policy: BillingPolicy, clock: MovedClock, gateway: ForeignGateway
+) -> None:
+    """It is sealed by the moment of the initial payment, whose day it is."""
+    ids = opened(book, policy, clock)
+    around = "SET LOCAL session_replication_role = replica; "
+    execute(book, f"{around}UPDATE subscriptions SET anchor_on = anchor_on + 1")
+    assert run_charges(book, policy, gateway, ids) == {Result.HELD: 1}
+    assert query(book, "SELECT held FROM cycles") == [("facts_changed",)]
+    assert gateway.ledger()["requests"] == []
+
+
 def test_hold_stops_everything(
     book: Book, policy: BillingPolicy, clock: MovedClock, gateway: ForeignGateway
 ) -> None:

@@ -434,3 +434,35 @@ def test_the_first_day_is_that_of_the_settings_in_force_where_the_month_has_it(
     later = make_policy(band_retry_days=0)
     dates, _ = rules_of(*an_open_month(date(2026, 10, 31), 1, make_policy()), later)
     assert dates.first_attempt_on == date(2026, 11, 30)
+
+
+def test_a_month_that_is_there_already_keeps_nobody_else_from_being_opened(
+    book: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    """An anchor moved behind our back counts the months from elsewhere."""
+    enrolled(book, policy, a_row(1), a_row(2))
+    assert open_cycles(book, policy) == 2
+    around = "SET LOCAL session_replication_role = replica; "
+    execute(book, f"{around}UPDATE cycles SET status='missed', reason='declined', settled_at=now()")
+    execute(
+        book,
+        f"{around}UPDATE subscriptions SET anchor_on = anchor_on - interval '1 month'"
+        " WHERE customer_uid = 'customer-1'",
+    )
+    clock.move(days=30)
+
+    assert open_cycles(book, policy) == 1
+
+    months = (
+        "SELECT s.customer_uid, c.number, c.month FROM cycles c"
+        " JOIN subscriptions s ON s.id = c.subscription_id ORDER BY 1, 2"
+    )
+    november, december = date(2026, 11, 1), date(2026, 12, 1)
+    first, second = ("customer-1", 1, november), ("customer-2", 1, november)
+    assert query(book, months) == [first, second, ("customer-2", 2, december)]
+    told = "SELECT data->>'month' FROM events WHERE kind = 'cycle.there_already' AND alarm"
+    assert query(book, told) == [("2026-11-01",)]
+    # It was moved on, so its own next month is opened by the next tick.
+    assert open_cycles(book, policy) == 1
+    assert query(book, months)[1] == ("customer-1", 3, december)
+    assert open_cycles(book, policy) == 0

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 import urllib.request
@@ -50,8 +51,8 @@ def test_all_services_start_get_well_and_a_charge_goes_through(host: Host) -> No
             assert not host.alive_file(name).exists()
             host.start(name, **_as_a_unit(name))
         host.wait(*WAITING)
-        for socket_ in told.values():
-            assert socket_.recv(100) == b"WATCHDOG=1"
+        for one in told.values():
+            assert one.recv(100) == b"WATCHDOG=1"
 
     _enrol_one(host)
     book = Book(create_book_engine(host.secret("database_url")), lambda _: datetime.now(UTC))

@@ -9,7 +9,9 @@ minutes=${1:-3}
 file=${MAEWOL_LIVENESS_FILE:-/tmp/alive}
 touched_within() { [ -n "$(find "$file" -mmin "-$1")" ]; }
 
+# Read before it is found old: then it is the number of whoever let it grow old.
+number=$(cat "$file")
 touched_within "$minutes" && exit 0
 echo "alive: nothing for $minutes minutes" >&2
-touched_within $((2 * minutes)) || kill -KILL "$(cat "$file")"
+touched_within $((2 * minutes)) || kill -KILL "$number"
 exit 1

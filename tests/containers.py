@@ -7,6 +7,7 @@ and its own health check says whether it is well.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -75,7 +76,7 @@ class Host:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.secrets = make_secrets(folder)
-        self._ports = {port: quiet_port() for port in ("5432", "6379", "8000", "5555", "8888")}
+        self._ports = quiet_ports(("5432", "6379", "8000", "5555", "8888"))
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._postgres = PostgresImage(folder / "image")
         for name in ("database_url", "database_owner_url", "broker_url"):
@@ -91,6 +92,8 @@ class Host:
         """Start a service, with `more` in its environment."""
         home = self.folder / name
         home.mkdir(exist_ok=True)
+        # A container's /tmp is a new one each time.
+        self.alive_file(name).unlink(missing_ok=True)
         if name == "postgres":
             started = self._start_postgres(home / "log")
         else:
@@ -227,14 +230,14 @@ def until(
         time.sleep(0.5)
 
 
-def quiet_port() -> int:
-    """A free port below those that a system gives away by itself: a server that is down for a while
-    finds its port free when it comes back."""
-    for port in random.sample(range(15_000, 32_000), 100):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no port is free")
+def quiet_ports(wanted: tuple[str, ...]) -> dict[str, int]:
+    """A free port for each, below those that a system gives away by itself: a server that is down
+    for a while finds its own free when it comes back."""
+    found: list[int] = []
+    for port in random.sample(range(15_000, 32_000), 1000):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == len(wanted):
+            return dict(zip(wanted, found, strict=True))
+    raise AssertionError("no ports are free")

@@ -91,8 +91,13 @@ def _role(engine: Engine) -> Check:
     """A role that lacks something fails in the middle of the work that needs it."""
     with engine.connect() as connection:
         role = grants.looked_at(connection)
-    which = "role_lacks" if role.lacks else "role_owner" if role.is_owner else "role"
-    found = Said(f"check_detail.{which}", {"role": role.name, "lacks": ", ".join(role.lacks)})
+    if role.lacks:
+        lacks = ", ".join(role.lacks)
+        found = Said("check_detail.role_lacks", {"role": role.name, "lacks": lacks})
+    elif role.is_owner:
+        found = Said("check_detail.role_owner", {"role": role.name})
+    else:
+        found = Said("check_detail.role", {"role": role.name})
     return _check("database role", not role.lacks, "check_remedy.role", found)
 
 

@@ -126,12 +126,18 @@ class Host:
         return done.returncode == 0
 
     def wait(self, *names: str, seconds: float = 90) -> None:
-        """Until they are well; else with the end of what they logged."""
+        """Until they are well; else, and at once where one has ended, with the end of its log."""
         for name in names:
-            until(partial(self.is_well, name), partial(self._why, name), seconds)
+            until(partial(self._is_well_or_ended, name), partial(self._why, name), seconds)
+            assert self.process(name).poll() is None, self._why(name)
+
+    def _is_well_or_ended(self, name: str) -> bool:
+        return self.process(name).poll() is not None or self.is_well(name)
 
     def _why(self, name: str) -> str:
-        return f"{name} is not well. The end of its log:\n{self.log(name)[-4000:]}"
+        code = self.process(name).poll()
+        is_what = "is not well" if code is None else f"ended with {code}"
+        return f"{name} {is_what}. The end of its log:\n{self.log(name)[-4000:]}"
 
     def alive_file(self, name: str) -> Path:
         return self.folder / name / "alive"

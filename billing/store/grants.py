@@ -28,8 +28,8 @@ GRANTS: dict[str, tuple[str, ...]] = {
     "attempts": _CHANGE,
     "refunds": _CHANGE,
     "ledger_differences": _CHANGE,
-    # Forgotten on request, never edited.
-    "buyers": (*_ADD, "DELETE"),
+    # Forgotten on request; a trigger takes no change but a correction that is written down.
+    "buyers": _CLEAR_UP,
     # Only ever added; a trigger lets go what an archive holds, and nothing else. Such a row is
     # locked first, which only those may do who may change some column: this one never can be.
     "events": (*_ADD, "DELETE", "UPDATE (id)"),

@@ -78,7 +78,7 @@ class Host:
         self.secrets = make_secrets(folder)
         self._ports = quiet_ports(("5432", "6379", "8000", "5555", "8888"))
         self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._postgres = PostgresImage(folder / "image")
+        self._postgres = PostgresImage()
         for name in ("database_url", "database_owner_url", "broker_url"):
             file = self.secrets / name
             file.write_text(self._in_our_network(file.read_text(encoding="ascii")), "ascii")
@@ -159,6 +159,7 @@ class Host:
                 process.send_signal(signal.SIGINT if is_postgres else signal.SIGTERM)
             for process in group:
                 _ended(process)
+        self._postgres.close()
 
     def environment(self, name: str) -> dict[str, str]:
         """A service's environment, as its container would have it."""

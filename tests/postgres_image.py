@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 
 from billing.embedded.home import Home, prepare_home
@@ -15,15 +16,19 @@ from billing.embedded.programs import PostgresPrograms, postgres_programs
 
 
 class PostgresImage:
-    """The programs of a PostgreSQL and a folder for one cluster."""
+    """The programs of a PostgreSQL, and a folder for one cluster until `close`."""
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir()
-        folder.chmod(0o755)
-        self._home: Home = prepare_home(folder, lambda _: None)
+    def __init__(self) -> None:
+        # Not in a test's own, which the user that root's servers run as cannot reach.
+        self._folder = tempfile.TemporaryDirectory(prefix="mw-", ignore_cleanup_errors=True)
+        Path(self._folder.name).chmod(0o755)
+        self._home: Home = prepare_home(Path(self._folder.name), lambda _: None)
         self._programs: PostgresPrograms = postgres_programs(self._home, None)
         self._data = self._home.make("cluster") / "data"
         self._sockets = self._home.make("sockets")
+
+    def close(self) -> None:
+        self._folder.cleanup()
 
     def program(self, name: str) -> Path:
         return self._programs.folder / name

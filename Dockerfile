@@ -17,6 +17,7 @@ LABEL org.opencontainers.image.title="maewol" \
       org.opencontainers.image.description="Charges every subscriber's mobile-phone bill once a month"
 RUN useradd --system --uid 10001 --home-dir /var/lib/maewol --create-home maewol
 COPY --from=build /opt/maewol /opt/maewol
+COPY --chmod=755 deploy/alive.sh /usr/local/bin/alive
 # Written while the image is made, since nothing but /tmp can be written later.
 ENV PATH=/opt/maewol/bin:$PATH \
     PYTHONUNBUFFERED=1 \

@@ -60,13 +60,7 @@ class House:
     def broker_url(self) -> str:
         """Where the broker is, as set; else a private one, started or joined by whoever asks first.
         Raises `EmbeddedServerError`."""
-        if self.settings.broker_url is not None:
-            return self.settings.broker_url.get_secret_value()
-        from billing.embedded import running
-
-        folder = self.settings.data_dir
-        private = running(folder, database=False, announce=self.announce)
-        return _given(self.closing.enter_context(private).broker_url)
+        return self.closing.enter_context(_broker(self.settings, self.announce))
 
     @functools.cached_property
     def celery(self) -> Celery:
@@ -107,6 +101,26 @@ def _database(settings: Settings, announce: Callable[[str], None]) -> Iterator[s
 
     with running(settings.data_dir, broker=False, announce=announce) as private:
         yield _given(private.database_url)
+
+
+@contextlib.contextmanager
+def _broker(settings: Settings, announce: Callable[[str], None]) -> Iterator[str]:
+    """The same of the broker."""
+    if settings.broker_url is not None:
+        yield settings.broker_url.get_secret_value()
+        return
+    from billing.embedded import running
+
+    with running(settings.data_dir, database=False, announce=announce) as private:
+        yield _given(private.broker_url)
+
+
+@contextlib.contextmanager
+def only_broker(settings: Settings) -> Iterator[RedisAddress]:
+    """The broker without a book: all that Flower needs, and is given in production. Raises
+    `EmbeddedServerError`."""
+    with _broker(settings, lambda _: None) as broker_url:
+        yield redis_address(settings, broker_url)
 
 
 def has_a_book(settings: Settings) -> bool:

@@ -20,8 +20,16 @@ from celery import Celery, signals
 from sqlalchemy.exc import SQLAlchemyError
 
 from billing import carrying, clock, flower, liveness, logs, quiet, telemetry
-from billing.bootstrap import House, credentials, gateway, house, notifier, quick_redis
-from billing.broker import RedisWatermark
+from billing.bootstrap import (
+    House,
+    credentials,
+    gateway,
+    house,
+    notifier,
+    only_broker,
+    quick_redis,
+)
+from billing.broker import RedisWatermark, celery_settings
 from billing.domain.errors import BillingError, InvalidSetting, SchemaMismatch
 from billing.meter import CallCounter, sharing
 from billing.notifier import HttpNotifier
@@ -96,23 +104,50 @@ def start(name: str) -> Daemon:
         _allow_many_connections()
         daemon = Daemon(name)
         _check_schema(daemon.house)
-        _show_that_it_lives(daemon.settings)
+        liveness.keep(daemon.settings.liveness_file, os.environ)
         # The trail first: a span tells of it.
         carrying.install(clock.monotonic)
         telemetry.start(daemon.settings, name)
-        if flower.is_flower(sys.argv):
-            flower.prepare(daemon.settings, sys.argv, os.environ)
-            # It never asks Celery for a log.
-            _log_as_set(daemon.settings)
+        _prepare_flower(daemon.settings)
     except BillingError as error:
         raise _ended(error) from None
-    if daemon.settings.log_format == "json":
-        quiet.celery(daemon.app)
-    # Before a worker warns of anything, as of running as root.
-    signals.celeryd_init.connect(lambda **_: _configure_logs(daemon.settings), weak=False)
-    signals.setup_logging.connect(lambda **_: _log_as_set(daemon.settings), weak=False)
+    _listen_to_celery(daemon.app, daemon.settings)
     signals.worker_ready.connect(_keep_what_is_loaded, weak=False)
     return daemon
+
+
+def start_watching(name: str) -> Celery:
+    """The app that Flower looks through: the broker and nothing else, so that who looks holds
+    neither the book nor the gateway's credentials. A wrong setting ends the process as in `start`.
+    """
+    exits = contextlib.ExitStack()
+    atexit.register(exits.close)
+    try:
+        settings = Settings.load()
+        broker = exits.enter_context(only_broker(settings))
+        telemetry.start(settings, name)
+        _prepare_flower(settings)
+    except BillingError as error:
+        raise _ended(error) from None
+    app = Celery(name)
+    app.conf.update(celery_settings(broker))
+    _listen_to_celery(app, settings)
+    return app
+
+
+def _prepare_flower(settings: Settings) -> None:
+    if flower.is_flower(sys.argv):
+        flower.prepare(settings, sys.argv, os.environ)
+        # It never asks Celery for a log.
+        _log_as_set(settings)
+
+
+def _listen_to_celery(app: Celery, settings: Settings) -> None:
+    if settings.log_format == "json":
+        quiet.celery(app)
+    # Before a worker warns of anything, as of running as root.
+    signals.celeryd_init.connect(lambda **_: _configure_logs(settings), weak=False)
+    signals.setup_logging.connect(lambda **_: _log_as_set(settings), weak=False)
 
 
 def _configure_logs(settings: Settings) -> None:
@@ -126,10 +161,7 @@ def _log_as_set(settings: Settings) -> None:
 
 
 def for_charging(daemon: Daemon) -> None:
-    """End a process with one clear line that was started to charge and has no credentials. Flower,
-    which loads the same tasks, charges nobody."""
-    if flower.is_flower(sys.argv):
-        return
+    """End a process with one clear line that was started to charge and has no credentials."""
     try:
         credentials(daemon.settings)
     except InvalidSetting as error:
@@ -180,17 +212,3 @@ def _check_schema(house: House) -> None:
         f"the database's schema is {there or 'empty'}, and this version needs {schema.wanted()}."
         " Run `maewol db upgrade` first"
     )
-
-
-def _show_that_it_lives(settings: Settings) -> None:
-    if settings.liveness_file is None:
-        return
-    try:
-        liveness.keep(settings.liveness_file)
-    except OSError as error:
-        raise InvalidSetting(
-            "LIVENESS_FILE",
-            str(settings.liveness_file),
-            f"cannot be touched ({type(error).__name__})",
-            "Name a file in a folder that this process may write",
-        ) from error

@@ -89,6 +89,8 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = None
     database_failover: Literal["hold", "go_on"] = "hold"
+    # Who runs the daemons, where that is not the owner of the schema: `maewol db upgrade` lets it.
+    run_role: str | None = Field(None, pattern=r"^[a-z_][a-z0-9_]{0,62}$")
     broker_url: SecretStr | None = None
     # Where BROKER_URL names Sentinels: what they call the primary, and their own password.
     sentinel_master: str = Field("mymaster", pattern=r"^[A-Za-z0-9._-]{1,100}$")

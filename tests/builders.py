@@ -23,6 +23,8 @@ from billing.domain.policy import BillingPolicy
 from billing.services.import_subscriptions import ImportReport, import_subscriptions
 from billing.store.session import Book, Transaction
 
+# As which all tests of a book work (`conftest.Shared`): what the daemons' role lacks, a test finds.
+RUN_ROLE = "maewol_run"
 KEY = b"a key of this test only, 32 byte"
 HEADER = "customer_uid,amount,order_name,initial_paid_at,buyer_name,buyer_tel"
 
@@ -47,13 +49,23 @@ def subscribed(book: Book, policy: BillingPolicy, count: int = 1) -> None:
 
 
 def query(book: Book, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
-    with book.transaction() as tx:
+    """Look at the book, and at what goes on in its database, as its owner."""
+    with book.transaction() as tx, as_owner(tx):
         return [tuple(row) for row in tx.session.execute(text(statement), parameters)]
 
 
 def execute(book: Book, statement: str, **parameters: Any) -> None:
-    with book.transaction() as tx:
+    """Change the book behind its back, as its owner can and no daemon may."""
+    with book.transaction() as tx, as_owner(tx):
         tx.session.execute(text(statement), parameters)
+
+
+@contextmanager
+def as_owner(tx: Transaction) -> Iterator[None]:
+    """What is done in here is not done by the daemons' role."""
+    tx.session.execute(text("SET LOCAL ROLE NONE"))
+    yield
+    tx.session.execute(text("RESET ROLE"))
 
 
 def waits(book: Book, work: Callable[[Transaction], object]) -> bool:

@@ -27,7 +27,7 @@ from billing.presenting.texts import Texts
 from billing.settings import Settings
 from billing.store import events, schema
 from billing.store.session import Book, create_book_engine
-from tests.builders import plain
+from tests.builders import RUN_ROLE, plain
 
 _names = itertools.count(1)
 
@@ -105,7 +105,9 @@ def _template(servers: Servers) -> str:
     name = "maewol_template"
     _admin(servers, f'CREATE DATABASE "{name}"')
     engine = create_book_engine(_address(servers, name))
-    schema.upgrade(engine)
+    # The daemons' role, which nobody logs in with here.
+    _admin(servers, f"CREATE ROLE {RUN_ROLE}")
+    schema.upgrade(engine, run_role=RUN_ROLE)
     engine.dispose()
     return name
 
@@ -161,6 +163,8 @@ class Shared:
         @event.listens_for(self.engine, "do_connect")
         def lead(_dialect: Any, _record: Any, _args: Any, parameters: dict[str, Any]) -> None:
             parameters["dbname"] = self.database
+            # What the daemons' role may not do is refused here, too.
+            parameters["options"] += f" -c role={RUN_ROLE}"
 
 
 @pytest.fixture(scope="session")

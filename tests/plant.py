@@ -11,7 +11,7 @@ from sqlalchemy import text
 from billing.domain.policy import BillingPolicy
 from billing.services.open_cycles import open_cycles
 from billing.store.session import Book, Transaction
-from tests.builders import a_row, enrolled, execute, query
+from tests.builders import a_row, as_owner, enrolled, execute, query
 
 TABLES = ("subscriptions", "cycles", "attempts", "events", "refunds", "event_archives")
 
@@ -45,8 +45,9 @@ def numbered_apart(book: Book, policy: BillingPolicy, *initial_days: str) -> Non
 
 
 def plant(tx: Transaction, now: datetime, statements: Iterable[str]) -> None:
-    for statement in statements:
-        tx.session.execute(text(statement), {"now": now} if ":now" in statement else {})
+    with as_owner(tx):
+        for statement in statements:
+            tx.session.execute(text(statement), {"now": now} if ":now" in statement else {})
 
 
 def settled(attempt: int, status: str) -> str:

@@ -1,12 +1,24 @@
-"""The charging worker's Celery app, which Flower looks through, too."""
+"""The charging worker's Celery app; and Flower's, which sees workers through the broker alone."""
 
 from __future__ import annotations
 
-from billing import daemon
+import sys
+
+from celery import Celery
+
+from billing import daemon, flower
 from billing.broker import CHARGES_QUEUE
 from worker import alive
 
-this_process = daemon.start("maewol-worker")
-app = this_process.app
-alive.tell(this_process.house.book)
-app.conf.update(include=["worker.tasks"], task_default_queue=CHARGES_QUEUE)
+
+def _charging(process: daemon.Daemon) -> Celery:
+    alive.tell(process.house.book)
+    process.app.conf.update(include=["worker.tasks"], task_default_queue=CHARGES_QUEUE)
+    return process.app
+
+
+if flower.is_flower(sys.argv):
+    app = daemon.start_watching("maewol-worker")
+else:
+    this_process = daemon.start("maewol-worker")
+    app = _charging(this_process)

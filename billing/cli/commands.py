@@ -120,12 +120,13 @@ def windows(
 
 @database.command("upgrade")
 def db_upgrade(as_json: Json = False) -> None:
-    """Create or migrate the schema; safe to run again."""
+    """Create or migrate the schema; safe to run again. RUN_ROLE then may do what daemons do."""
     from billing.bootstrap import house
     from billing.store import schema
 
     with house(Settings.load(), lambda text: err.print(text)) as opened:
-        show({"revision": schema.upgrade(opened.engine)}, as_json=as_json)
+        revision = schema.upgrade(opened.engine, run_role=opened.settings.run_role)
+        show({"revision": revision}, as_json=as_json)
 
 
 @subscription.command("import")
@@ -482,7 +483,8 @@ def doctor_(as_json: Json = False) -> None:
     from billing.services import doctor
 
     with house(Settings.load(), lambda text: err.print(text)) as opened:
-        found = doctor.examine(opened.book, opened.engine)
+        wanted = opened.settings.notice_url is not None
+        found = doctor.examine(opened.book, opened.engine, notices_wanted=wanted)
         inside = checks.with_outside(opened, [told.check(one, Texts("en")) for one in found])
         settings = dict(effective(opened.settings))
         every = checks.worst_first([*inside, checks.settings(settings.items(), misspelt())])

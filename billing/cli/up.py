@@ -45,7 +45,7 @@ def run(*, workers: int = 1, flower_port: int | None = 0, web_port: int | None =
     flower_port = _port("--flower-port", flower_port, FLOWER_PORT)
     web_port = _port("--web-port", web_port, WEB_PORT)
     with stop_signals() as asked, house(settings, announce=_say) as home:
-        _migrate(home.database_url)
+        _migrate(home)
         password, shown = _flower_password(settings)
         with Supervisor(
             env=child_environment(os.environ, home.database_url, home.broker_url),
@@ -181,10 +181,10 @@ def _is_taken(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _migrate(database_url: str) -> None:
-    engine = create_book_engine(database_url)
+def _migrate(home: House) -> None:
+    engine = create_book_engine(home.database_url)
     try:
-        schema.upgrade(engine)
+        schema.upgrade(engine, run_role=home.settings.run_role)
     finally:
         engine.dispose()
 

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from billing.domain.notice import NoticeStatus
 from billing.services import reconciled
-from billing.store import health, heartbeats, notices, receiver, schema
+from billing.store import grants, health, heartbeats, notices, receiver, schema
 from billing.store.heartbeats import SEEN_WITHIN
 from billing.store.session import Book
 from billing.store.tables import Receiver
@@ -42,12 +42,14 @@ class Check:
     remedy: Said
 
 
-def examine(book: Book, engine: Engine) -> list[Check]:
-    """Every check. Raises nothing for a part that is away."""
+def examine(book: Book, engine: Engine, *, notices_wanted: bool = True) -> list[Check]:
+    """Every check; none misses notices that nobody wants. Raises nothing for what is away."""
     try:
         checks = [_database(engine), _schema(engine)]
         if all(check.ok for check in checks):
-            checks += _in_the_book(book)
+            checks.append(_role(engine))
+        if all(check.ok for check in checks):
+            checks += _in_the_book(book, notices_wanted)
     except DBAPIError as error:
         checks = [_away(error, engine)]
     return checks
@@ -85,7 +87,21 @@ def _schema(engine: Engine) -> Check:
     return _check("schema", schema.fits(engine), "check_remedy.schema", detail)
 
 
-def _in_the_book(book: Book) -> list[Check]:
+def _role(engine: Engine) -> Check:
+    """A role that lacks something fails in the middle of the work that needs it."""
+    with engine.connect() as connection:
+        role = grants.looked_at(connection)
+    if role.lacks:
+        lacks = ", ".join(role.lacks)
+        found = Said("check_detail.role_lacks", {"role": role.name, "lacks": lacks})
+    elif role.is_owner:
+        found = Said("check_detail.role_owner", {"role": role.name})
+    else:
+        found = Said("check_detail.role", {"role": role.name})
+    return _check("database role", not role.lacks, "check_remedy.role", found)
+
+
+def _in_the_book(book: Book, notices_wanted: bool) -> list[Check]:
     with book.transaction() as tx:
         now, state = tx.now, health.read(tx.session)
         held, seen = health.hold_reason(tx.session), heartbeats.seen(tx.session)
@@ -101,7 +117,7 @@ def _in_the_book(book: Book) -> list[Check]:
             Said("check_detail.gateway", {"failures": state.failures}),
         ),
         _skew(state.clock_skew),
-        _notices(asked, dead),
+        _notices(asked, dead) if notices_wanted else _no_notices(),
         _reconciliation(unreconciled, ever=ever),
         _seen("workers seen", now, [at for name, at in seen.items() if "charge" in name]),
         _seen("last tick", now, [at for name, at in seen.items() if ".tick." in name]),
@@ -131,6 +147,11 @@ def _notices(asked: Receiver, dead: int) -> Check:
     letters = [Said("check_detail.notices_dead", {"dead": dead})] if dead else []
     fine = asked.problem is None and not dead
     return _check("notices", fine, "check_remedy.notices", last, *letters)
+
+
+def _no_notices() -> Check:
+    found = Said("check_detail.notices_unwanted")
+    return _check("notices", True, "check_remedy.notices", found)
 
 
 def _reconciliation(age: timedelta | None, *, ever: bool) -> Check:

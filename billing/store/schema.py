@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 import migrations
+from billing.store import grants
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -30,9 +31,12 @@ _PAUSE_SECONDS = 2.0
 _OLDEST_CODE = re.compile(r'^works_with = "(\d{4})"$', re.MULTILINE)
 
 
-def upgrade(engine: Engine, *, pause: Callable[[float], None] = time.sleep) -> str:
+def upgrade(
+    engine: Engine, *, run_role: str | None = None, pause: Callable[[float], None] = time.sleep
+) -> str:
     """Create or migrate the schema; safe to run again, and while charging goes on. Returns the
-    revision it is at now. Raises `DBAPIError` (lock not available) where a table stayed busy."""
+    revision it is at now. `run_role` then may do what daemons do. Raises `DBAPIError` (lock not
+    available) where a table stayed busy, `InvalidSetting` for a role that it cannot be."""
     with engine.connect() as connection:
         # An index on a large table takes as long as it takes.
         connection.execute(text("SET statement_timeout = 0"))
@@ -40,6 +44,9 @@ def upgrade(engine: Engine, *, pause: Callable[[float], None] = time.sleep) -> s
         _take_turn(connection, pause)
         try:
             _migrate(connection, pause)
+            if run_role is not None:
+                grants.give(connection, run_role)
+                connection.commit()
         finally:
             connection.rollback()
             connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK})

@@ -22,6 +22,8 @@ _KNOWN = (
     ("remaining connection slots", "it has no connection left"),
     ("starting up", "it is starting up"),
     ("shutting down", "it is shutting down"),
+    ("permission denied", "its role may not do that"),
+    ("must be owner", "its role may not change the schema"),
     ("SSL", "the encrypted connection failed"),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 
@@ -11,6 +12,7 @@ from fastapi import FastAPI
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 import billing
+from billing import liveness
 from billing.bootstrap import House, gateway, quick_redis
 from billing.meter import CallCounter, sharing
 from billing.ports import PaymentGateway
@@ -34,13 +36,14 @@ def create_app(house: House, connect: Connect | None = None) -> FastAPI:
         return gateway(house.settings, broker_url=broker_url, meter=calls)
 
     edge = Edge(house, connect or client)
+    show = liveness.shown(house.settings.liveness_file, os.environ)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with anyio.move_on_after(BEGIN_SECONDS):
             await anyio.to_thread.run_sync(metrics.begin, app, abandon_on_cancel=True)
         with sharing(calls, quick_redis(house.broker)):
-            async with edge.open():
+            async with edge.open(), liveness.kept(show):
                 yield
 
     app = FastAPI(

@@ -34,6 +34,7 @@ from billing.bootstrap import quick_redis
 from billing.meter import SECONDS as CALL_SECONDS
 from billing.meter import Calls, Shared
 from billing.services.measure import Gateway, Measured, measure, newest_line
+from billing.settings import Settings
 from billing.store.gauges import LINES_AT_ONCE, SECONDS
 from billing.web.access import check_watcher
 from billing.web.edge import Edge
@@ -82,7 +83,8 @@ class BookCollector(Collector):
             found = measure(self._edge.book, self._edge.policy, self._after, up_to)
             self._after, self._newest = up_to, max(found.newest, self._newest)
             self._count(found)
-            return [*_gauges(found), *self._counters(), *self._of_the_broker()]
+            wanted = _notices_wanted(self._edge.settings)
+            return [*_gauges(found), wanted, *self._counters(), *self._of_the_broker()]
 
     def describe(self) -> Iterable[Metric]:
         return ()
@@ -162,6 +164,16 @@ def _gauges(found: Measured) -> Iterator[Metric]:
     about = GaugeMetricFamily("maewol_build_info", "The version", labels=("version",))
     about.add_metric((billing.__version__,), 1)
     yield about
+
+
+def _notices_wanted(settings: Settings) -> Metric:
+    """Without a receiver notices wait for three days and are dropped: nothing is wrong then, and
+    the alert that looks at those that wait must know it."""
+    return GaugeMetricFamily(
+        "maewol_notices_wanted",
+        "Whether NOTICE_URL is set",
+        value=float(settings.notice_url is not None),
+    )
 
 
 def _of_the_gateway(gateway: Gateway) -> Iterator[Metric]:

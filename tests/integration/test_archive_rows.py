@@ -16,7 +16,7 @@ from billing.services.seal_events import seal_events
 from billing.store import archives, events
 from billing.store.session import Book
 from billing.store.tables import EventArchive, EventSeal
-from tests.builders import a_row, enrolled, query
+from tests.builders import a_row, as_owner, enrolled, query
 from tests.conftest import MovedClock
 
 PER_SEAL = 3
@@ -98,7 +98,7 @@ def test_a_book_without_seals_has_nothing_to_archive(book: Book, clock: MovedClo
 
 
 def test_lines_are_those_of_the_range_in_order(book: Book, sealed_at: list[datetime]) -> None:
-    with book.transaction() as tx:
+    with book.transaction() as tx, as_owner(tx):
         # Stored in another order than the one they were numbered in.
         tx.session.execute(text("SET LOCAL session_replication_role = replica"))
         tx.session.execute(text("UPDATE events SET data = data WHERE id = 4"))
@@ -123,7 +123,7 @@ def test_of_a_range_without_lines_that_stay_the_digest_is_that_of_nothing(
 def test_what_tells_of_no_subscription_leaves_from_the_oldest_on(
     book: Book, sealed_at: list[datetime]
 ) -> None:
-    with book.transaction() as tx:
+    with book.transaction() as tx, as_owner(tx):
         _, second = two_archives(tx.session, sealed_at)
         tx.session.execute(text("SET LOCAL session_replication_role = replica"))
         tx.session.execute(text("UPDATE events SET data = data WHERE id = 8"))
@@ -151,7 +151,7 @@ def test_a_removal_passes_over_what_somebody_else_holds(
 def test_it_is_known_which_archives_still_have_events_in_the_book(
     book: Book, clock: MovedClock, sealed_at: list[datetime]
 ) -> None:
-    with book.transaction() as tx:
+    with book.transaction() as tx, as_owner(tx):
         two_archives(tx.session, sealed_at)
         # Stored in another order than the one they were numbered in.
         tx.session.execute(text("SET LOCAL session_replication_role = replica"))
@@ -225,7 +225,7 @@ def test_what_is_not_whole_is_named(
     of_archives: list[int],
     of_seals: list[int],
 ) -> None:
-    with book.transaction() as tx:
+    with book.transaction() as tx, as_owner(tx):
         two_archives(tx.session, sealed_at)
         tx.session.execute(text("SET LOCAL session_replication_role = replica"))
         for one in changes.split(";"):

@@ -339,6 +339,21 @@ def test_doctor_finds_each_thing_that_is_wrong(call: Call, book: Book) -> None:
 
 
 @pytest.mark.usefixtures("healthy")
+def test_doctor_misses_no_notices_where_nobody_wants_any(
+    call: Call, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute(
+        book,
+        "INSERT INTO notices (kind, data, created_at, next_try_at, give_up_at, dead_at)"
+        " VALUES ('cycle.paid', '{}', now(), now(), now(), now())",
+    )
+    assert "NOTICE_URL" in doctor(call, 0)["notices"]["detail"]
+    monkeypatch.setenv("MAEWOL_NOTICE_URL", "http://127.0.0.1:9/")
+    monkeypatch.setenv("MAEWOL_NOTICE_SECRET", "whsec_" + "QUJD" * 8)
+    assert failing(doctor(call, 1)) == {"notices"}
+
+
+@pytest.mark.usefixtures("healthy")
 def test_doctor_finds_a_misspelt_setting(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAEWOL_CHARGE_PER_SECOND", "7")
     found = doctor(call, 1)

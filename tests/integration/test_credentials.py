@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -46,18 +47,27 @@ def test_a_charging_worker_without_credentials_ends_with_one_line(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "loaded"),
-    [
-        (["-A", "worker", "flower"], "worker.tasks"),
-        (["-A", "scheduler", "beat"], "scheduler.ticks"),
-        (["-A", "scheduler", "worker", "-Q", "ticks"], "scheduler.ticks"),
-    ],
-    ids=["Flower", "beat", "ticks"],
+    "arguments",
+    [["-A", "scheduler", "beat"], ["-A", "scheduler", "worker", "-Q", "ticks"]],
+    ids=["beat", "ticks"],
 )
-def test_the_others_start_without(
-    servers: Servers, database_url: str, arguments: list[str], loaded: str
+def test_beat_and_ticks_start_without(
+    servers: Servers, database_url: str, arguments: list[str]
 ) -> None:
-    """What each of them loads; beat loads the ticks, too."""
-    code = f"import sys; sys.argv = ['celery', *{arguments}]; import {loaded}; print('started')"
-    done = started(servers, database_url, "-c", code)
+    """Both load the ticks."""
+    done = started(servers, database_url, "-c", _loading("scheduler.ticks", arguments))
     assert (done.returncode, done.stdout) == (0, "started\n"), done.stderr
+
+
+def test_flower_starts_with_the_broker_alone(servers: Servers, tmp_path: Path) -> None:
+    """Neither the gateway's credentials nor the book, nor a private one in its place."""
+    code = _loading("worker", ["-A", "worker", "flower"])
+    code += "; assert 'worker.tasks' not in sys.modules; print(worker.app.conf.broker_url)"
+    home = {"MAEWOL_DATA_DIR": str(tmp_path), "MAEWOL_DATABASE_URL": ""}
+    done = started(servers, "", "-c", code, **home)
+    assert (done.returncode, done.stdout) == (0, f"started\n{servers.broker_url}\n"), done.stderr
+    assert {file.name for file in tmp_path.iterdir()} == {"flower"}
+
+
+def _loading(module: str, arguments: list[str]) -> str:
+    return f"import sys; sys.argv = ['celery', *{arguments}]; import {module}; print('started')"

@@ -101,6 +101,7 @@ def test_without_an_address_the_test_says_which_setting(maewol: Maewol) -> None:
     assert (told["field"], told["value"]) == ("NOTICE_URL", None)
 
 
+@pytest.mark.usefixtures("merchant")
 def test_the_doctor_says_what_the_receiver_answered_last(maewol: Maewol, three: Book) -> None:
     def check() -> tuple[bool, str]:
         found = {one["name"]: one for one in maewol("doctor", code=1)["checks"]}["notices"]

@@ -14,7 +14,7 @@ from billing.domain.errors import TransitionRefused
 from billing.domain.policy import BillingPolicy
 from billing.services.open_cycles import open_cycles
 from billing.store.session import Book
-from tests.builders import a_row, enrolled, execute, query
+from tests.builders import a_row, as_owner, enrolled, execute, query
 
 # Every column of the facts, and a value that it does not have.
 FACTS = {
@@ -128,7 +128,7 @@ CYCLE_FIELDS = {
 
 def _moves(book: Book, table: str, trigger: str, before: str, after: str) -> bool:
     """Put the row into a status, by switching its trigger off, and try to move it with it on."""
-    with book.transaction() as tx:
+    with book.transaction() as tx, as_owner(tx):
         tx.session.execute(text(f"ALTER TABLE {table} DISABLE TRIGGER {trigger}"))
         tx.session.execute(text(f"UPDATE {table} SET {before}"))
         tx.session.execute(text(f"ALTER TABLE {table} ENABLE TRIGGER {trigger}"))

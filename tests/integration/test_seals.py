@@ -15,7 +15,7 @@ from billing.services.invariants import broken
 from billing.services.seal_events import seal_events
 from billing.store import archives, attempts, events, seals
 from billing.store.session import Book
-from tests.builders import a_row, enrolled, execute, query
+from tests.builders import a_row, as_owner, enrolled, execute, query
 from tests.conftest import MovedClock
 
 FACT = "I7 nothing was edited"
@@ -80,7 +80,7 @@ def test_what_was_not_touched_fits(book: Book, policy: BillingPolicy) -> None:
 def test_an_edit_behind_our_back_is_named(
     book: Book, policy: BillingPolicy, statement: str, seals_broken: list[int]
 ) -> None:
-    with book.transaction() as tx:
+    with book.transaction() as tx, as_owner(tx):
         # A superuser can do this; the daemons' role cannot.
         tx.session.execute(text("SET LOCAL session_replication_role = replica"))
         for part in statement.split(";"):

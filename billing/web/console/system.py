@@ -27,7 +27,9 @@ _MOST_NAMES = 40
 @router.get("/system")
 def system(request: Request, edge: TheEdge) -> Response:
     t = texts_for(request)
-    checks = [told.check(one, t) for one in doctor.examine(edge.book, edge.house.engine)]
+    wanted = edge.settings.notice_url is not None
+    found = doctor.examine(edge.book, edge.house.engine, notices_wanted=wanted)
+    checks = [told.check(one, t) for one in found]
     with edge.book.transaction() as tx:
         seen = sorted(heartbeats.seen(tx.session).items(), key=lambda one: one[1], reverse=True)
         page: dict[str, Any] = {

@@ -117,6 +117,15 @@ def test_gauges_say_what_waits(client: TestClient, world: World, edge: Edge) -> 
     assert query(edge.book, "SELECT count(*) FROM attempts WHERE status = 'due'") == [(2,)]
 
 
+@pytest.mark.parametrize(("url", "wanted"), [(None, 0), ("http://127.0.0.1:9/", 1)])
+def test_it_says_whether_notices_are_wanted(
+    make_edge: Callable[..., Edge], url: str | None, wanted: int
+) -> None:
+    secret = "whsec_" + "QUJD" * 8
+    with make_edge(notice_url=url, notice_secret=secret).browse() as client:
+        assert scrape(client)["maewol_notices_wanted", ()] == wanted
+
+
 def test_nobody_is_named(client: TestClient, world: World) -> None:
     world.enrol("customer-with-a-name")
     world.run(times=2)

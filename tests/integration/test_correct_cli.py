@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import sys
-import threading
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
 from billing import clock as clocks
-from billing.sandbox import NewCustomer, Sandbox, create_app, register
+from billing.sandbox import NewCustomer, Sandbox, register
 from billing.sandbox.model import Payment
 from billing.store.session import Book
 from tests.builders import execute, query
@@ -21,22 +18,6 @@ from tests.called import Call, Done
 
 WHO = "somebody"
 CORRECT = ("subscription", "correct", WHO)
-
-
-@pytest.fixture
-def sandbox() -> Iterator[tuple[Sandbox, str]]:
-    """A sandbox and its address."""
-    made = Sandbox()
-    config = uvicorn.Config(create_app(made), port=0, log_config=None, lifespan="off")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        threading.Event().wait(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield made, f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
 
 
 class Shop:

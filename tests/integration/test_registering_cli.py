@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-import uvicorn
 
 from billing import clock as clocks
 from billing.embedded import Servers
-from billing.sandbox import NewCustomer, Sandbox, create_app, register
+from billing.sandbox import NewCustomer, Sandbox, register
 from billing.store.session import Book
 from tests.builders import execute
 
@@ -33,22 +30,6 @@ for words in json.loads(sys.argv[1]):
 from scheduler.ticks import webhooks_
 print(json.dumps({"tick": [webhooks_(), webhooks_()]}))
 """
-
-
-@pytest.fixture
-def sandbox() -> Iterator[tuple[Sandbox, str]]:
-    """A sandbox and its address."""
-    made = Sandbox()
-    config = uvicorn.Config(create_app(made), port=0, log_config=None, lifespan="off")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        threading.Event().wait(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield made, f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
 
 
 def test_add_by_payment_and_forget(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
+from billing.domain import brake
 from billing.domain.cycle import CycleStatus, HoldReason
 from billing.domain.errors import Conflict
 from billing.domain.plan import NoRetryReason
@@ -56,8 +57,12 @@ def stop(tx: Transaction, why: str) -> None:
 
 def release(book: Book, policy: BillingPolicy) -> Released:
     """Start charging again, from this database and for this store, also where nobody has noticed
-    yet that it is another one. Customers whom the brake kept from being suspended are tried
-    again."""
+    yet that it is another one.
+
+    Customers whom the brake kept from being suspended are tried again. Where nothing had pointed at
+    ourselves, who was declined for good just before a person's hold stays so: he is not asked
+    again, and suspended as if there had been none.
+    """
 
     def step(tx: Transaction) -> Released:
         installation.accept(tx.session, installation.identity(tx.session, policy.store))
@@ -65,7 +70,8 @@ def release(book: Book, policy: BillingPolicy) -> Released:
         if held is None:
             return Released(None, 0)
         events.add(tx.session, at=tx.now, kind="charging.released")
-        return Released(held, _try_again(tx, policy))
+        is_doubted = brake.is_brakes(held.why) or not brake.are_believed(held.verdicts)
+        return Released(held, _try_again(tx, policy) if is_doubted else 0)
 
     return book.run(step)
 
@@ -83,10 +89,11 @@ def _try_again(tx: Transaction, policy: BillingPolicy) -> int:
         .order_by(Subscription.id)
         .with_for_update()
     ).all()
+    tried = 0
     for cycle, subscription in rows:
         try:
-            lift(tx, policy, subscription, cycle)
+            tried += not isinstance(lift(tx, policy, subscription, cycle), NoRetryReason)
         except Conflict:
             # Its month has no number left for an attempt. The others are tried all the same.
             tell_no_more(tx, cycle, NoRetryReason.ATTEMPTS_USED_UP)
-    return len(rows)
+    return tried

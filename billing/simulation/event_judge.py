@@ -181,8 +181,6 @@ class _Story:
                 self.all_held = True
             case "charging.released":
                 self.all_held = False
-                # What only waited for a word on the brake is tried again.
-                self.held = {where: why for where, why in self.held.items() if why != "unconfirmed"}
             case "cycle.opened" if where is not None:
                 self.cycles[where] = "open"
             case "cycle.let_go" if where is not None:

@@ -53,10 +53,11 @@ class Permit:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Why all charging was stopped, and since when."""
+    """Why all charging was stopped, since when, and what the newest answers had said by its end."""
 
     why: str
     since: datetime | None
+    verdicts: str
 
 
 NONE = Permit(0, timedelta(0))
@@ -93,9 +94,10 @@ def release(session: Session) -> Hold | None:
     why, since = session.execute(query).one()
     if why is not None:
         session.execute(update(Installation).values(hold_reason=None, held_at=None))
+    held = None if why is None else Hold(why, since, health.verdicts)
     health.suspicious, health.verdicts, health.last_approved_at = 0, "", None
     health.failures, health.open_until, health.pause_until = 0, None, None
-    return None if why is None else Hold(why, since)
+    return held
 
 
 def read(session: Session) -> GatewayHealth:

@@ -147,6 +147,24 @@ def test_a_release_tries_only_those_again_whom_the_brake_kept(world: World) -> N
     assert query(world.book, "SELECT id, status, ready_at FROM attempts ORDER BY id") == before
 
 
+def test_who_was_declined_for_good_before_a_hold_by_hand_is_not_asked_again(world: World) -> None:
+    """Another was approved: nothing points at ourselves, and a look at something else is no pardon.
+    Asked again together, with no approval between them, more of them would set off the brake."""
+    world.enrol("paid")
+    world.enrol(*names(3), script=["declined:0011"])
+    world.tick()
+    assert world.statuses("attempts") == {"approved": 1, "declined": 3}
+    assert query(world.book, "SELECT held FROM cycles WHERE status = 'open'") == 3 * [
+        ("unconfirmed",)
+    ]
+    hold(world.book, "a look at something else")
+    assert release(world.book, world.policy).tried_again == 0
+    world.clock.move(minutes=1)
+    world.run(times=2)
+    assert world.statuses("attempts") == {"approved": 1, "declined": 3}
+    assert world.statuses("subscriptions") == {"active": 1, "suspended": 3}
+
+
 # -- the fence --------------------------------------------------------------------------------
 
 MOVES = [

@@ -412,8 +412,8 @@ def test_one_month_without_a_number_left_does_not_keep_the_others(town: Town) ->
     town.sandbox.mood = mood({"scripts": [{"customers": "*", "does": ["declined:0011"]}]})
     town.charge()
     execute(town.book, "UPDATE attempts SET number = 99 WHERE id = 1")
-    hold(town.book, "test")
-    assert release(town.book, town.policy).tried_again == 2
+    hold(town.book, "5 customers without an approval are unknown to the gateway")
+    assert release(town.book, town.policy).tried_again == 1
     assert query(town.book, "SELECT cycle_id, number FROM attempts WHERE status = 'due'") == [
         (2, 2)
     ]

@@ -338,7 +338,7 @@ def test_a_hold_stops_and_a_release_starts(book: Book, clock: MovedClock) -> Non
     assert query(book, "SELECT hold_reason, held_at FROM installation") == [("first", clock.now)]
     assert (room(book, clock), reserve(book, clock, 5, 0, LONG)) == (0, Permit(0, NO_WAIT))
     answered(book, clock, useless=9)
-    assert step(None) == health.Hold("first", clock.now)
+    assert step(None) == health.Hold("first", clock.now, "")
     assert step(None) is None
     assert (room(book, clock), reserve(book, clock, 5, 0, LONG).count) == (100, 5)
 

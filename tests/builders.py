@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from sqlalchemy.exc import OperationalError
 
 from billing.domain.policy import BillingPolicy
 from billing.services.import_subscriptions import ImportReport, import_subscriptions
+from billing.services.seal_events import seal_events
 from billing.store.session import Book, Transaction
 
 # As which all tests of a book work (`conftest.Shared`): what the daemons' role lacks, a test finds.
@@ -84,6 +86,16 @@ def rows_read(tx: Transaction) -> Counter[str]:
     earlier ones count along until it writes its statistics down, once a second."""
     read = "SELECT relname, seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables"
     return Counter(dict(tx.session.execute(text(read)).all()))
+
+
+def sealed(book: Book) -> int:
+    """How many events are sealed by the first tick that seals any; 0 after 20 s. It waits for every
+    transaction that is under way in the cluster, and other tests beside this one have some."""
+    for _ in range(400):
+        if count := seal_events(book):
+            return count
+        time.sleep(0.05)
+    return 0
 
 
 def plain(database_url: str) -> str:

@@ -12,11 +12,10 @@ from sqlalchemy.orm import Session
 
 from billing.domain.policy import BillingPolicy
 from billing.services.invariants import as_seen
-from billing.services.seal_events import seal_events
 from billing.store import archives, events
 from billing.store.session import Book
 from billing.store.tables import EventArchive, EventSeal
-from tests.builders import a_row, as_owner, enrolled, query
+from tests.builders import a_row, as_owner, enrolled, query, sealed
 from tests.conftest import MovedClock
 
 PER_SEAL = 3
@@ -32,7 +31,7 @@ def sealed_at(book: Book, policy: BillingPolicy, clock: MovedClock) -> list[date
             for kind in ("charging.held", "charging.released"):
                 events.add(tx.session, at=tx.now, kind=kind)
         clock.move(minutes=2)
-        assert [seal_events(book), seal_events(book)] == [0, PER_SEAL]
+        assert sealed(book) == PER_SEAL
         moments.append(clock.now)
     return moments
 

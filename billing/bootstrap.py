@@ -23,6 +23,7 @@ from billing.domain.policy import BillingPolicy
 from billing.ports import CallMeter, TokenStore
 from billing.settings import PREFIX, Settings
 from billing.store.session import Book, create_book_engine
+from billing.store.trouble import servers
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -52,9 +53,8 @@ class House:
         """Which book this is, for people: without user and password."""
         if self.settings.database_url is None:
             return f"the private database in {self.settings.data_dir}"
-        url = make_url(self.database_url)
-        host = url.host or url.query.get("host") or "this machine"
-        return f"database {url.database} on {host}" + (f":{url.port}" if url.port else "")
+        name = make_url(self.database_url).database
+        return f"database {name} on {servers(self.database_url) or 'this machine'}"
 
     @functools.cached_property
     def broker_url(self) -> str:

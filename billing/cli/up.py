@@ -21,7 +21,6 @@ from billing.embedded import missing, running
 from billing.flower import USER
 from billing.settings import PREFIX, Settings
 from billing.store import schema
-from billing.store.session import create_book_engine
 
 FLOWER_PORT = 5555
 WEB_PORT = 8000
@@ -45,7 +44,7 @@ def run(*, workers: int = 1, flower_port: int | None = 0, web_port: int | None =
     flower_port = _port("--flower-port", flower_port, FLOWER_PORT)
     web_port = _port("--web-port", web_port, WEB_PORT)
     with stop_signals() as asked, house(settings, announce=_say) as home:
-        _migrate(home)
+        schema.upgrade(home.engine, run_role=settings.run_role)
         password, shown = _flower_password(settings)
         with Supervisor(
             env=child_environment(os.environ, home.database_url, home.broker_url),
@@ -179,14 +178,6 @@ def free_port() -> int:
 def _is_taken(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _migrate(home: House) -> None:
-    engine = create_book_engine(home.database_url)
-    try:
-        schema.upgrade(engine, run_role=home.settings.run_role)
-    finally:
-        engine.dispose()
 
 
 def _what_runs(home: House, workers: int) -> str:

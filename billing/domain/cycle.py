@@ -43,6 +43,9 @@ class HoldReason(StrEnum):
     UNCONFIRMED = "unconfirmed"
 
 
+# What `maewol subscription correct` answers; for any other reason a person still has to look.
+CORRECTABLE = frozenset({HoldReason.FACTS_CHANGED, HoldReason.FACTS_MISMATCH})
+
 CYCLE_TRANSITIONS = Transitions(
     "cycle",
     {

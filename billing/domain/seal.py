@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hmac
 import json
-from datetime import UTC
+from datetime import UTC, date
+from zoneinfo import ZoneInfo
 
+from billing.domain.calendar import day_of
 from billing.domain.subscription import Facts
 
 _encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
@@ -28,6 +30,14 @@ def seal(key: bytes, facts: Facts) -> bytes:
     ]
     text = _encode(sealed)
     return hmac.digest(key, b"facts\0" + text.encode(), "sha256")
+
+
+def is_as_enrolled(
+    key: bytes, facts: Facts, anchor_on: date, sealed: bytes, zone: ZoneInfo
+) -> bool:
+    """Whether the facts are those that were sealed, and the anchor, from which the months count, is
+    the day of their initial payment."""
+    return day_of(facts.initial_paid_at, zone) == anchor_on and is_intact(key, facts, sealed)
 
 
 def is_intact(key: bytes, facts: Facts, sealed: bytes) -> bool:

@@ -19,12 +19,11 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from billing import trail
-from billing.domain.calendar import day_of
 from billing.domain.errors import GatewayError, GatewayRefused
 from billing.domain.finding import Finding, Nothing
 from billing.domain.outcome import NotSent, Outcome, Unknown
 from billing.domain.policy import BillingPolicy
-from billing.domain.seal import is_intact
+from billing.domain.seal import is_as_enrolled
 from billing.ports import PaymentGateway, Watermark
 from billing.services import asking
 from billing.services.answer import Answer, FactsChanged, GivenBack, Result
@@ -222,7 +221,8 @@ async def _before_sending(
     gateway: PaymentGateway, policy: BillingPolicy, batch: _Batch, place: int, claim: Claim
 ) -> Outcome | Finding | FactsChanged | GivenBack | None:
     """Everything that may still stop a claimed attempt; None when it may be sent."""
-    if not _as_enrolled(policy, batch, claim):
+    zone = policy.plan.zone
+    if not is_as_enrolled(batch.key, claim.facts, claim.anchor_on, claim.seal, zone):
         return FactsChanged()
     if batch.problem is not None:
         return batch.problem
@@ -238,12 +238,6 @@ async def _before_sending(
     if await batch.hold.stands():
         return GivenBack("charging was stopped meanwhile")
     return _too_late(policy, batch, claim)
-
-
-def _as_enrolled(policy: BillingPolicy, batch: _Batch, claim: Claim) -> bool:
-    """Whether the facts are those of the enrolment, and so is the day that months count from."""
-    anchor_on = day_of(claim.facts.initial_paid_at, policy.plan.zone)
-    return anchor_on == claim.anchor_on and is_intact(batch.key, claim.facts, claim.seal)
 
 
 async def _wait_for_place(batch: _Batch, place: int) -> None:

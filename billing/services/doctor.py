@@ -120,7 +120,7 @@ def _in_the_book(book: Book, notices_wanted: bool) -> list[Check]:
         _notices(asked, dead) if notices_wanted else _no_notices(),
         _reconciliation(unreconciled, ever=ever),
         _seen("workers seen", now, [at for name, at in seen.items() if "charge" in name]),
-        _seen("last tick", now, [at for name, at in seen.items() if ".tick." in name]),
+        _seen("last tick", now, [at for name, at in seen.items() if heartbeats.is_tick(name)]),
     ]
 
 

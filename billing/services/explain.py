@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from billing.domain.attempt import AttemptStatus
 from billing.domain.calendar import CycleDates, cycle_dates
-from billing.domain.cycle import CycleReason, CycleStatus, HoldReason
+from billing.domain.cycle import CORRECTABLE, CycleReason, CycleStatus
 from billing.domain.errors import NotFound
 from billing.domain.plan import first_attempt_at, last_start
 from billing.domain.policy import BillingPolicy
@@ -47,7 +47,6 @@ _CORRECT = (
     " 보여 주고, 확인하면 바로잡아 결제를 계속합니다. 다른 점이 없으면 포트원에 문의한 다음"
     " `maewol release CUSTOMER_UID`를 실행하십시오.",
 )
-_CORRECTABLE = (HoldReason.FACTS_CHANGED, HoldReason.FACTS_MISMATCH)
 _AT_RISK = (
     f"A payment was given back, and its month has none (chain_at_risk). {REFUSED_NEXT_MONTH[0]}"
     " It is tried all the same: if the carrier takes it, the chain is whole again.",
@@ -193,7 +192,7 @@ def _what_next(case: _Case, cycle: dict[str, Any]) -> tuple[Text, Text]:
         return (
             f"Held ({cycle['held']}): nothing is sent until a person has looked.",
             f"보류 중({cycle['held']})입니다. 사람이 확인할 때까지 요청을 보내지 않습니다.",
-        ), _CORRECT if cycle["held"] in _CORRECTABLE else _LOOK_AND_LET_GO
+        ), _CORRECT if cycle["held"] in CORRECTABLE else _LOOK_AND_LET_GO
     if status == AttemptStatus.UNKNOWN:
         return (
             f"The gateway is asked what became of attempt {number}.",

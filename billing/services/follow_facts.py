@@ -6,7 +6,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from billing.domain.calendar import cycle_dates
-from billing.domain.cycle import HoldReason
+from billing.domain.cycle import CORRECTABLE
 from billing.domain.plan import NoRetryReason
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SubscriptionStatus
@@ -16,8 +16,6 @@ from billing.services.open_cycles import new_cycle, point_at
 from billing.store.session import Transaction
 from billing.store.tables import Attempt, Cycle, Subscription
 
-# What a correction answers; for any other reason a person still has to look.
-_ANSWERED = (HoldReason.FACTS_CHANGED, HoldReason.FACTS_MISMATCH)
 _DATES = (
     "month",
     "due_on",
@@ -47,7 +45,7 @@ def go_on(
     nothing of it is in flight. Returns when it is tried next, or why it is not; None where the
     subscription is paused, its declines allow no attempt, or it stays held for another reason."""
     moved = _date_anew(tx, policy, subscription, cycle)
-    if cycle.held in _ANSWERED:
+    if cycle.held in CORRECTABLE:
         planned = lift(tx, policy, subscription, cycle)
     elif cycle.held is not None:
         return None

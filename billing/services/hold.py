@@ -43,8 +43,8 @@ def is_unwatched(book: Book) -> bool:
     """Whether no tick was seen in this book lately: no scheduler works on it, or not any more."""
 
     def step(tx: Transaction) -> bool:
-        ticks = [at for name, at in heartbeats.seen(tx.session).items() if ".tick." in name]
-        return max(ticks, default=tx.now - SEEN_WITHIN) <= tx.now - SEEN_WITHIN
+        seen = heartbeats.seen(tx.session).items()
+        return not any(heartbeats.is_tick(name) and tx.now - at < SEEN_WITHIN for name, at in seen)
 
     return book.run(step)
 

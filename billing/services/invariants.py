@@ -12,9 +12,8 @@ import psycopg.errors
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
 
-from billing.domain.calendar import day_of
 from billing.domain.policy import BillingPolicy
-from billing.domain.seal import is_intact
+from billing.domain.seal import is_as_enrolled
 from billing.store import archives, installation, seals
 from billing.store.attempts import facts_of
 from billing.store.session import Book, Transaction
@@ -263,7 +262,12 @@ def _examined_seals(tx: Transaction, policy: BillingPolicy, most: int | None) ->
     changed = [
         subscription.id
         for subscription, buyer in rows
-        if not is_intact(key, facts_of(subscription, buyer), subscription.seal)
-        or day_of(subscription.initial_paid_at, policy.plan.zone) != subscription.anchor_on
+        if not is_as_enrolled(
+            key,
+            facts_of(subscription, buyer),
+            subscription.anchor_on,
+            subscription.seal,
+            policy.plan.zone,
+        )
     ]
     return Checked(*_SEALED, changed[:MOST_ROWS], _CORRECT)

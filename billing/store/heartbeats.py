@@ -28,6 +28,11 @@ def seen(session: Session) -> dict[str, datetime]:
     return {name: at for name, at in rows}
 
 
+def is_tick(name: str) -> bool:
+    """Whether it is a tick that was seen, and not a worker."""
+    return ".tick." in name
+
+
 def forget_hosts(session: Session, before: datetime) -> int:
     """Forget hosts that were last seen before a moment: every new container brings a new name.
     Ticks have no host, and stay. Returns how many went."""

@@ -20,7 +20,7 @@ import httpx
 from sqlalchemy import and_, bindparam, false, select, update
 from sqlalchemy.orm import Session
 
-from billing.domain import plan
+from billing.domain import plan, seal
 from billing.domain.attempt import AttemptStatus
 from billing.domain.calendar import SEOUL, cycle_dates, day_of, end_of
 from billing.domain.cycle import CycleReason, CycleStatus
@@ -598,7 +598,7 @@ BUGS: Sequence[Bug] = (
         # Everywhere: a charge by another day than the enrolment's is not sent at all.
         _all(
             _replaced(bring_in, "day_of", _utc_day),
-            _replaced(charge, "day_of", _utc_day),
+            _replaced(seal, "day_of", _utc_day),
         ),
         ("I2",),
     ),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from billing.domain.calendar import SEOUL, day_of
 from billing.domain.money import Won
-from billing.domain.seal import is_intact, seal
+from billing.domain.seal import is_as_enrolled, is_intact, seal
 from billing.domain.subscription import Facts
 
 KEY = bytes(range(32))
@@ -47,3 +48,10 @@ def test_another_fact_breaks_it(change: dict[str, Any]) -> None:
 
 def test_another_key_breaks_it() -> None:
     assert not is_intact(KEY[::-1], FACTS, seal(KEY, FACTS))
+
+
+def test_the_anchor_is_the_day_of_the_sealed_payment() -> None:
+    made, on = seal(KEY, FACTS), day_of(FACTS.initial_paid_at, SEOUL)
+    assert is_as_enrolled(KEY, FACTS, on, made, SEOUL)
+    assert not is_as_enrolled(KEY, FACTS, on + timedelta(days=1), made, SEOUL)
+    assert not is_as_enrolled(KEY, replace(FACTS, order_name="another"), on, made, SEOUL)

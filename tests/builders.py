@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
@@ -79,6 +79,29 @@ def waits(book: Book, work: Callable[[Transaction], object]) -> bool:
     except OperationalError:
         return True
     return False
+
+
+@contextmanager
+def once_before(
+    book: Book, statement: str, work: Callable[[], object], *, nth: int = 1
+) -> Iterator[None]:
+    """Let `work` happen when the nth statement that contains this is about to run: what another
+    process does between two statements of one transaction."""
+    engine, seen = book._engine, 0
+
+    def look(*arguments: Any) -> None:
+        nonlocal seen
+        if statement in arguments[2]:
+            seen += 1
+            if seen == nth:
+                work()
+
+    event.listen(engine, "before_cursor_execute", look)
+    try:
+        yield
+        assert seen >= nth, "that statement never ran"
+    finally:
+        event.remove(engine, "before_cursor_execute", look)
 
 
 def rows_read(tx: Transaction) -> Counter[str]:

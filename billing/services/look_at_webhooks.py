@@ -165,18 +165,16 @@ class _Look:
     def _whose(self, payment: Payment) -> tuple[Owner | None, int | None]:
         """Whose the payment is, and the attempt of its month whose outcome is unknown."""
 
-        def step(tx: Transaction) -> tuple[Owner | None, int | None]:
+        with self._book.snapshot(staging=True) as tx:
             ledger.stage(tx.session, [ledger.row_of(payment)], self._scope(tx.now))
             owner = ledger.owner(tx.session, payment.imp_uid)
             subscription_id = owner.subscription_id if owner else None
             month = owner.month if owner else None
             live = webhooks.live_attempt(tx.session, payment.merchant_uid, subscription_id, month)
-            if live is not None and live.status == AttemptStatus.SENDING:
-                # Its own answer comes first, or its lease runs out.
-                raise _NotYet
-            return owner, live.id if live is not None else None
-
-        return self._book.run(step)
+        if live is not None and live.status == AttemptStatus.SENDING:
+            # Its own answer comes first, or its lease runs out.
+            raise _NotYet
+        return owner, live.id if live is not None else None
 
     async def _of_nobody(self, payment: Payment, owner: Owner) -> _Found:
         """Under a name of our form, and yet nobody's here; or another business of the store's."""
@@ -192,14 +190,12 @@ class _Look:
         """The payment beside the book, among the others of its key and month; None when it
         simply matches."""
 
-        def step(tx: Transaction) -> Case | None:
+        rows = [ledger.row_of(one) for one in (payment, *of_month)]
+        with self._book.snapshot(staging=True) as tx:
             scope = self._scope(tx.now)
-            rows = [ledger.row_of(one) for one in (payment, *of_month)]
             ledger.stage(tx.session, rows, scope)
             cases = ledger.differing(tx.session, scope, _MOST_CASES)
-            return next((one for one in cases if one.payment.imp_uid == payment.imp_uid), None)
-
-        return self._book.run(step)
+        return next((one for one in cases if one.payment.imp_uid == payment.imp_uid), None)
 
     def _settled(self, found: Difference) -> _Found:
         match settle(self._book, self._policy, found):

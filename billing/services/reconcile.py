@@ -1,7 +1,7 @@
 """The gateway's list of payments beside the book: every difference by name, with its remedy.
 
 read      the lists of paid and cancelled payments, into a file without a name (no transaction)
-compare   in one transaction the database lays them beside the book
+compare   in one snapshot the database lays them beside the book
 confirm   every difference is looked up at the gateway by its own name: a list can miss a row
 apply     only when asked to, and only what the design names: a payment found counts as its
           cycle's, a cancellation found makes its cycle refunded. Everything else is told, once
@@ -193,13 +193,13 @@ async def _read(gateway: PaymentGateway, scope: Scope, now: datetime, spool: IO[
 
 
 def _compare(book: Book, scope: Scope, spool: IO[str]) -> Compared:
-    with book.transaction() as tx:
+    with book.snapshot(staging=True) as tx:
         ledger.stage(tx.session, _rows(spool), scope)
         return ledger.compare(tx.session, scope, MOST_DIFFERENCES)
 
 
 def _prove(book: Book, policy: BillingPolicy, scope: Scope, spool: IO[str], folder: Path) -> Proofs:
-    with book.transaction() as tx:
+    with book.snapshot(staging=True) as tx:
         ledger.stage(tx.session, _rows(spool), scope)
         return prove.write_proofs(tx, policy, scope, folder)
 

@@ -221,7 +221,8 @@ class Compared:
 
 
 def stage(session: Session, rows: Iterable[Sequence[Any]], scope: Scope) -> None:
-    """Stream the ledger's rows in and lay them beside the book."""
+    """Stream the ledger's rows in and lay them beside the book. To be called in a snapshot: a
+    payment counted between two of these statements would look like a second one."""
     take_time(session)
     session.execute(_STAGE)
     copy_rows(session, _COPY, rows)

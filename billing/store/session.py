@@ -147,14 +147,15 @@ class Book:
             events.write(session)
 
     @contextmanager
-    def snapshot(self) -> Iterator[Transaction]:
-        """For reading only: every statement sees the book as it was at the first, so that sums over
-        the same rows agree."""
-        with Session(self._engine) as session, session.begin():
+    def snapshot(self, *, staging: bool = False) -> Iterator[Transaction]:
+        """For reading only: every statement sees the book as it was at the first, so that what two
+        of them say of the same rows agrees. `staging` allows temporary tables."""
+        with Session(self._engine, expire_on_commit=False) as session, session.begin():
             session.connection(
                 execution_options={
                     "isolation_level": "REPEATABLE READ",
-                    "postgresql_readonly": True,
+                    # PostgreSQL makes no table at all in a transaction that only reads.
+                    "postgresql_readonly": not staging,
                 }
             )
             yield Transaction(session, self._moment(session))

@@ -29,7 +29,7 @@ from billing.services.open_cycles import open_cycles
 from billing.services.reconcile import Report, Span, reconcile, span_of_today
 from billing.store import differences
 from billing.store.session import Book
-from tests.builders import KEY, a_refund, execute, query
+from tests.builders import KEY, a_refund, execute, once_before, query
 from tests.conftest import MovedClock
 from tests.town import Town, seoul, uid
 
@@ -621,6 +621,25 @@ def test_the_daily_run_doubled(town: Town) -> None:
         ("subscription.chain_at_risk", 1),
     ]
     assert broken(town.book, town.policy) == []
+
+
+@pytest.mark.parametrize("statement", ["TABLE ledger", "TABLE beside", "SELECT b.*"])
+def test_a_payment_counted_while_it_is_compared_is_no_second_one(
+    town: Town, statement: str
+) -> None:
+    """Between two statements of a comparison another run counts the payment: seen by the one and
+    not by the other, it would be told of as a payment that the month has no place for."""
+    town.subscribe()
+    open_only(town)
+    town.pay_by_hand()
+    town.move(minutes=5)
+    others: list[Report] = []
+    with once_before(town.book, statement, lambda: others.append(town.reconcile(apply=True))):
+        report = town.reconcile(apply=True)
+    assert [str(one.kind) for one in others[0].applied] == ["paid_elsewhere"]
+    assert report.differences == []
+    assert alarms(town) == ["payment.found_elsewhere"]
+    assert cycle(town) == ("paid", "paid_elsewhere")
 
 
 def test_a_charge_that_begins_while_the_payment_is_counted(town: Town) -> None:

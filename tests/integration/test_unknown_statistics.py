@@ -80,8 +80,8 @@ class Undone(Book):
             self.read += rows_read(tx) - before
 
     @contextmanager
-    def snapshot(self) -> Iterator[Transaction]:
-        with super().snapshot() as tx:
+    def snapshot(self, *, staging: bool = False) -> Iterator[Transaction]:
+        with super().snapshot(staging=staging) as tx:
             before = rows_read(tx)
             yield tx
             self.read += rows_read(tx) - before

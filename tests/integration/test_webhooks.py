@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
 
 import pytest
 
@@ -22,9 +23,10 @@ from billing.services.invariants import broken
 from billing.services.look_at_webhooks import LOST_AFTER, WIDTH, look_at_webhooks, waiting
 from billing.services.open_cycles import open_cycles
 from billing.services.receive_webhook import receive_webhook
+from billing.services.reconcile import Span, reconcile
 from billing.store import webhooks
 from billing.store.session import Book
-from tests.builders import query
+from tests.builders import once_before, query
 from tests.conftest import MovedClock
 from tests.world import PAID_AT, World
 
@@ -112,6 +114,31 @@ def test_a_payment_by_hand_counts_as_its_months(world: World) -> None:
     assert [row[0]["reason"] for row in rows] == ["double"]
     assert world.alarms().count("reconcile.difference") == 1
     assert broken(world.book, world.policy) == []
+
+
+def test_a_payment_counted_while_it_is_compared_is_no_second_one(world: World) -> None:
+    """The daily run counts it between two statements of the look."""
+    world.enrol("somebody", script=["declined:D"])
+    world.tick()
+    by_hand = pay(world.sandbox, HandPayment(customer_uid="somebody"))
+    announce(world, by_hand.imp_uid)
+
+    world.clock.move(minutes=5)
+    month = Span(date(2026, 11, 1), date(2026, 11, 30))
+
+    def counted() -> None:
+        run = world.ask(
+            lambda gateway: reconcile(world.book, gateway, world.policy, month, apply=True)
+        )
+        assert len(run.applied) == 1
+
+    # The first time is about whose the payment is.
+    with once_before(world.book, "TABLE beside", counted, nth=2):
+        assert look(world) == {"again": 1}
+    assert query(world.book, "SELECT kind FROM events WHERE kind = 'reconcile.difference'") == []
+    assert world.statuses("cycles") == {"paid": 1}
+    look(world)
+    assert outcomes(world) == [(by_hand.imp_uid, "agrees")]
 
 
 @pytest.mark.parametrize("paused", [False, True])

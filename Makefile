@@ -1,6 +1,6 @@
 # Needs git, make and Python 3.11 or newer with venv. Every target sets up what it needs, once.
 # Kept to what GNU make 3.81 (macOS) knows.
-.PHONY: help setup demo test simulate simulate-points planted mutate chaos chaos-points fuzz bench bench-floor check drills format audit lock clean
+.PHONY: help setup demo test simulate simulate-points between planted mutate chaos chaos-points fuzz bench bench-floor check drills format audit lock clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -29,6 +29,9 @@ simulate: setup ## a year of faults for each of SEEDS seeds (MONTHS=n, FIRST=n, 
 
 simulate-points: setup ## a fault at every point of a month, in pairs too; any order of anything (an hour)
 	@$(BIN)/python -m pytest -m long tests/simulation tests/integration/test_state_machine.py $(ARGS)
+
+between: setup ## any two operations, the one at every place in the other (two hours)
+	@$(BIN)/python -m pytest -m long -n 2 tests/between $(ARGS)
 
 planted: setup ## plant every known mistake and show how soon the simulation finds it
 	@$(BIN)/python -m tests.simulation.planted $(ARGS)

@@ -43,9 +43,7 @@ class SimulatedBook(Book):
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         process, nemesis = self._process, self._process.world.nemesis
-        process.check()
-        if process.world.database_is_down:
-            raise _away()
+        self._reach()
         with super().transaction() as tx:
             yield tx
             if nemesis.strikes("kill_before_commit"):
@@ -59,6 +57,17 @@ class SimulatedBook(Book):
             process.kill()
             raise Killed
         if nemesis.strikes("commit_lost_done"):
+            raise _away()
+
+    @contextmanager
+    def snapshot(self, *, staging: bool = False) -> Iterator[Transaction]:
+        self._reach()
+        with super().snapshot(staging=staging) as tx:
+            yield tx
+
+    def _reach(self) -> None:
+        self._process.check()
+        if self._process.world.database_is_down:
             raise _away()
 
 

@@ -49,7 +49,7 @@ _in_memory()
 
 
 # What takes minutes begins first: processes side by side then end at about the same time.
-_FIRST = ("simulation", "chaos", "browser", "lasting", "integration", "model")
+_FIRST = ("simulation", "between", "chaos", "browser", "lasting", "integration", "model")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,7 +6,9 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
+from billing.domain.calendar import SEOUL
 from billing.domain.webhook import announced
 from billing.portone.client import PortOneClient
 from billing.sandbox import mood
@@ -16,6 +18,7 @@ from billing.services import charge as charge_service
 from billing.services.charge import charge
 from billing.services.close_cycles import close_cycles
 from billing.services.enrol import enrol
+from billing.services.enrol_payment import enrol_payment
 from billing.services.forget import forget
 from billing.services.hold import hold, release
 from billing.services.inquire import find_unknown, inquire
@@ -27,11 +30,11 @@ from billing.services.seal_events import seal_events
 from billing.services.try_again import try_again
 from tests.between.weave import Operation
 from tests.builders import KEY, query
-from tests.town import Town, seoul, uid
+from tests.town import Town, uid
 
 _AGAIN = "/payments/again"
 _CANCEL = "/payments/cancel"
-_SOMEBODY = uid(1)
+_SOMEBODY, _ANEW = uid(1), uid(2)
 
 
 @dataclass(frozen=True)
@@ -122,17 +125,28 @@ def _correct(town: Town) -> None:
 
 
 def _enrol_again(town: Town) -> None:
-    """The same line of the same file, once more."""
-    enrol(town.book, town.policy, lambda: KEY, _line())
-
-
-def _line() -> dict[str, str]:
-    return {
-        "customer_uid": _SOMEBODY,
-        "amount": "1001",
-        "order_name": "plan 1",
-        "initial_paid_at": seoul("2026-10-20 14:30").isoformat(),
+    """The line of a file that says what the gateway has of the first payment."""
+    paid = town.sandbox.ledger.of_customer(_SOMEBODY)[0]
+    fields = {
+        "customer_uid": paid.customer_uid,
+        "amount": str(paid.amount),
+        "order_name": paid.name,
+        "initial_paid_at": datetime.fromtimestamp(paid.paid_at, SEOUL).isoformat(),
+        "buyer_name": paid.buyer_name,
+        "buyer_tel": paid.buyer_tel,
+        "initial_merchant_uid": paid.merchant_uid,
     }
+    enrol(town.book, town.policy, lambda: KEY, fields)
+
+
+def _enrol_payment(town: Town, *, previous: str | None = None) -> None:
+    """The newest key that was registered, by its first payment."""
+    imp_uid = town.sandbox.ledger.of_customer(_ANEW if previous else _SOMEBODY)[0].imp_uid
+    town.run(
+        lambda client: enrol_payment(
+            town.book, town.policy, lambda: KEY, client, imp_uid, previous=previous
+        )
+    )
 
 
 _PEOPLE: dict[str, Operation] = {
@@ -164,6 +178,8 @@ _RARE: dict[str, Operation] = {
     "let go": lambda town: let_go(town.book, town.policy, _SOMEBODY),
     "forget": lambda town: forget(town.book, town.policy, _SOMEBODY),
     "correct": _correct,
+    "enrol payment": _enrol_payment,
+    "go on from": lambda town: _enrol_payment(town, previous=_SOMEBODY),
 }
 
 
@@ -192,6 +208,20 @@ def _coming(town: Town) -> None:
     town.subscribe()
     _announce(town, town.pay_by_hand())
     town.move(minutes=5)
+
+
+def _registered(town: Town) -> None:
+    """A key at the gateway, and nobody in the book yet."""
+    town.register_only(1)
+
+
+def _registered_anew(town: Town) -> None:
+    """Suspended for good, and then registered with a new key."""
+    _refused_for_good(town)
+    _close(town)
+    assert query(town.book, "SELECT status FROM subscriptions") == [("suspended",)]
+    town.move(minutes=5)
+    town.register_only(2, paid="2026-11-20 10:02")
 
 
 def _by_hand(town: Town) -> None:
@@ -322,6 +352,13 @@ SITUATIONS: dict[str, Situation] = {
     ),
     "coming": Situation(
         _coming, _some("open", "look", "reconcile", "pause", "cancel", "enrol again")
+    ),
+    "registered": Situation(
+        _registered, _some("enrol payment", "enrol again", "open", "reconcile", "seal")
+    ),
+    "registered anew": Situation(
+        _registered_anew,
+        _some("go on from", "cancel", "forget", "reconcile", "close", "open"),
     ),
     "paid by hand": Situation(
         _by_hand, _some("charge", "look", "reconcile", "pause", "cancel", "hold", "close")

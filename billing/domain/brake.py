@@ -42,9 +42,6 @@ _SUSPICIOUS_CLASSES = frozenset(
         DeclineClass.MISMATCH,
     }
 )
-_CONFIGURATION = "answers without an approval point at our own configuration"
-_UNKNOWN = "customers without an approval are unknown to the gateway"
-_DECLINED = f"of the last {KEPT} charges were declined as by our own fault"
 _AGAINST_US = frozenset({Verdict.SUSPICIOUS, Verdict.OPERATOR})
 
 
@@ -69,19 +66,13 @@ def why_brake(verdicts: str) -> str | None:
     """Why all charging must stop, or None."""
     run = verdicts.rpartition(Verdict.APPROVED)[2]
     if run.count(Verdict.OPERATOR) >= OPERATOR_RUN:
-        return f"{OPERATOR_RUN} {_CONFIGURATION}"
+        return f"{OPERATOR_RUN} answers without an approval point at our own configuration"
     if sum(run.count(letter) for letter in _AGAINST_US) >= SUSPICIOUS_RUN:
-        return f"{SUSPICIOUS_RUN} {_UNKNOWN}"
+        return f"{SUSPICIOUS_RUN} customers without an approval are unknown to the gateway"
     odd = sum(verdicts.count(letter) for letter in _AGAINST_US | {Verdict.UNREAD})
     if len(verdicts) == KEPT and odd >= SUSPICIOUS_SHARE * KEPT:
-        return f"{odd} {_DECLINED}"
+        return f"{odd} of the last {KEPT} charges were declined as by our own fault"
     return None
-
-
-def is_brakes(why: str) -> bool:
-    """Whether it was the brake that stopped charging for this reason, and not a person or a book
-    that was moved."""
-    return why.endswith((_CONFIGURATION, _UNKNOWN, _DECLINED))
 
 
 def are_believed(verdicts: str) -> bool:

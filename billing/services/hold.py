@@ -49,9 +49,9 @@ def is_unwatched(book: Book) -> bool:
     return book.run(step)
 
 
-def stop(tx: Transaction, why: str) -> None:
+def stop(tx: Transaction, why: str, *, by_brake: bool = False) -> None:
     """Stop all charging, with one alarm; the first reason stays."""
-    if health.hold(tx.session, tx.now, why):
+    if health.hold(tx.session, tx.now, why, by_brake=by_brake):
         events.add(tx.session, at=tx.now, kind="charging.held", data={"why": why}, alarm=True)
 
 
@@ -70,7 +70,7 @@ def release(book: Book, policy: BillingPolicy) -> Released:
         if held is None:
             return Released(None, 0)
         events.add(tx.session, at=tx.now, kind="charging.released")
-        is_doubted = brake.is_brakes(held.why) or not brake.are_believed(held.verdicts)
+        is_doubted = held.by_brake or not brake.are_believed(held.verdicts)
         return Released(held, _try_again(tx, policy) if is_doubted else 0)
 
     return book.run(step)

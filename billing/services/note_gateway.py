@@ -38,7 +38,7 @@ def note_gateway(
     _slow_down(tx, answers)
     why = health.note_verdicts(tx.session, tx.now, _verdicts(tx, answers, results))
     if why is not None:
-        stop(tx, why)
+        stop(tx, why, by_brake=True)
 
 
 def _slow_down(tx: Transaction, answers: Sequence[Answer]) -> None:

@@ -53,11 +53,13 @@ class Permit:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Why all charging was stopped, since when, and what the newest answers had said by its end."""
+    """Why all charging was stopped, since when, what the newest answers had said by its end, and
+    whether it was the brake that did, and not a person or a book that was moved."""
 
     why: str
     since: datetime | None
     verdicts: str
+    by_brake: bool
 
 
 NONE = Permit(0, timedelta(0))
@@ -69,8 +71,8 @@ def hold_reason(session: Session) -> str | None:
     return session.execute(select(Installation.hold_reason)).scalar_one()
 
 
-def hold(session: Session, now: datetime, why: str) -> bool:
-    """Stop all charging; False when it was stopped already.
+def hold(session: Session, now: datetime, why: str, *, by_brake: bool = False) -> bool:
+    """Stop all charging; False when it was stopped already, and then nothing is changed.
 
     Waits for claims that are under way: once this is committed, none follows.
     """
@@ -78,7 +80,7 @@ def hold(session: Session, now: datetime, why: str) -> bool:
     held = session.execute(
         update(Installation)
         .where(Installation.hold_reason.is_(None))
-        .values(hold_reason=why[:500], held_at=now)
+        .values(hold_reason=why[:500], held_at=now, held_by_brake=by_brake)
         .returning(Installation.id)
     )
     return held.first() is not None
@@ -90,11 +92,15 @@ def release(session: Session) -> Hold | None:
     What was approved before the stop says nothing of what made somebody stop: canaries go first.
     """
     health = _locked(session)
-    query = select(Installation.hold_reason, Installation.held_at).with_for_update()
-    why, since = session.execute(query).one()
+    query = select(
+        Installation.hold_reason, Installation.held_at, Installation.held_by_brake
+    ).with_for_update()
+    why, since, by_brake = session.execute(query).one()
     if why is not None:
-        session.execute(update(Installation).values(hold_reason=None, held_at=None))
-    held = None if why is None else Hold(why, since, health.verdicts)
+        session.execute(
+            update(Installation).values(hold_reason=None, held_at=None, held_by_brake=False)
+        )
+    held = None if why is None else Hold(why, since, health.verdicts, by_brake)
     health.suspicious, health.verdicts, health.last_approved_at = 0, "", None
     health.failures, health.open_until, health.pause_until = 0, None, None
     return held

@@ -71,6 +71,8 @@ class Installation(Base):
     imp_key_fingerprint: Mapped[str | None]
     hold_reason: Mapped[str | None]
     held_at: Mapped[datetime | None]
+    # Not set by code before 0011, whose holds count as a person's.
+    held_by_brake: Mapped[bool] = mapped_column(server_default=text("false"))
     # Zero in production (see billing/clock.py).
     clock_offset: Mapped[timedelta] = mapped_column(Interval, server_default=text("interval '0'"))
     # Events up to `seal_up_to` are sealed once every transaction below `seal_once_past` has ended.

@@ -22,7 +22,7 @@ from billing.sandbox import mood
 from billing.services.answer import Answer
 from billing.services.change_status import cancel, pause
 from billing.services.enrol_payment import enrol_payment
-from billing.services.hold import hold, release
+from billing.services.hold import release, stop
 from billing.services.inquire import inquire
 from billing.services.invariants import broken
 from billing.services.record import adopt, record
@@ -412,7 +412,7 @@ def test_one_month_without_a_number_left_does_not_keep_the_others(town: Town) ->
     town.sandbox.mood = mood({"scripts": [{"customers": "*", "does": ["declined:0011"]}]})
     town.charge()
     execute(town.book, "UPDATE attempts SET number = 99 WHERE id = 1")
-    hold(town.book, "5 customers without an approval are unknown to the gateway")
+    town.book.run(lambda tx: stop(tx, "the brake", by_brake=True))
     assert release(town.book, town.policy).tried_again == 1
     assert query(town.book, "SELECT cycle_id, number FROM attempts WHERE status = 'due'") == [
         (2, 2)

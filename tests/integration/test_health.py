@@ -338,7 +338,7 @@ def test_a_hold_stops_and_a_release_starts(book: Book, clock: MovedClock) -> Non
     assert query(book, "SELECT hold_reason, held_at FROM installation") == [("first", clock.now)]
     assert (room(book, clock), reserve(book, clock, 5, 0, LONG)) == (0, Permit(0, NO_WAIT))
     answered(book, clock, useless=9)
-    assert step(None) == health.Hold("first", clock.now, "")
+    assert step(None) == health.Hold("first", clock.now, "", by_brake=False)
     assert step(None) is None
     assert (room(book, clock), reserve(book, clock, 5, 0, LONG).count) == (100, 5)
 
@@ -408,6 +408,19 @@ def test_a_skew_of_more_than_a_minute_stops(
     with book.transaction() as tx:
         again = health.note_skew(tx.session, clock.now, timedelta(seconds=seconds))
     assert not again, "told once"
+
+
+@pytest.mark.parametrize("by_brake", [True, False])
+def test_the_first_hold_says_who_it_was(book: Book, clock: MovedClock, by_brake: bool) -> None:
+    """Also after a hold of another kind that is over."""
+    with book.transaction() as tx:
+        assert health.hold(tx.session, clock.now, "earlier", by_brake=not by_brake)
+        assert health.release(tx.session)
+        assert health.hold(tx.session, clock.now, "first", by_brake=by_brake)
+        assert not health.hold(tx.session, clock.now, "second", by_brake=not by_brake)
+        held = health.release(tx.session)
+    assert held is not None
+    assert (held.why, held.by_brake) == ("first", by_brake)
 
 
 def test_a_long_reason_is_cut(book: Book, clock: MovedClock) -> None:

@@ -8,13 +8,17 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, event
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import DBAPIError
 
 import migrations
+from billing.domain.brake import why_brake
 from billing.embedded import Servers
 from billing.store import schema
 from billing.store.session import create_book_engine
@@ -224,3 +228,26 @@ def test_older_code_goes_on_exactly_where_the_newer_schema_says_so(
     monkeypatch.setattr(migrations, "__file__", ours)
     assert schema.wanted() == NEWEST
     assert schema.fits(engine) is fits
+
+
+@pytest.mark.parametrize(
+    ("why", "by_brake"),
+    [
+        (why_brake("ooo"), True),
+        (why_brake("sssss"), True),
+        (why_brake("a" * 30 + "sa" * 10), True),
+        ("held by hand", False),
+        (None, False),
+    ],
+)
+def test_a_hold_that_stands_while_0011_runs_keeps_who_it_was(
+    engine: Engine, why: str | None, by_brake: bool
+) -> None:
+    migration: Any = _module(next(path for path in VERSIONS if path.name.startswith("v0011")))
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE installation DROP COLUMN held_by_brake"))
+        connection.execute(text("UPDATE installation SET hold_reason = :why"), {"why": why})
+        with Operations.context(MigrationContext.configure(connection)):
+            migration.upgrade()
+        found = connection.execute(text("SELECT held_by_brake FROM installation")).scalar_one()
+    assert found is by_brake

@@ -8,7 +8,6 @@ from billing.domain.brake import (
     KEPT,
     Verdict,
     are_believed,
-    is_brakes,
     verdict_of,
     why_brake,
     with_new,
@@ -86,11 +85,3 @@ def test_declines_are_believed_when_few_or_when_others_were_approved(
     verdicts: str, believed: bool
 ) -> None:
     assert are_believed(verdicts) is believed
-
-
-@pytest.mark.parametrize("verdicts", ["ooo", "sssss", "a" * 30 + "sa" * 10])
-def test_its_own_reasons_are_known_again(verdicts: str) -> None:
-    why = why_brake(verdicts)
-    assert why is not None
-    assert is_brakes(why)
-    assert not is_brakes("held by hand")

@@ -14,6 +14,9 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from billing.store.session import is_away
+from billing.store.trouble import why
+
 # These log whole addresses, and with them `customer_uid`s, at INFO.
 _CHATTY = ("httpx", "httpcore", "aiohttp", "amqp", "kombu", "asyncio", "alembic")
 # What they say of every message we say ourselves, with its correlation id (`carrying`).
@@ -53,6 +56,7 @@ def configure(log_format: str, log_level: str) -> None:
         structlog.stdlib.add_log_level,
         _stamp,
         _without_private_fields,
+        _in_one_line,
     ]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -110,3 +114,19 @@ def _without_private_fields(_: WrappedLogger, __: str, event: EventDict) -> Even
     for key in event.keys() & _PRIVATE:
         event[key] = "[hidden]"
     return event
+
+
+def _in_one_line(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """A database that is away is told in a line: every tick meets it, until it is back, and a page
+    of frames each time says nothing more."""
+    error = event.get("exc_info")
+    if isinstance(error, tuple):
+        error = error[1]
+    elif error is True:
+        error = sys.exc_info()[1]
+    if not isinstance(error, Exception) or not is_away(error):
+        return event
+    told = {key: value for key, value in event.items() if key != "exc_info"}
+    # Celery's own sentence goes on with the error and its statement.
+    said = str(event["event"]).partition(f": {type(error).__name__}(")[0]
+    return told | {"event": f"{said}: the database is away: {why(error)}"}

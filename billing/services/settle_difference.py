@@ -114,7 +114,9 @@ def _follow_cancellation(tx: Transaction, policy: BillingPolicy, found: Differen
     if standing.status == RefundStatus.SENDING:
         # Our own request is on its way: its answer, or the question about it, settles that.
         return False
-    take_back.done(tx, standing, found.at, found=True)
+    # A request of ours that was not answered did it; any other was not sent: somebody else did.
+    ours = standing.status == RefundStatus.UNKNOWN
+    take_back.done(tx, standing, found.at, found=not ours)
     return True
 
 

@@ -18,7 +18,7 @@ _GOES_ON = (SubscriptionStatus.ACTIVE, SubscriptionStatus.PAUSED)
 
 
 def done(tx: Transaction, refund: Refund, cancelled_at: datetime, *, found: bool = False) -> None:
-    """The gateway's own row says cancelled. `found` says that nobody here asked for it."""
+    """The gateway's own row says cancelled. `found` says that nothing we sent did it."""
     _end(tx, refund, RefundStatus.DONE, alarm=found)
     refund.cancelled_at = cancelled_at
     apply(tx, refund, cancelled_at)

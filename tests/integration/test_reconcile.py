@@ -830,6 +830,27 @@ def test_what_only_the_list_shows_is_told_and_never_counted(town: Town) -> None:
     assert cycle(town)[0] == "open"
 
 
+@pytest.mark.parametrize(
+    "other", [{"paid_at": 0}, {"paid_at": 1_790_000_000}, {"merchant_uid": "another-name"}]
+)
+def test_a_look_up_that_contradicts_the_list_counts_nothing(
+    town: Town, other: dict[str, object]
+) -> None:
+    """Whose month it pays was found by what the list says: told as it is there, and what else the
+    run found is counted all the same."""
+    town.subscribe(2)
+    assert open_cycles(town.book, town.policy) == 2
+    in_two_ways, clear = town.pay_by_hand(1), town.pay_by_hand(2)
+    town.move(minutes=5)
+    by_name = f"/payments/{in_two_ways.imp_uid}"
+    town.wire.faults[by_name] = lambda: town.says(town.row(in_two_ways.imp_uid, **other))
+    report = town.reconcile(apply=True)
+    assert [(one.kind, one.imp_uid, one.confirmed) for one in report.differences] == [
+        ("paid_elsewhere", in_two_ways.imp_uid, False)
+    ]
+    assert [one.imp_uid for one in report.applied] == [clear.imp_uid]
+
+
 def test_a_list_that_changes_is_read_again(town: Town) -> None:
     """A payment is cancelled between two pages: the rows behind it move up, past the next page."""
     town.subscribe(12)

@@ -309,16 +309,22 @@ def test_a_request_of_ours_that_is_on_its_way_settles_it_itself(town: Town) -> N
 
 
 @pytest.mark.parametrize(
-    ("status", "more"),
-    [("requested", {}), ("unknown", {"provable_at": "now()", "ask_at": "now()"})],
+    ("status", "more", "elsewhere"),
+    [
+        ("requested", {}, ["refund.done"]),
+        ("unknown", {"provable_at": "now()", "ask_at": "now()"}, []),
+    ],
 )
 def test_a_refund_that_still_waits_is_ended_by_what_was_found(
-    town: Town, status: str, more: dict[str, str]
+    town: Town, status: str, more: dict[str, str], elsewhere: list[str]
 ) -> None:
+    """The alarm sends a person to find out who cancelled it outside of Maewol. Where a request of
+    ours was not answered, it was that one."""
     found = cancelled(town)
     asked_for(town, status, **more)
     assert settled(town, found) is Settled.APPLIED
     assert (month(town), refunds(town)) == (("refunded", "chain_at_risk"), [("done",)])
+    assert alarms(town) == [*elsewhere, "subscription.chain_at_risk"]
 
 
 def test_a_month_counted_after_its_refund_was_done_follows_it(town: Town) -> None:

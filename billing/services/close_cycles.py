@@ -21,9 +21,11 @@ from billing.services.open_cycles import (
     move_on,
     new_cycle,
     point_at,
+    tell_there_already,
     until_done,
 )
 from billing.store import attempts, events, health
+from billing.store.opening import there_already
 from billing.store.session import Book, Transaction, by_index_in_order
 from billing.store.tables import Attempt, Cycle, Subscription
 
@@ -195,13 +197,25 @@ def _skip_paused(tx: Transaction, policy: BillingPolicy) -> tuple[int, int]:
             # The settings changed, and its turn to be planned anew has not come.
             point_at(subscription, dates, policy)
             continue
-        cycle = new_cycle(subscription, dates, tx.now, policy)
-        tx.session.add(cycle)
+        passed.append((new_cycle(subscription, dates, tx.now, policy), subscription))
         move_on(subscription, policy)
-        passed.append((cycle, subscription))
+    skipped = _not_there_yet(tx, passed)
+    _end_all(tx, skipped)
+    return len(found), len(skipped)
+
+
+def _not_there_yet(
+    tx: Transaction, months: Sequence[tuple[Cycle, Subscription]]
+) -> list[tuple[Cycle, Subscription]]:
+    """Write these months; of one that the book has already only tell."""
+    there = there_already(tx.session, [cycle for cycle, _ in months])
+    for cycle, subscription in months:
+        if subscription.id in there:
+            tell_there_already(tx, subscription, cycle.number, cycle.month)
+    fresh = [one for one in months if one[1].id not in there]
+    tx.session.add_all(cycle for cycle, _ in fresh)
     tx.session.flush()
-    _end_all(tx, passed)
-    return len(found), len(passed)
+    return fresh
 
 
 def _passed_paused(tx: Transaction) -> Select[Subscription]:

@@ -121,16 +121,8 @@ def open_ahead(
 
 def _tell(tx: Transaction, opening: Opening, written: Opened | None) -> None:
     if written is None:
-        # Only an edit behind our back counts the months from elsewhere. One such row must not keep
-        # all the others from being opened.
-        events.add(
-            tx.session,
-            at=tx.now,
-            kind="cycle.there_already",
-            subscription_id=opening.subscription.id,
-            data={"cycle": opening.cycle["number"], "month": opening.cycle["month"].isoformat()},
-            alarm=True,
-        )
+        number, month = opening.cycle["number"], opening.cycle["month"]
+        tell_there_already(tx, opening.subscription, number, month)
         return
     events.add(
         tx.session,
@@ -143,6 +135,21 @@ def _tell(tx: Transaction, opening: Opening, written: Opened | None) -> None:
             "cycle": opening.cycle["number"],
             "merchant_uid": opening.attempt["merchant_uid"],
         },
+    )
+
+
+def tell_there_already(
+    tx: Transaction, subscription: Subscription, number: int, month: date
+) -> None:
+    """Only an edit behind our back counts the months from elsewhere. One such row must not keep all
+    the others from being opened, or skipped."""
+    events.add(
+        tx.session,
+        at=tx.now,
+        kind="cycle.there_already",
+        subscription_id=subscription.id,
+        data={"cycle": number, "month": month.isoformat()},
+        alarm=True,
     )
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import or_, select, text, tuple_
 from sqlalchemy.orm import Session
 
-from billing.store.tables import Subscription
+from billing.store.tables import Cycle, Subscription
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,19 @@ def write(session: Session, openings: Sequence[Opening]) -> Mapping[int, Opened]
         },
     )
     return {of: Opened(cycle_id, attempt_ids[cycle_id]) for of, cycle_id in cycle_ids.items()}
+
+
+def there_already(session: Session, months: Sequence[Cycle]) -> set[int]:
+    """Whose month, by its number or by its date, the book has already."""
+    numbers = [(month.subscription_id, month.number) for month in months]
+    dates = [(month.subscription_id, month.month) for month in months]
+    query = select(Cycle.subscription_id).where(
+        or_(
+            tuple_(Cycle.subscription_id, Cycle.number).in_(numbers),
+            tuple_(Cycle.subscription_id, Cycle.month).in_(dates),
+        )
+    )
+    return set(session.execute(query).scalars())
 
 
 def _json(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -380,6 +380,46 @@ def test_a_paused_month_whose_end_was_moved_ends_then(
     assert months(book) == [("skipped", "paused")]
 
 
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ("anchor_on = anchor_on - interval '1 month'", {"cycle": 2, "month": "2026-11-01"}),
+        ("next_cycle = 1", {"cycle": 1, "month": "2026-11-01"}),
+        (
+            "anchor_on = anchor_on + interval '1 month', next_cycle = 1",
+            {"cycle": 1, "month": "2026-12-01"},
+        ),
+    ],
+)
+def test_a_paused_month_that_is_there_already_keeps_nobody_else_from_being_skipped(
+    book: Book, policy: BillingPolicy, clock: MovedClock, facts: str, told: dict[str, Any]
+) -> None:
+    """An edit behind our back counts the months from elsewhere: the same month, or the same number,
+    twice. It is told of, and the next month is that subscription's own again."""
+    subscribed(book, policy, 2)
+    assert open_cycles(book, policy) == 2
+    around = "SET LOCAL session_replication_role = replica; "
+    execute(book, f"{around}UPDATE cycles SET status='missed', reason='declined', settled_at=now()")
+    for number in (1, 2):
+        pause(book, policy, f"customer-{number}")
+    execute(book, f"{around}UPDATE subscriptions SET {facts} WHERE id = 1")
+    clock.move(days=60)
+
+    assert close_cycles(book, policy) == 1
+
+    assert query(book, "SELECT subscription_id, number FROM cycles ORDER BY id") == [
+        (1, 1),
+        (2, 1),
+        (2, 2),
+    ]
+    ((_, whose, cycle, _, data, alarm),) = lines(book, "cycle.there_already")
+    assert (whose, cycle, data, alarm) == (1, None, told, True)
+    assert people(book) == [("paused", None), ("suspended", "chain_broken")]
+    clock.move(days=15)
+    assert close_cycles(book, policy) == 1
+    assert people(book) == [("suspended", "chain_broken")] * 2
+
+
 # -- those that close soon ----------------------------------------------------------------------
 
 

@@ -199,11 +199,17 @@ def _of_counted(payment: Payment, book: BookSide, sandbox: bool) -> DifferenceKi
         case "paid":
             return _of_paid_on_both_sides(payment, book)
         case "cancelled":
-            paid = book.cycle_status == CycleStatus.PAID
-            return DifferenceKind.CANCELLED if paid else None
+            return _of_cancelled(payment, book)
         case "failed":
             return DifferenceKind.FAILED
     return DifferenceKind.NOT_FINAL
+
+
+def _of_cancelled(payment: Payment, book: BookSide) -> DifferenceKind | None:
+    if book.cycle_status != CycleStatus.PAID:
+        return None
+    whole = payment.cancelled_amount in (Won(0), payment.amount)
+    return DifferenceKind.CANCELLED if whole else DifferenceKind.PARTLY_CANCELLED
 
 
 def _of_paid_on_both_sides(payment: Payment, book: BookSide) -> DifferenceKind | None:

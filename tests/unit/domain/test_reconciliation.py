@@ -169,6 +169,9 @@ def test_both_sides_agree() -> None:
     ("changes", "expected"),
     [
         ({"status": "cancelled"}, "cancelled_at_gateway"),
+        ({"status": "cancelled", "cancelled_amount": PAYMENT.amount}, "cancelled_at_gateway"),
+        # Not what a refund is: the month stays paid, and a person looks.
+        ({"status": "cancelled", "cancelled_amount": Won(1)}, "partly_cancelled"),
         ({"status": "failed"}, "failed_at_gateway"),
         ({"status": "ready"}, "not_final_at_gateway"),
         ({"status": "a new word"}, "not_final_at_gateway"),

@@ -24,7 +24,7 @@ async def by_name(gateway: PaymentGateway, policy: BillingPolicy, case: Case) ->
 
 
 def _is_paid_otherwise(payment: Payment, listed: Payment) -> bool:
-    """Whether the gateway names or dates its payment in two ways. Whose it is, and of which month,
+    """Whether the gateway names or dates a payment in two ways. Whose it is, and of which month,
     was found by what the list says."""
     same = (payment.merchant_uid, payment.paid_at) == (listed.merchant_uid, listed.paid_at)
-    return payment.status == "paid" and not same
+    return payment.status == listed.status == "paid" and not same

@@ -279,8 +279,10 @@ def test_only_the_next_month_is_opened_ahead_and_once(
     assert coming_months(book) == before
     assert ahead(book, policy, 1, NOVEMBER) is not None
     # December is next now, but November is still open.
+    after = coming_months(book)
     assert ahead(book, policy, 1, DECEMBER) is None
     assert query(book, "SELECT month FROM cycles") == [(NOVEMBER,)]
+    assert coming_months(book) == after, "and stays the next"
 
 
 def test_the_month_opened_ahead_is_the_next_as_it_is_in_the_book(
@@ -296,6 +298,23 @@ def test_the_month_opened_ahead_is_the_next_as_it_is_in_the_book(
         assert seen is not None
     assert query(book, "SELECT number, month FROM cycles") == [(2, DECEMBER)]
     assert coming_months(book)[0][0] == 3
+
+
+def test_a_month_that_is_there_already_is_not_opened_ahead(
+    book: Book, policy: BillingPolicy, early: MovedClock
+) -> None:
+    """Another month of the book bears its number, by an edit behind our back."""
+    subscribed(book, policy)
+    assert ahead(book, policy, 1, NOVEMBER) is not None
+    around = "SET LOCAL session_replication_role = replica; "
+    execute(book, f"{around}UPDATE cycles SET status='missed', reason='declined', settled_at=now()")
+    execute(
+        book,
+        f"{around}UPDATE subscriptions SET next_cycle = 1,"
+        " anchor_on = anchor_on + interval '1 month'",
+    )
+    assert ahead(book, policy, 1, DECEMBER) is None
+    assert query(book, "SELECT month FROM cycles") == [(NOVEMBER,)]
 
 
 @pytest.mark.parametrize("status", ["suspended", "cancelled"])
@@ -460,8 +479,8 @@ def test_a_month_that_is_there_already_keeps_nobody_else_from_being_opened(
     november, december = date(2026, 11, 1), date(2026, 12, 1)
     first, second = ("customer-1", 1, november), ("customer-2", 1, november)
     assert query(book, months) == [first, second, ("customer-2", 2, december)]
-    told = "SELECT data->>'month' FROM events WHERE kind = 'cycle.there_already' AND alarm"
-    assert query(book, told) == [("2026-11-01",)]
+    told = "SELECT data FROM events WHERE kind = 'cycle.there_already' AND alarm"
+    assert query(book, told) == [({"cycle": 2, "month": "2026-11-01"},)]
     # It was moved on, so its own next month is opened by the next tick.
     assert open_cycles(book, policy) == 1
     assert query(book, months)[1] == ("customer-1", 3, december)

@@ -12,7 +12,6 @@ import pytest
 
 from billing.domain.errors import GatewayError, InvalidInput
 from billing.domain.money import Won
-from billing.domain.payment import Payment
 from billing.domain.policy import BillingPolicy
 from billing.domain.reconciliation import BookSide, Case, Difference
 from billing.domain.remedies import remedy
@@ -852,18 +851,15 @@ def test_a_look_up_that_contradicts_the_list_counts_nothing(
     assert [one.imp_uid for one in report.applied] == [clear.imp_uid]
 
 
-def test_what_has_become_another_since_the_list_is_judged_as_it_is_now(paid: Town) -> None:
+def test_what_is_listed_as_paid_and_looked_up_as_failed_is_judged_as_failed(paid: Town) -> None:
+    """It has no moment of payment then, and contradicts the list by nothing else."""
     imp_uid = paid.paid_imp_uid(2)
-    now = paid.run(lambda client: client.payment(imp_uid))
-    assert now is not None
-    book = BookSide(2, uid(2), "active", now.amount, cycle_status="paid", counted=True)
-
-    def judged(listed: Payment) -> Difference | None:
-        return paid.run(lambda client: by_name(client, paid.policy, Case(listed, book)))
-
-    assert judged(replace(now, status="ready", paid_at=None)) is None, "paid since"
+    listed = paid.run(lambda client: client.payment(imp_uid))
+    assert listed is not None
+    book = BookSide(2, uid(2), "active", listed.amount, cycle_status="paid", counted=True)
+    case = Case(listed, book)
     paid.changed(imp_uid, status=Status.FAILED, paid_at=0, failed_at=1)
-    found = judged(now)
+    found = paid.run(lambda client: by_name(client, paid.policy, case))
     assert found is not None
     assert (found.kind, found.confirmed) == ("failed_at_gateway", True)
 

@@ -92,6 +92,10 @@ TESTS = {
     "billing/store/installation.py": ["tests/integration/test_fence_rows.py"],
     "billing/store/report.py": ["tests/integration/test_report_rows.py"],
     "billing/store/ledger.py": ["tests/integration/test_ledger.py"],
+    "billing/store/opening.py": [
+        "tests/integration/test_opening.py",
+        "tests/integration/test_closing.py",
+    ],
     "billing/store/refunds.py": ["tests/integration/test_refund_rows.py"],
     "billing/store/attempts.py": ["tests/integration/test_attempts.py"],
     "billing/services/invariants.py": [

@@ -302,6 +302,13 @@ def test_only_confirmed_payments_of_a_live_month_count() -> None:
         assert not unsure.takes_back
 
 
+def test_a_payment_of_the_month_that_opens_next_counts_too() -> None:
+    """Its month is not in the book yet: `settle` opens it."""
+    coming = replace(UNCOUNTED, cycle_id=None, cycle_status=None, coming=True)
+    assert found(PAYMENT, coming).countable
+    assert not found(PAYMENT, replace(coming, coming=False)).countable
+
+
 @pytest.mark.parametrize("status", SubscriptionStatus)
 def test_a_cancelled_first_payment(status: SubscriptionStatus) -> None:
     book = replace(UNCOUNTED, initial=True, cycle_status=None, subscription_status=status)

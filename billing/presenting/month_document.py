@@ -60,8 +60,9 @@ def headline(figures: MonthFigures) -> dict[str, Any]:
         "cycles": _cycles(figures.outcomes),
         "unknowns": _unknowns(figures.unknowns),
         "subscribers": {
-            "gained": _sum(figures.gained),
-            "registered_anew": _sum(figures.anew),
+            "gained": _sum(figures.gained.in_all),
+            "registered_anew": _sum(figures.gained.anew),
+            "taken_over": _sum(figures.gained.taken_over),
             "lost": _sum(figures.lost_in_all),
             "lost_by": [
                 {"how": one.kind.partition(".")[2], "reason": one.reason, **_sum(one.sum)}

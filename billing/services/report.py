@@ -21,7 +21,7 @@ from billing.services.month import paid_by_day
 from billing.store import figures, installation
 from billing.store import report as rows
 from billing.store.figures import DeclinedBy
-from billing.store.report import GivenBack, Lost, Place, Refusal
+from billing.store.report import Gained, GivenBack, Lost, Place, Refusal
 from billing.store.session import Book, Transaction
 
 # A carrier has some dozens of texts. Should somebody put an order number into each, the rest is
@@ -53,8 +53,7 @@ class MonthFigures:
     days: Sequence[Day]
     outcomes: Outcomes
     unknowns: Unknowns
-    gained: Sum
-    anew: Sum
+    gained: Gained
     lost: Sequence[Lost]
 
     @property
@@ -166,7 +165,6 @@ def _figures(tx: Transaction, policy: BillingPolicy, first_day: date) -> MonthFi
     zone = policy.plan.zone
     begins, ends = _span(first_day, zone)
     within = rows.ids(tx.session, first_day)
-    gained, anew = rows.gained(tx.session, begins, ends)
     to_come = figures.to_come(tx.session, ends, zone) if ends > tx.now else []
     # Whoever has a month before this one still to come has this one, too.
     coming = (Sum(one.count, one.won) for one in to_come)
@@ -175,8 +173,7 @@ def _figures(tx: Transaction, policy: BillingPolicy, first_day: date) -> MonthFi
         days=_days(tx, policy, first_day),
         outcomes=Outcomes(rows.outcomes(tx.session, first_day, within), sum(coming, Sum())),
         unknowns=rows.unknowns(tx.session, first_day, within),
-        gained=gained,
-        anew=anew,
+        gained=rows.gained(tx.session, begins, ends),
         lost=rows.lost(tx.session, begins, ends),
     )
 

@@ -12,7 +12,7 @@ from datetime import date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Date, cast, func, select, text
+from sqlalchemy import Date, cast, func, select, text, true
 from sqlalchemy.orm import Session
 
 from billing.domain.attempt import AttemptStatus
@@ -114,6 +114,17 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Gained:
+    """Subscriptions that were enrolled in a month; each `Sum` is what they pay each month."""
+
+    in_all: Sum
+    # Who began anew, with another billing key, where an earlier subscription had ended.
+    anew: Sum
+    # Whose first payment is of an earlier month: no new customers, but another system's until now.
+    taken_over: Sum
+
+
+@dataclass(frozen=True, slots=True)
 class Lost:
     """Subscriptions that ended, by how; `sum` is what they paid each month."""
 
@@ -176,18 +187,25 @@ def given_back(
     ]
 
 
-def gained(session: Session, begins: datetime, ends: datetime) -> tuple[Sum, Sum]:
-    """Subscriptions that were enrolled, and the part of them that registered anew."""
-    anew = Subscription.previous_id.is_not(None)
-    row = session.execute(
-        select(
-            func.count(),
-            func.coalesce(func.sum(Subscription.amount), 0),
-            func.count().filter(anew),
-            func.coalesce(func.sum(Subscription.amount).filter(anew), 0),
-        ).where(Subscription.enrolled_at >= begins, Subscription.enrolled_at < ends)
-    ).one()
-    return Sum(row[0], int(row[1])), Sum(row[2], int(row[3]))
+def gained(session: Session, begins: datetime, ends: datetime) -> Gained:
+    """Subscriptions that were enrolled, and two parts of them."""
+    parts = (
+        true(),
+        Subscription.previous_id.is_not(None),
+        Subscription.initial_paid_at < begins,
+    )
+    columns = [
+        column
+        for part in parts
+        for column in (
+            func.count().filter(part),
+            func.coalesce(func.sum(Subscription.amount).filter(part), 0),
+        )
+    ]
+    within = (Subscription.enrolled_at >= begins, Subscription.enrolled_at < ends)
+    row = session.execute(select(*columns).where(*within)).one()
+    in_all, anew, taken_over = (Sum(row[at], int(row[at + 1])) for at in (0, 2, 4))
+    return Gained(in_all, anew, taken_over)
 
 
 def lost(session: Session, begins: datetime, ends: datetime) -> list[Lost]:

@@ -14,7 +14,7 @@ from billing.domain.money import Sum
 from billing.domain.month_figures import Alike
 from billing.domain.policy import BillingPolicy
 from billing.store import report
-from billing.store.report import GivenBack, Ids, Lost, Place, Refusal
+from billing.store.report import Gained, GivenBack, Ids, Lost, Place, Refusal
 from billing.store.session import Book
 from tests.builders import execute, query
 from tests.plant import numbered_apart, one_more, paid, plant, settled
@@ -178,19 +178,21 @@ def test_what_was_given_back_is_counted_on_the_gateways_day(kept: Book) -> None:
     ]
 
 
-def test_who_was_enrolled_and_who_of_them_registered_anew(kept: Book) -> None:
-    def gained() -> tuple[Sum, Sum]:
+def test_who_was_enrolled_anew_or_taken_over(kept: Book) -> None:
+    def gained() -> Gained:
         with kept.transaction() as tx:
             return report.gained(tx.session, BEGINS, ENDS)
 
     moments = zip((1, 2, 3, 4), (*INSIDE, *OUTSIDE), strict=True)
     for number, at in moments:
         execute(kept, "UPDATE subscriptions SET enrolled_at = :at WHERE id = :id", at=at, id=number)
-    assert gained() == (Sum(2, 2003), Sum(0, 0))
+    assert gained() == Gained(Sum(2, 2003), Sum(), taken_over=Sum(2, 2003)), "all paid in October"
     planted(kept, "UPDATE subscriptions SET previous_id = 1 WHERE id IN (2, 3)")
-    assert gained() == (Sum(2, 2003), Sum(1, 1002))
+    first_paid = "UPDATE subscriptions SET initial_paid_at = '{}' WHERE id = {}"
+    planted(kept, first_paid.format(BEGINS, 2), first_paid.format(BEGINS - MOMENT, 1))
+    assert gained() == Gained(Sum(2, 2003), anew=Sum(1, 1002), taken_over=Sum(1, 1001))
     planted(kept, "UPDATE subscriptions SET enrolled_at = '2026-12-24'")
-    assert gained() == (Sum(0, 0), Sum(0, 0))
+    assert gained() == Gained(Sum(), Sum(), Sum())
 
 
 def test_who_ended_is_counted_once_by_how_it_first_ended(kept: Book) -> None:

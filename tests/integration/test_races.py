@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import text
 
 from billing.domain.outcome import Declined, NotSent, Outcome
 from billing.domain.policy import BillingPolicy
@@ -18,7 +19,7 @@ from billing.services.dispatch import dispatch
 from billing.services.open_cycles import open_cycles
 from billing.services.record import record
 from billing.store import attempts
-from billing.store.session import Book
+from billing.store.session import Book, Transaction
 from tests.builders import a_row, enrolled, execute, query
 from tests.conftest import MovedClock
 
@@ -240,3 +241,47 @@ def test_a_dispatcher_does_not_stand_in_the_way_of_claims(
         together(*[lambda: dispatch(many, workers, policy)] * 4)
         assert len(workers.sent) == rounds * COUNT
         execute(many, "UPDATE attempts SET status = 'due', dispatched_at = NULL")
+
+
+def test_a_deadlock_ends_one_of_two_and_that_one_is_made_again(many: Book) -> None:
+    """A real one: each has the row that the other wants."""
+    met, runs = threading.Barrier(2), Counter[int]()
+
+    def step(name: int, rows: tuple[int, int]) -> Callable[[Transaction], None]:
+        def both(tx: Transaction) -> None:
+            runs[name] += 1
+            for place, row in enumerate(rows):
+                if place == 1 and runs[name] == 1:
+                    met.wait(10)
+                tx.session.execute(
+                    text("UPDATE subscriptions SET next_cycle = next_cycle + 1 WHERE id = :id"),
+                    {"id": row},
+                )
+
+        return both
+
+    together(
+        lambda: many.run(step(1, (1, 2))),
+        lambda: many.run(step(2, (2, 1))),
+    )
+    assert sorted(runs.values()) == [1, 2]
+    changed = "SELECT DISTINCT next_cycle FROM subscriptions WHERE id IN (1, 2)"
+    assert query(many, changed) == [(3,)], "each step was done once"
+
+
+def test_a_transaction_whose_rows_another_changed_is_made_again(many: Book) -> None:
+    """A real serialization failure (SQLSTATE 40001)."""
+    runs: list[str] = []
+
+    def step(tx: Transaction) -> None:
+        tx.session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        found = tx.session.execute(text("SELECT order_name FROM subscriptions WHERE id = 1"))
+        assert found.scalar_one()
+        if not runs:
+            execute(many, "UPDATE subscriptions SET next_cycle = next_cycle + 1 WHERE id = 1")
+        runs.append("begun")
+        tx.session.execute(text("UPDATE subscriptions SET next_cycle = 9 WHERE id = 1"))
+
+    many.run(step)
+    assert len(runs) == 2
+    assert query(many, "SELECT next_cycle FROM subscriptions WHERE id = 1") == [(9,)]

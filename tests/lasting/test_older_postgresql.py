@@ -1,0 +1,84 @@
+"""A month on each PostgreSQL that this machine has beside the one that the tests bring along."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from billing.domain.policy import BillingPolicy
+from billing.domain.refund import RefundStatus
+from billing.embedded import programs, running
+from billing.portone.client import PortOneClient
+from billing.services import refund
+from billing.services.forecast import due
+from billing.services.inquire import inquire
+from billing.services.invariants import broken
+from billing.services.report import report
+from billing.store import schema
+from billing.store.session import Book, create_book_engine
+from tests.builders import plain, query, sealed
+from tests.conftest import MovedClock
+from tests.town import Town
+
+OTHERS = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+
+
+@pytest.mark.skipif(not OTHERS, reason="this machine has no PostgreSQL of its own")
+@pytest.mark.parametrize("program", OTHERS, ids=lambda program: program.parts[-3])
+def test_a_month_goes_its_way(
+    program: Path,
+    make_policy: Callable[..., BillingPolicy],
+    monkeypatch: pytest.MonkeyPatch,
+    clock: MovedClock,
+) -> None:
+    monkeypatch.setattr(programs, "_package", lambda name: None)
+    monkeypatch.setattr(programs, "_POSTGRES_FOLDERS", (str(program.parent),))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    policy = make_policy(charge_cron="* * * * *", charges_per_second=0)
+    with tempfile.TemporaryDirectory(prefix="mw-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        with running(Path(folder) / "data", broker=False, durable=False) as servers:
+            assert servers.database_url is not None
+            with psycopg.connect(plain(servers.database_url)) as connection:
+                assert connection.info.server_version // 10000 == int(program.parts[-3])
+            engine = create_book_engine(servers.database_url)
+            schema.upgrade(engine)
+            _a_month(Town(Book(engine, clock.read), policy, clock))
+            engine.dispose()
+
+
+def _a_month(town: Town) -> None:
+    """Charged, lost and found, given back, reconciled, sealed, foreseen and told."""
+    town.subscribe(20)
+    town.wire.faults["/payments/again"] = "unanswered"
+    assert set(town.charge()) == {"unknown"}
+    town.wire.faults.clear()
+    town.move(minutes=5)
+    unknown = query(town.book, "SELECT id FROM attempts WHERE status = 'unknown'")
+    town.run(lambda client: inquire(town.book, client, town.policy, [row[0] for row in unknown]))
+    town.charge()
+    assert query(town.book, "SELECT status, count(*) FROM cycles GROUP BY 1") == [("paid", 20)]
+    town.run(lambda client: _given_back(town, client))
+    town.pay_by_hand(2)
+    assert town.kinds(apply=True) == ["double"]
+    assert sealed(town.book) > 60
+    assert broken(town.book, town.policy) == []
+    assert len(list(due(town.book, town.policy, None, 40))) >= 20
+    told = report(town.book, town.policy, date(2026, 11, 1))
+    assert (told.figures.collected.count, told.figures.refunded.count) == (20, 1)
+
+
+async def _given_back(town: Town, client: PortOneClient) -> None:
+    imp_uid = town.paid_imp_uid(1)
+    ((name,),) = query(
+        town.book, "SELECT paid_merchant_uid FROM cycles WHERE paid_imp_uid = :it", it=imp_uid
+    )
+    proposal = await refund.propose(town.book, client, town.policy, name, imp_uid)
+    refund_id = refund.request(town.book, proposal, "was asked for")
+    done = await refund.work_on(town.book, client, town.policy, refund_id)
+    assert done.status is RefundStatus.DONE

@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ import typer.main
 
 from billing.cli.commands import app
 from tests.console_blocks import steps
+from tests.containers import ROOT, SERVICES
 
-ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("README*.md"), *ROOT.glob("docs/*.md")])
 
 # Run whole, in order, with their exit codes checked.
@@ -52,7 +53,7 @@ FOREIGN = {
     "docker": "no container engine in the tests",
     "kubectl": "no cluster in the tests",
     "systemctl": "no systemd in the tests",
-    "curl": "run where the page is run",
+    "curl": "run where the page is run; test_document_ports looks at every address",
     "pg_dump": "run by tests/lasting/test_backup.py",
     "pg_restore": "run by tests/lasting/test_backup.py",
     "again": "a function that sandbox.md makes of curl",
@@ -75,9 +76,10 @@ FOREIGN = {
         "a tool of every system",
     ),
 }
+_ON_SERVICES = frozenset({"up", "restart", "stop", "logs", "exec", "run"})
 _SHELL = frozenset({"until", "do", "done", "while", "then", "fi", "!", "time", "{", "}"})
 _ASSIGNED = re.compile(r"[A-Za-z_]+=.*", re.DOTALL)
-_INLINE = re.compile(r"`(maewol [^`\n]+)`")
+_INLINE = re.compile(r"`((?:maewol|celery|make|promtool|python|sh|docker compose) [^`\n]+)`")
 
 
 def with_blocks() -> list[Path]:
@@ -161,8 +163,32 @@ def problem(words: list[str]) -> str | None:
             path = words[1] if words[1] != "-m" else words[2].replace(".", "/")
             found = any((ROOT / name).exists() for name in (path, f"{path}.py"))
             return None if found else f"no file {path}"
+        case "promtool":
+            files = [word for word in words if word.endswith(".yml")]
+            return None if files and all(map(_exists, files)) else f"no file in {files}"
+        case "docker" if words[1] == "compose":
+            return compose_problem(words[2:])
         case name:
             return None if name in FOREIGN else "a program that this test does not know"
+
+
+def _exists(path: str) -> bool:
+    return (ROOT / path).exists()
+
+
+def compose_problem(words: list[str]) -> str | None:
+    """A file that a call names, or a service, and that is not there."""
+    place = next((at for at, word in enumerate(words) if word in _ON_SERVICES), len(words))
+    files = [after for word, after in pairwise(words[:place]) if word == "-f"]
+    if missing := [path for path in files if not _exists(path)]:
+        return f"no file {missing}"
+    # `NAME` stands for any of them.
+    named = [word for word in words[place + 1 :] if word[:1].isalpha() and word.islower()]
+    if words[place : place + 1] in (["exec"], ["run"]):
+        # What is run in it is its own.
+        named = named[:1]
+    strangers = {word.partition("=")[0] for word in named} - set(SERVICES)
+    return f"no service {sorted(strangers)}" if strangers else None
 
 
 def celery_problem(words: list[str]) -> str | None:
@@ -195,6 +221,11 @@ def test_every_command_exists(document: Path) -> None:
     assert wrong == []
 
 
+def spoken_problem(words: list[str]) -> str | None:
+    """What is wrong with a call in the middle of a sentence, which need not be a whole one."""
+    return problem_of(words, whole=False) if words[0] == "maewol" else problem(words)
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_command_that_is_spoken_of_exists(document: Path) -> None:
     wrong = []
@@ -205,7 +236,7 @@ def test_every_command_that_is_spoken_of_exists(document: Path) -> None:
             split = shlex.split(words)
         except ValueError:
             split = words.split()
-        if (found := problem_of(split, whole=False)) is not None:
+        if (found := spoken_problem(split)) is not None:
             wrong.append((text, found))
     assert wrong == []
 
@@ -232,6 +263,9 @@ def test_every_page_with_commands_is_run_or_has_a_reason_not_to_be() -> None:
         "X=$(date) maewol recon",
         "until maewol recon > file.txt; do sleep 2; done",
         "podman ps",
+        "promtool test rules deploy/prometheus/alarms_test.yml",
+        "docker compose up -d --no-deps charge",
+        "docker compose -f deploy/compose.sandboxes.yml up -d",
     ],
 )
 def test_a_mistake_is_found(command: str) -> None:

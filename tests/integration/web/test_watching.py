@@ -55,13 +55,30 @@ def test_every_alert_has_its_entry_in_the_runbook(language: str) -> None:
     assert entries == [rule["alert"] for rule in RULES if "alert" in rule]
 
 
+def test_every_alert_is_seen_to_go_off_and_not_to() -> None:
+    """What `promtool test rules` is asked: one case of each at least, with the alert as the rules
+    have it, and one in which it is quiet."""
+    asked = yaml.safe_load((ALERTS.parent / "alerts_test.yml").read_text(encoding="utf-8"))["tests"]
+    cases = [case for test in asked for case in test["alert_rule_test"]]
+    alerts = [rule["alert"] for rule in RULES if "alert" in rule]
+    assert [name for name in alerts if not _cases(cases, name, goes_off=True)] == []
+    assert [name for name in alerts if not _cases(cases, name, goes_off=False)] == []
+    assert {case["alertname"] for case in cases} == set(alerts)
+
+
+def _cases(cases: list[dict[str, Any]], name: str, *, goes_off: bool) -> list[dict[str, Any]]:
+    mine = [case for case in cases if case["alertname"] == name]
+    return [case for case in mine if bool(case["exp_alerts"]) is goes_off]
+
+
 @pytest.mark.parametrize(
     "check", [("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")]
 )
 def test_promtool_agrees(check: tuple[str, ...]) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
-        pytest.skip("promtool is not on this machine")
+        # Shown with its reason at the end of every run (`-ra`). Nothing else knows the language.
+        pytest.skip(f"promtool, which comes with Prometheus, is not here: no `{' '.join(check)}`")
     done = subprocess.run(
         [promtool, *check], cwd=ALERTS.parent, capture_output=True, text=True, check=False
     )

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.compose_files import loaded, merged
 from tests.containers import BIN, COMPOSE, IMAGE, OURS, ROOT, SERVICES, make_secrets
 
 MANIFESTS = sorted((ROOT / "deploy/kubernetes").glob("*.yaml"))
@@ -136,18 +137,12 @@ def test_the_image_is_made_of_what_is_there_and_not_ignored() -> None:
 
 def test_with_the_sandbox_no_two_workers_have_one_name() -> None:
     """Those that share its network share its host's name, too."""
-
-    class Loader(yaml.SafeLoader):
-        """Knows the tags by which Compose replaces what another file said."""
-
-    Loader.add_multi_constructor("!", lambda loader, _, node: loader.construct_sequence(node))
-    text = (ROOT / "deploy/compose.sandbox.yml").read_text(encoding="utf-8")
-    beside = yaml.load(text, Loader)["services"]  # noqa: S506 - a safe one
+    services = merged(COMPOSE, loaded(ROOT / "deploy/compose.sandbox.yml"))["services"]
     names = []
     for name in ("ticks", "charges"):
-        assert beside[name]["network_mode"] == "service:sandbox"
-        replicas = (SERVICES[name] | beside[name]).get("deploy", {"replicas": 1})["replicas"]
-        names += [SERVICES[name]["command"][-1]] * replicas
+        assert services[name]["network_mode"] == "service:sandbox"
+        replicas = services[name].get("deploy", {"replicas": 1})["replicas"]
+        names += [services[name]["command"][-1]] * replicas
     assert len(names) == len(set(names))
 
 

@@ -133,14 +133,18 @@ class Difference:
         return self.confirmed and self.kind is DifferenceKind.CANCELLED and paid
 
 
-def judge(case: Case, *, sandbox: bool, zone: ZoneInfo) -> Difference | None:
-    """The difference that a payment shows, None when both sides agree (or it is none of ours)."""
+def judge(
+    case: Case, *, sandbox: bool, zone: ZoneInfo, seen_at: datetime | None = None
+) -> Difference | None:
+    """The difference that a payment shows, None when both sides agree (or it is none of ours).
+
+    `seen_at` is when a list, or the book, had it paid: a look-up may show it without any moment."""
     kind = _kind(case, sandbox)
     if kind is None:
         return None
     payment, book = case.payment, case.book
     at = payment.cancelled_at if kind is DifferenceKind.CANCELLED else None
-    at = at or payment.paid_at or payment.failed_at or payment.started_at
+    at = at or payment.paid_at or payment.failed_at or payment.started_at or seen_at
     if at is None:
         raise AssertionError("a payment without any moment is not compared")
     paid_at = payment.paid_at

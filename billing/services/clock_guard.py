@@ -71,10 +71,10 @@ class ClockGuard:
     def __init__(self, host_time: Callable[[], datetime], monotonic: Callable[[], float]) -> None:
         self._host_time = host_time
         self._monotonic = monotonic
-        # The span of tries without a comparison, by the monotonic clock.
-        self._since: float | None = None
+        # The last try without a comparison (None: the newest had one), by the monotonic clock; when
+        # the span of such tries began, and whether a person was told of it.
         self._tried: float | None = None
-        self._told = False
+        self._since, self._told = 0.0, False
 
     def may_open(self, tx: Transaction) -> bool:
         """Whether months may be opened, and warned of, at this transaction's moment."""
@@ -108,7 +108,7 @@ class ClockGuard:
             await asyncio.to_thread(self.not_compared, book, str(error))
             return
         if compared:
-            self._since, self._told = None, False
+            self._tried = None
         else:
             await asyncio.to_thread(self.not_compared, book, "the gateway's answers come late")
 
@@ -116,8 +116,7 @@ class ClockGuard:
         """Keep that the gateway could not be asked; an alarm, once, when that goes on for long."""
         now = self._monotonic()
         if self._tried is None or now - self._tried > NOT_WAITING.total_seconds():
-            self._since, self._told = None, False
-        self._since = now if self._since is None else self._since
+            self._since, self._told = now, False
         self._tried = now
         if self._told or self._waited() < TELL_AFTER:
             return
@@ -132,9 +131,7 @@ class ClockGuard:
         self._told = True
 
     def _waited(self) -> timedelta:
-        if self._since is None or self._tried is None:
-            return timedelta(0)
-        return timedelta(seconds=self._tried - self._since)
+        return timedelta(seconds=0 if self._tried is None else self._tried - self._since)
 
     def _host_agrees(self, tx: Transaction) -> bool:
         # The offset is zero in production (see `billing.clock`).

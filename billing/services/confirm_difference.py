@@ -20,7 +20,8 @@ async def by_name(gateway: PaymentGateway, policy: BillingPolicy, case: Case) ->
         return None if found is None else replace(found, confirmed=False)
     still_double = kept is not None and kept.status == "paid"
     fresh = replace(case, payment=payment, double_of=case.double_of if still_double else None)
-    return judge(fresh, sandbox=policy.sandbox, zone=policy.plan.zone)
+    seen_at = case.payment.paid_at
+    return judge(fresh, sandbox=policy.sandbox, zone=policy.plan.zone, seen_at=seen_at)
 
 
 def _is_paid_otherwise(payment: Payment, listed: Payment) -> bool:

@@ -233,7 +233,8 @@ async def _missing(
     payment = await gateway.payment(paid.imp_uid)
     if payment is not None:
         case = Case(payment, paid.book)
-        return judge(case, sandbox=policy.sandbox, zone=policy.plan.zone)
+        zone, seen_at = policy.plan.zone, paid.paid_at
+        return judge(case, sandbox=policy.sandbox, zone=zone, seen_at=seen_at)
     return Difference(
         kind=DifferenceKind.MISSING,
         at=paid.paid_at,

@@ -11,9 +11,10 @@ import pytest
 
 from billing.domain.policy import BillingPolicy
 from billing.services.answer import Result
-from billing.services.hold import hold, release
+from billing.services.hold import hold, is_unwatched, release
 from billing.services.invariants import broken
-from billing.store import installation
+from billing.store import heartbeats, installation
+from billing.store.heartbeats import SEEN_WITHIN
 from billing.store.session import Book
 from tests.builders import execute, query
 from tests.conftest import MovedClock
@@ -163,6 +164,35 @@ def test_who_was_declined_for_good_before_a_hold_by_hand_is_not_asked_again(worl
     world.run(times=2)
     assert world.statuses("attempts") == {"approved": 1, "declined": 3}
     assert world.statuses("subscriptions") == {"active": 1, "suspended": 3}
+
+
+def test_a_person_who_stops_before_the_brake_does_is_believed_as_it_is(world: World) -> None:
+    """Nobody was approved and three are unknown: it may be our own fault, whoever stopped it."""
+    world.enrol(*names(3), script=["declined:0011"])
+    world.tick()
+    assert world.hold() is None, "too few for the brake"
+    hold(world.book, "wrong keys")
+    released = release(world.book, world.policy)
+    assert released.tried_again == 3
+    assert released.hold is not None
+    assert not released.hold.by_brake
+    assert query(world.book, "SELECT DISTINCT held FROM cycles") == [(None,)]
+
+
+def test_a_book_on_which_no_tick_was_seen_lately_is_unwatched(world: World) -> None:
+    """Whoever holds charging there should hear that it stops nothing: a worker is no scheduler, and
+    neither is a tick of long ago."""
+    assert is_unwatched(world.book)
+    _seen(world, "worker@here", timedelta(0))
+    assert is_unwatched(world.book)
+    _seen(world, "maewol.tick.open", SEEN_WITHIN)
+    assert is_unwatched(world.book)
+    _seen(world, "maewol.tick.close", SEEN_WITHIN - timedelta(microseconds=1))
+    assert not is_unwatched(world.book)
+
+
+def _seen(world: World, name: str, ago: timedelta) -> None:
+    world.book.run(lambda tx: heartbeats.beat(tx.session, name, tx.now - ago))
 
 
 # -- the fence --------------------------------------------------------------------------------

@@ -456,6 +456,9 @@ def test_the_initial_payment_was_cancelled(town: Town) -> None:
     [
         ({"status": Status.FAILED, "paid_at": 0, "failed_at": 1}, "failed_at_gateway"),
         ({"status": Status.READY, "paid_at": 0}, "not_final_at_gateway"),
+        # A row without any moment of its own stands at the one that the book has.
+        ({"status": Status.READY, "paid_at": 0, "started_at": 0}, "not_final_at_gateway"),
+        ({"status": Status.FAILED, "paid_at": 0, "started_at": 0}, "failed_at_gateway"),
         ({"visible_at": 9e9}, "missing_at_gateway"),
         ({"amount": 1}, "amount_differs"),
         ({"customer_uid": "somebody-else"}, "customer_differs"),

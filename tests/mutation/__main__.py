@@ -167,7 +167,17 @@ TESTS = {
     "billing/services/initial_payment.py": ["tests/integration/test_correct.py"],
     "billing/store/corrections.py": ["tests/integration/test_correct.py"],
     "billing/domain/correction.py": ["tests/unit/domain/test_correction.py"],
-    "billing/services/clock_guard.py": ["tests/integration/test_clock_guard.py"],
+    "billing/services/clock_guard.py": [
+        "tests/integration/test_clock_alone.py",
+        "tests/integration/test_clock_guard.py",
+    ],
+    "billing/services/prove.py": ["tests/integration/test_proofs.py"],
+    "billing/services/archive_events.py": ["tests/integration/test_prune.py"],
+    "billing/services/import_subscriptions.py": [
+        "tests/unit/services/test_import_rows.py",
+        "tests/integration/test_import.py",
+        "tests/integration/test_import_rules.py",
+    ],
     "billing/services/refund.py": [
         "tests/integration/test_refund.py",
         "tests/integration/test_refund_proposed.py",

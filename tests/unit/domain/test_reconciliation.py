@@ -134,6 +134,10 @@ def test_a_payment_without_its_moment() -> None:
     assert (difference.at, difference.month, difference.refund_by) == (PAID_AT, None, None)
     with pytest.raises(AssertionError, match="without any moment"):
         found(replace(begun, started_at=None), BOOK)
+    case = Case(replace(begun, started_at=None), BOOK)
+    seen = judge(case, sandbox=True, zone=SEOUL, seen_at=PAID_AT)
+    assert seen is not None
+    assert (seen.at, seen.month) == (PAID_AT, None)
 
 
 @pytest.mark.parametrize(("status", "hours"), [("cancelled", 3), ("failed", 1), ("ready", 0)])

@@ -88,7 +88,7 @@ def _one(
         # Before the chain's beginning: it grows at its end only.
         return previous
     # Signed before, or by a run beside this one: what stands in the file is what the next follows.
-    signed = proof.read(path.read_text(encoding="utf-8"))
+    signed = _signed(path)
     if signed is None or signed.facts != made.facts:
         done.changed.append(day.isoformat())
     return made.digest if signed is None else signed.digest
@@ -111,7 +111,7 @@ def verify(book: Book, folder: Path) -> list[tuple[str, str]]:
 
 def _texts(folder: Path, names: list[str]) -> Iterator[tuple[str, str]]:
     for name in names:
-        yield name, (folder / name).read_text(encoding="utf-8", errors="replace")
+        yield name, _text(folder / name)
 
 
 def _names(folder: Path) -> list[str]:
@@ -120,18 +120,27 @@ def _names(folder: Path) -> list[str]:
 
 def _digest_before(folder: Path, day: date) -> str:
     path = folder / proof.file_name(day - timedelta(days=1))
-    signed = proof.read(path.read_text(encoding="utf-8")) if path.exists() else None
+    signed = _signed(path) if path.exists() else None
     return signed.digest if signed is not None else proof.FIRST
+
+
+def _signed(path: Path) -> proof.Proof | None:
+    return proof.read(_text(path))
+
+
+def _text(path: Path) -> str:
+    # A disk may have damaged any byte: then it is a changed proof, and no error of ours.
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def _write_once(path: Path, text: str) -> bool:
     """Whole or not at all, and never over another one; False when there is one."""
     handle, rough = tempfile.mkstemp(dir=path.parent, prefix=".")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
     try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         os.link(rough, path)
     except FileExistsError:
         return False

@@ -171,7 +171,10 @@ TESTS = {
         "tests/integration/test_clock_alone.py",
         "tests/integration/test_clock_guard.py",
     ],
-    "billing/services/prove.py": ["tests/integration/test_proofs.py"],
+    "billing/services/prove.py": [
+        "tests/integration/test_proof_days.py",
+        "tests/integration/test_proofs.py",
+    ],
     "billing/services/archive_events.py": ["tests/integration/test_prune.py"],
     "billing/services/import_subscriptions.py": [
         "tests/unit/services/test_import_rows.py",

@@ -15,6 +15,7 @@ import gzip
 import hashlib
 import os
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -242,7 +243,7 @@ def _runs_of(path: Path) -> Iterator[SealedRun]:
     try:
         with gzip.open(path, "rt", encoding="utf-8", newline="\n") as text:
             yield from archive.read(text)
-    except (ValueError, EOFError, gzip.BadGzipFile) as error:
+    except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ArchiveDamaged(path.name, f"cannot be trusted: {error}") from None
 
 

@@ -171,11 +171,8 @@ TESTS = {
         "tests/integration/test_clock_alone.py",
         "tests/integration/test_clock_guard.py",
     ],
-    "billing/services/prove.py": [
-        "tests/integration/test_proof_days.py",
-        "tests/integration/test_proofs.py",
-    ],
-    "billing/services/archive_events.py": ["tests/integration/test_prune.py"],
+    "billing/services/prove.py": ["tests/integration/test_proof_days.py"],
+    "billing/services/archive_events.py": ["tests/integration/test_archive_files.py"],
     "billing/services/import_subscriptions.py": [
         "tests/unit/services/test_import_rows.py",
         "tests/integration/test_import.py",

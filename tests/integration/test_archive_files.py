@@ -30,7 +30,7 @@ FIRST, SECOND = "maewol-events-000001.txt.gz", "maewol-events-000002.txt.gz"
 def a_seal(
     book: Book, policy: BillingPolicy, clock: MovedClock, number: int, at: datetime | None = None
 ) -> None:
-    """An enrolment, which stays in the book, and two lines that may go, the first of them at `at`."""
+    """An enrolment, which stays in the book, and two lines that may go; the first is of `at`."""
     enrolled(book, policy, a_row(number))
     with book.transaction() as tx:
         events.add(tx.session, at=at or tx.now, kind="charging.held")

@@ -173,11 +173,7 @@ TESTS = {
     ],
     "billing/services/prove.py": ["tests/integration/test_proof_days.py"],
     "billing/services/archive_events.py": ["tests/integration/test_archive_files.py"],
-    "billing/services/import_subscriptions.py": [
-        "tests/unit/services/test_import_rows.py",
-        "tests/integration/test_import.py",
-        "tests/integration/test_import_rules.py",
-    ],
+    "billing/services/import_subscriptions.py": ["tests/integration/test_import.py"],
     "billing/services/refund.py": [
         "tests/integration/test_refund.py",
         "tests/integration/test_refund_proposed.py",

@@ -93,7 +93,7 @@ def _not_a_registration(payment: Payment, sandbox: bool) -> str | None:
         return f"is not in {CURRENCY}"
     if payment.amount < Won(MINIMUM_CHARGE):
         return f"is below {MINIMUM_CHARGE} won, which the carrier would not take again"
-    if payment.customer_uid is None:
+    if not payment.customer_uid:
         return "registered no billing key: the payment window was opened without customer_uid"
     if payment.customer_uid_usage not in (None, "issue"):
         return "was made with a billing key and did not register one"

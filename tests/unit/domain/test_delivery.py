@@ -65,6 +65,7 @@ def test_what_is_over_is_over() -> None:
 
 
 def test_the_table_grows_and_the_spread_is_even() -> None:
+    assert timedelta(days=3) == TRIED_FOR
     assert list(WAITS) == sorted(set(WAITS))
     early, late = (next_try_at(1, NOW, END, chance) for chance in (0.0, 0.999999))
     assert early == NOW + timedelta(seconds=48)
@@ -72,17 +73,40 @@ def test_the_table_grows_and_the_spread_is_even() -> None:
     assert abs(late - (NOW + timedelta(seconds=72))) < timedelta(milliseconds=1)
 
 
+def test_the_moments_at_which_a_notice_that_is_never_taken_is_tried() -> None:
+    """As docs/notices.md promises them: in minutes since the one before, then in hours."""
+    tried = moments(0.5)
+    minutes = [(after - before) / timedelta(minutes=1) for before, after in pairwise(tried)]
+    hours = [minute / 60 for minute in minutes[5:]]
+    assert minutes[:5] == [1, 2, 5, 15, 30]
+    assert hours[:-1] == [1, 2, 4, 8, 12, 12, 12, 12]
+    assert tried[-1] == END
+
+
+def test_the_receiver_may_ask_for_patience_of_up_to_an_hour() -> None:
+    def asked(**patience: float) -> timedelta:
+        again = next_try_at(1, NOW, END, 0.5, timedelta(**patience))
+        assert again is not None
+        return again - NOW
+
+    assert asked(seconds=10) == timedelta(minutes=1), "not sooner than we would"
+    assert asked(minutes=10) == timedelta(minutes=10)
+    assert asked(days=1) == timedelta(hours=1)
+
+
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
 def test_every_2xx_is_delivered(status: int) -> None:
     assert meaning(status, None) == Delivered(status)
 
 
-@pytest.mark.parametrize("status", [301, 302, 307, 308, 400, 401, 404, 409, 410, 500, 501])
+@pytest.mark.parametrize(
+    "status", [199, 300, 301, 302, 307, 399, 400, 401, 404, 409, 410, 500, 501]
+)
 def test_other_answers_are_refusals(status: int) -> None:
     answer = meaning(status, timedelta(days=1))
     assert answer == Refused(status)
     assert str(status) in answer.problem
-    assert ("redirects" in answer.problem) == (status < 400)
+    assert ("redirects" in answer.problem) == (300 <= status < 400)
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])

@@ -74,6 +74,25 @@ def test_what_was_given_back_came_in_first() -> None:
     assert (found.collected, found.refunded) == (Sum(4, 39_600), Sum(2, 19_800))
 
 
+def test_what_is_open_is_held_or_goes_on_by_itself() -> None:
+    held, free = Sum(1, 500), Sum(2, 900)
+    found = Outcomes(
+        [
+            Alike(CycleStatus.OPEN, None, True, None, held),
+            Alike(CycleStatus.OPEN, None, False, None, free),
+            # A month that was held when it ended is what it ended as.
+            Alike(CycleStatus.MISSED, CycleReason.HELD, True, None, Sum(4, 7_000)),
+        ]
+    )
+    assert (found.held, found.open) == (held, free)
+
+
+def test_no_answer_was_lost() -> None:
+    none = Unknowns({})
+    ends = (none.all, none.charged, none.declined, none.withdrawn, none.open)
+    assert ends == (0, 0, 0, 0, 0)
+
+
 def test_losses_are_told_by_reason_and_last_refusal_the_most_won_first() -> None:
     one = alike(CycleStatus.MISSED, "declined", "not_today")
     found = Outcomes([alike(CycleStatus.MISSED, "not_attempted"), one, one])

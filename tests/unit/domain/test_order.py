@@ -47,13 +47,20 @@ def test_there_and_back() -> None:
     ],
 )
 def test_what_is_no_order(document: Any) -> None:
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidInput) as caught:
         Order.from_json(document)
+    assert caught.value.field in ("order", "name")
+
+
+def test_what_came_through_a_browser_is_not_shown() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        Order.from_json({"name": "somebody's"})
+    assert (caught.value.field, caught.value.value) == ("order", "…")
 
 
 @pytest.mark.parametrize("name", ["", NAME.upper(), NAME + "0", NAME[:-1] + "\n", "../" + NAME[3:]])
 def test_a_name_of_another_form(name: str) -> None:
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidInput, match=r"^name="):
         Order.new(OFFER.amount, OFFER.order_name, name)
 
 

@@ -71,6 +71,7 @@ def test_every_text_is_kept_as_the_payment_shows_it() -> None:
         ({"currency": "USD"}, "is not in KRW"),
         ({"amount": Won(300)}, "below 301 won"),
         ({"customer_uid": None}, "registered no billing key"),
+        ({"customer_uid": ""}, "registered no billing key"),
         ({"customer_uid_usage": "payment"}, "did not register one"),
         ({"customer_uid_usage": "payment.scheduled"}, "did not register one"),
         ({"sandbox": True}, "is a test payment"),
@@ -124,15 +125,33 @@ def test_what_no_later_payment_could_repeat_is_named(changes: dict[str, Any], fi
     assert "Christopher" not in str(caught.value)
 
 
-def test_clocks_may_differ_a_little() -> None:
-    soon = NOW + timedelta(minutes=4)
+def test_a_missing_name_is_shown_as_empty() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        read(order_name=None)
+    assert caught.value.value == ""
+
+
+def test_the_longest_texts_and_the_smallest_amount_that_can_be_repeated() -> None:
+    buyer = Buyer(name="x" * 16, email="x" * 64, tel="0" * 16)
+    new = read(order_name="x" * 40, buyer=buyer, merchant_uid="x" * 40, amount=Won(301))
+    assert new.facts.order_name == "x" * 40
+    assert (new.facts.buyer_name, new.facts.buyer_email) == (buyer.name, buyer.email)
+    assert (new.facts.buyer_tel, new.initial_merchant_uid) == (buyer.tel, "x" * 40)
+    assert new.facts.amount == Won(301)
+
+
+def test_clocks_may_differ_by_five_minutes() -> None:
+    soon = NOW + timedelta(minutes=5)
     assert read(paid_at=soon).facts.initial_paid_at == soon
+    with pytest.raises(Conflict, match="no moment that has passed"):
+        read(paid_at=soon + timedelta(microseconds=1))
 
 
 @pytest.mark.parametrize("value", ["", "imp 1", "../customers/x", "imp_1\n", "x" * 65, "імр_1"])
 def test_what_is_no_id_of_a_payment(value: str) -> None:
-    with pytest.raises(InvalidInput, match="imp_uid"):
+    with pytest.raises(InvalidInput) as caught:
         checked_imp_uid(value)
+    assert caught.value.field == "imp_uid"
 
 
 def test_an_id_of_a_payment() -> None:

@@ -50,6 +50,8 @@ ATTEMPT_TRANSITIONS = Transitions(
 # 80 bits: two of ten million customers share a tag with a chance of about 1 in 20 billion.
 _TAG_CHARACTERS = 16
 _PREFIX = re.compile(r"[A-Za-z0-9]{1,10}")
+# What such a name may look like, also to the database.
+MERCHANT_UID = "^[A-Za-z0-9_-]{4,40}$"
 # A cycle can have at most this many attempts: two digits of the merchant_uid.
 MAX_ATTEMPT_NUMBER = 99
 

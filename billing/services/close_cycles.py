@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Select, or_, select
 
 from billing.domain.attempt import AttemptStatus
 from billing.domain.cycle import CycleReason, CycleStatus, HoldReason
+from billing.domain.errors import InvalidInput
 from billing.domain.plan import closes_at
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SubscriptionStatus, SuspensionReason
@@ -21,6 +22,7 @@ from billing.services.open_cycles import (
     move_on,
     new_cycle,
     point_at,
+    put_off,
     tell_there_already,
     until_done,
 )
@@ -192,10 +194,15 @@ def _skip_paused(tx: Transaction, policy: BillingPolicy) -> tuple[int, int]:
     found = sorted(rows, key=lambda one: (one.next_closes_at, one.id))
     passed = []
     for subscription in found:
-        dates = next_dates(subscription, tx.now, policy.plan)
-        if closes_at(dates, policy.plan) > tx.now:
-            # The settings changed, and its turn to be planned anew has not come.
-            point_at(subscription, dates, policy)
+        try:
+            dates = next_dates(subscription, tx.now, policy.plan)
+            if closes_at(dates, policy.plan) > tx.now:
+                # The settings changed, and its turn to be planned anew has not come.
+                point_at(subscription, dates, policy)
+                continue
+        except InvalidInput as error:
+            put_off(tx, subscription, error.problem)
+            subscription.next_closes_at = subscription.next_due_at
             continue
         passed.append((new_cycle(subscription, dates, tx.now, policy), subscription))
         move_on(subscription, policy)
@@ -208,7 +215,7 @@ def _not_there_yet(
     tx: Transaction, months: Sequence[tuple[Cycle, Subscription]]
 ) -> list[tuple[Cycle, Subscription]]:
     """Write these months; of one that the book has already only tell."""
-    there = there_already(tx.session, [cycle for cycle, _ in months])
+    there = there_already(tx.session, [vars(cycle) for cycle, _ in months])
     for cycle, subscription in months:
         if subscription.id in there:
             tell_there_already(tx, subscription, cycle.number, cycle.month)

@@ -14,6 +14,7 @@ from datetime import date, datetime, timedelta
 from typing import Protocol
 
 from billing.domain.calendar import GATEWAY_MARGIN_DAYS, CycleDates, cycle_dates
+from billing.domain.errors import InvalidInput
 from billing.domain.plan import PlanPolicy, closes_at, first_attempt_at, last_start
 from billing.store import coming, installation
 from billing.store.coming import Coming
@@ -71,8 +72,12 @@ def plan_anew(tx: Transaction, plan: PlanPolicy) -> None:
 def _other_than_stored(found: Sequence[Coming], now: datetime, plan: PlanPolicy) -> list[Coming]:
     other = []
     for one in found:
-        dates = next_dates(one, now, plan)
-        due, closes = first_attempt_at(dates, plan), closes_at(dates, plan)
+        try:
+            dates = next_dates(one, now, plan)
+            due, closes = first_attempt_at(dates, plan), closes_at(dates, plan)
+        except InvalidInput:
+            # No month of any calendar: told of when it falls due (`open_cycles.put_off`).
+            continue
         if (due, closes) != (one.next_due_at, one.next_closes_at):
             other.append(replace(one, next_due_at=due, next_closes_at=closes))
     return other

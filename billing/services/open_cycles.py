@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -20,6 +20,7 @@ from billing.domain.calendar import (
     start_of,
 )
 from billing.domain.cycle import CycleStatus
+from billing.domain.errors import InvalidInput
 from billing.domain.plan import PlanPolicy, closes_at, first_attempt_at, last_start
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SubscriptionStatus
@@ -32,6 +33,8 @@ from billing.store.session import Book, Transaction, by_index
 from billing.store.tables import Attempt, Cycle, Subscription
 
 BATCH = 500
+# A month that cannot be opened is looked at again after this, and told of again once a day.
+LOOK_AGAIN, TELL_AGAIN = timedelta(hours=1), timedelta(days=1)
 
 
 def open_cycles(book: Book, policy: BillingPolicy, guard: ClockGuard | None = None) -> int:
@@ -73,19 +76,40 @@ def _open_batch(tx: Transaction, policy: BillingPolicy) -> tuple[int, int]:
     tx.session.expunge_all()
     openings, later = [], []
     for subscription in due:
-        dates = next_dates(subscription, tx.now, policy.plan)
-        point_at(subscription, dates, policy)
+        try:
+            dates = next_dates(subscription, tx.now, policy.plan)
+            point_at(subscription, dates, policy)
+        except InvalidInput as error:
+            put_off(tx, subscription, error.problem)
+            later.append(subscription)
+            continue
         if subscription.next_due_at <= tx.now:
             openings.append(_opening(subscription, dates, tx.now, policy))
         else:
             later.append(subscription)
     coming.write(tx.session, later)
+    return len(due), len(_opened(tx, openings, policy))
+
+
+def _opened(
+    tx: Transaction, openings: Sequence[Opening], policy: BillingPolicy
+) -> Mapping[int, Opened]:
+    """Write these months and tell of each; returns those that are open now."""
+    if not openings:
+        return {}
     for opening in openings:
         move_on(opening.subscription, policy)
-    written = opening_rows.write(tx.session, openings) if openings else {}
+    written = opening_rows.write(tx.session, openings)
     for opening in openings:
-        _tell(tx, opening, written.get(opening.subscription.id))
-    return len(due), len(written)
+        whose = opening.subscription.id
+        if whose in written.opened:
+            _tell(tx, opening, written.opened[whose])
+        elif whose in written.there:
+            number, month = opening.cycle["number"], opening.cycle["month"]
+            tell_there_already(tx, opening.subscription, number, month)
+        else:
+            _leave(tx, opening)
+    return written.opened
 
 
 def open_ahead(
@@ -112,18 +136,11 @@ def open_ahead(
     # As the batch does it: written by statements, not by the session.
     tx.session.expunge(found)
     point_at(found, dates, policy)
-    opening = _opening(found, dates, tx.now, policy)
-    move_on(found, policy)
-    written = opening_rows.write(tx.session, [opening]).get(found.id)
-    _tell(tx, opening, written)
-    return None if written is None else written.cycle_id
+    opened = _opened(tx, [_opening(found, dates, tx.now, policy)], policy).get(found.id)
+    return None if opened is None else opened.cycle_id
 
 
-def _tell(tx: Transaction, opening: Opening, written: Opened | None) -> None:
-    if written is None:
-        number, month = opening.cycle["number"], opening.cycle["month"]
-        tell_there_already(tx, opening.subscription, number, month)
-        return
+def _tell(tx: Transaction, opening: Opening, written: Opened) -> None:
     events.add(
         tx.session,
         at=tx.now,
@@ -151,6 +168,32 @@ def tell_there_already(
         data={"cycle": number, "month": month.isoformat()},
         alarm=True,
     )
+
+
+def _leave(tx: Transaction, opening: Opening) -> None:
+    """Its attempt cannot have the name that it must have: with another one the gateway could not
+    tell a second charge of the month from the first."""
+    subscription = opening.subscription
+    subscription.next_cycle = opening.cycle["number"]
+    subscription.next_closes_at = opening.cycle["closes_at"]
+    put_off(tx, subscription, f"{opening.attempt['merchant_uid']} cannot be its attempt's name")
+    coming.write(tx.session, [subscription])
+
+
+def put_off(tx: Transaction, subscription: Subscription, why: str) -> None:
+    """Look again later at one whose next month cannot be what its row says, which only an edit
+    behind our back makes; an alarm once a day. It must not keep all the others waiting."""
+    subscription.next_due_at = tx.now + LOOK_AGAIN
+    kind = "cycle.not_opened"
+    if not events.was_told_of(tx.session, subscription.id, kind, tx.now - TELL_AGAIN):
+        events.add(
+            tx.session,
+            at=tx.now,
+            kind=kind,
+            subscription_id=subscription.id,
+            data={"cycle": subscription.next_cycle, "why": why},
+            alarm=True,
+        )
 
 
 def _due(session: Session, now: datetime) -> list[Subscription]:

@@ -76,6 +76,14 @@ def told_since(session: Session, kind: str, since: datetime) -> list[dict[str, A
     return list(session.execute(query).scalars())
 
 
+def was_told_of(session: Session, subscription_id: int, kind: str, since: datetime) -> bool:
+    """Whether an alarm of a kind tells of a subscription, since a moment."""
+    query = select(Event.id).where(
+        Event.subscription_id == subscription_id, Event.kind == kind, Event.alarm, Event.at >= since
+    )
+    return session.execute(query.limit(1)).first() is not None
+
+
 _STATUS_CHANGES = (
     "subscription.paused",
     "subscription.resumed",

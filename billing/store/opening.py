@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import or_, select, text, tuple_
 from sqlalchemy.orm import Session
 
+from billing.domain.attempt import MERCHANT_UID
 from billing.store.tables import Cycle, Subscription
 
 
@@ -30,6 +31,15 @@ class Opened:
     attempt_id: int
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of some months, by the ids of their subscriptions: opened, or in the book
+    already. Of any other the attempt's name is another's, or none: that one was left as it is."""
+
+    opened: Mapping[int, Opened]
+    there: Set[int]
+
+
 _CYCLE = (
     "subscription_id",
     "number",
@@ -44,14 +54,21 @@ _CYCLE = (
     "status",
     "opened_at",
 )
-# In the order of the rows, so that numbers rise with the order in which attempts are due.
+# In the order of the rows, so that numbers rise with the order in which attempts are due. None whose
+# attempt the gateway, or the book, could not tell from another one.
 _OPEN = text(
     f"""
     INSERT INTO cycles ({", ".join(_CYCLE)})
-    SELECT {", ".join(_CYCLE)} FROM ROWS FROM (jsonb_to_recordset(:rows) AS (
-        subscription_id bigint, number bigint, month date, amount bigint, due_on date,
-        opens_on date, closes_on date, band_opens_at timestamptz, last_start_at timestamptz,
-        closes_at timestamptz, status text, opened_at timestamptz)) WITH ORDINALITY AS row
+    SELECT {", ".join(_CYCLE)} FROM (
+        SELECT *, count(*) OVER (PARTITION BY merchant_uid) AS so_named
+        FROM ROWS FROM (jsonb_to_recordset(:rows) AS (
+            subscription_id bigint, number bigint, month date, amount bigint, due_on date,
+            opens_on date, closes_on date, band_opens_at timestamptz, last_start_at timestamptz,
+            closes_at timestamptz, status text, opened_at timestamptz, merchant_uid text))
+            WITH ORDINALITY AS row
+    ) named
+    WHERE so_named = 1 AND merchant_uid ~ '{MERCHANT_UID}'
+        AND NOT EXISTS (SELECT FROM attempts a WHERE a.merchant_uid = named.merchant_uid)
     ORDER BY ordinality
     ON CONFLICT DO NOTHING
     RETURNING subscription_id, id
@@ -80,11 +97,10 @@ _MOVE_ON = text(
 )
 
 
-def write(session: Session, openings: Sequence[Opening]) -> Mapping[int, Opened]:
-    """Write all of it, by one statement for each table; returns the new rows' ids by that of the
-    subscription. A month that the book has already is not written again, and not tried: such a
-    subscription is only moved on, and is missing from what is returned."""
-    cycles = [one.cycle for one in openings]
+def write(session: Session, openings: Sequence[Opening]) -> Written:
+    """Write all of it, by one statement for each table. A month that the book has already is not
+    written again, and not tried: such a subscription is only moved on."""
+    cycles = [{**one.cycle, "merchant_uid": one.attempt["merchant_uid"]} for one in openings]
     cycle_ids = {of: made for of, made in session.execute(_OPEN, {"rows": _json(cycles)})}
     attempts = [
         {"cycle_id": cycle_ids[one.subscription.id], **one.attempt}
@@ -92,7 +108,10 @@ def write(session: Session, openings: Sequence[Opening]) -> Mapping[int, Opened]
         if one.subscription.id in cycle_ids
     ]
     attempt_ids = {of: made for of, made in session.execute(_TRY, {"rows": _json(attempts)})}
-    subscriptions = [one.subscription for one in openings]
+    missing = [one.cycle for one in openings if one.subscription.id not in cycle_ids]
+    there = there_already(session, missing) if missing else frozenset()
+    moved = cycle_ids.keys() | there
+    subscriptions = [one.subscription for one in openings if one.subscription.id in moved]
     session.execute(
         _MOVE_ON,
         {
@@ -102,13 +121,14 @@ def write(session: Session, openings: Sequence[Opening]) -> Mapping[int, Opened]
             "closing": [one.next_closes_at for one in subscriptions],
         },
     )
-    return {of: Opened(cycle_id, attempt_ids[cycle_id]) for of, cycle_id in cycle_ids.items()}
+    opened = {of: Opened(cycle_id, attempt_ids[cycle_id]) for of, cycle_id in cycle_ids.items()}
+    return Written(opened, there)
 
 
-def there_already(session: Session, months: Sequence[Cycle]) -> set[int]:
+def there_already(session: Session, months: Sequence[Mapping[str, Any]]) -> Set[int]:
     """Whose month, by its number or by its date, the book has already."""
-    numbers = [(month.subscription_id, month.number) for month in months]
-    dates = [(month.subscription_id, month.month) for month in months]
+    numbers = [(month["subscription_id"], month["number"]) for month in months]
+    dates = [(month["subscription_id"], month["month"]) for month in months]
     query = select(Cycle.subscription_id).where(
         or_(
             tuple_(Cycle.subscription_id, Cycle.number).in_(numbers),

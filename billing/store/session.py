@@ -17,7 +17,7 @@ from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, TimeoutError
 from sqlalchemy.orm import Session
 
-from billing.store import events
+from billing.store import beyond, events
 
 T = TypeVar("T")
 
@@ -205,6 +205,7 @@ def create_book_engine(url: str, *, pool_size: int = 5, pre_ping: bool = True) -
             " -c lock_timeout=20000 -c timezone=UTC",
         },
     )
+    event.listen(engine, "connect", beyond.read_it)
     event.listen(engine, "handle_error", _without_rows)
     return engine
 

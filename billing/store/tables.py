@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from billing.domain.attempt import AttemptStatus
+from billing.domain.attempt import MERCHANT_UID, AttemptStatus
 from billing.domain.cycle import CycleStatus
 from billing.domain.money import MINIMUM_CHARGE
 from billing.domain.reconciliation import DifferenceKind
@@ -295,7 +295,7 @@ class Attempt(Base):
         UniqueConstraint("cycle_id", "number"),
         CheckConstraint(_one_of("status", AttemptStatus), name="status"),
         CheckConstraint("number BETWEEN 1 AND 99", name="number"),
-        CheckConstraint("merchant_uid ~ '^[A-Za-z0-9_-]{4,40}$'", name="merchant_uid"),
+        CheckConstraint(f"merchant_uid ~ '{MERCHANT_UID}'", name="merchant_uid"),
         CheckConstraint(
             "(status = 'sending') <= (lease_until IS NOT NULL AND sent_at IS NOT NULL)",
             name="claimed_with_lease",

@@ -1,0 +1,52 @@
+"""Moments and days beyond the calendar of Python, read as its ends.
+
+PostgreSQL knows `infinity`, and years after 9999. Somebody who wants one row left alone writes that
+into it; the driver refuses to read it, and with it every other row that was asked for.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+import psycopg
+from psycopg.abc import AdaptContext, Buffer
+from psycopg.adapt import Loader
+
+# A day from either end, so that each is a moment in every time zone.
+FIRST, LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
+
+
+class _Bounded(Loader):
+    ends: ClassVar[tuple[Any, Any]]
+
+    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+        super().__init__(oid, context)
+        usual = psycopg.adapters.get_loader(oid, self.format)
+        if usual is None:
+            raise TypeError(f"the driver reads no values of type {oid}")
+        self._load = usual(oid, context).load
+
+    def load(self, data: Buffer) -> Any:
+        first, last = self.ends
+        try:
+            found = self._load(data)
+        except psycopg.DataError:
+            text = bytes(data)
+            return first if text.startswith(b"-") or text.endswith(b"BC") else last
+        # What can be read may still have no day in Seoul.
+        return found if first < found < last else min(max(found, first), last)
+
+
+class _Moment(_Bounded):
+    ends = (FIRST, LAST)
+
+
+class _Day(_Bounded):
+    ends = (FIRST.date(), LAST.date())
+
+
+def read_it(connection: psycopg.Connection[Any], _record: object) -> None:
+    """To be called with each new connection."""
+    connection.adapters.register_loader("timestamptz", _Moment)
+    connection.adapters.register_loader("date", _Day)

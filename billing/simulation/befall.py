@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import text
 
-from billing.domain.errors import BillingError
+from billing.domain.errors import BillingError, GatewayError
 from billing.sandbox import HandPayment, LineChange, change, pay
-from billing.sandbox.cancelling import cancel as cancel_payment
+from billing.sandbox.cancelling import cancel_in_console
 from billing.sandbox.keys import delete as delete_key
-from billing.sandbox.model import Schedule
+from billing.sandbox.model import Payment, Schedule, Status
 from billing.sandbox.mood import Chances, Spell
-from billing.services import change_status, hold
-from billing.simulation.people import Person, Trouble
+from billing.services import change_status, hold, refund
+from billing.simulation.announced import Announcements
+from billing.simulation.people import SEOUL, Person, Trouble
 from billing.simulation.processes import Process
 from billing.simulation.world import World
 
@@ -201,7 +202,7 @@ async def _payment_cancelled(world: World, people: Sequence[Person], until: floa
     who = _any(world, people).customer_uid
     made = world.sandbox.ledger.of_customer(who)
     if made:
-        cancel_payment(world.sandbox, {"imp_uid": made[-1].imp_uid})
+        cancel_in_console(world.sandbox, made[-1].imp_uid, "simulated")
         world.tell("payment cancelled at the gateway", customer=who)
 
 
@@ -211,8 +212,62 @@ async def _key_deleted(world: World, people: Sequence[Person], until: float) -> 
     world.tell("billing key deleted", customer=who)
 
 
+async def _refund(world: World, people: Sequence[Person], until: float) -> None:
+    """A payment of this month is given back by us, whoever made it."""
+    who, month = _any(world, people).customer_uid, _month(world.loop.time())
+    made = [
+        one
+        for one in world.sandbox.ledger.of_customer(who)
+        if one.status is Status.PAID and _month(one.paid_at) == month
+    ]
+    if not made or not world.has_past:
+        return
+    payment, waits = world.dice.choice(made), world.dice.random() < 0.5
+    world.tell("refund asked for", customer=who, order=payment.merchant_uid)
+    await _typed_again(world, lambda it: _give_back(it, payment, waits))
+
+
+def _month(moment: float) -> tuple[int, int]:
+    at = datetime.fromtimestamp(moment, SEOUL)
+    return at.year, at.month
+
+
+async def _give_back(process: Process, payment: Payment, waits: bool) -> None:
+    """As the command `refund`, which waits for the end; the console leaves it to the ticks."""
+    book, client, policy = process.book, process.client, process.world.policy
+    named = payment.merchant_uid, payment.imp_uid
+    proposal = await refund.propose(book, client, policy, *named)
+    made = await asyncio.to_thread(refund.request, book, proposal, "simulated")
+    if waits:
+        await refund.see_through(book, client, policy, made, seconds=20)
+
+
+async def _webhook_forged(world: World, people: Sequence[Person], until: float) -> None:
+    """Somebody tells our edge something: made up, old, not so, or no webhook at all."""
+    if not isinstance(world.sandbox.webhooks, Announcements):
+        return
+    of_somebody = world.sandbox.ledger.of_customer(_any(world, people).customer_uid)
+    row = world.dice.choice(of_somebody) if of_somebody else None
+    told: dict[str, object] = {
+        "imp_uid": row.imp_uid if row else "imp_000000000000",
+        "merchant_uid": row.merchant_uid if row else "none",
+        "status": world.dice.choice(("paid", "paid", "cancelled", "failed")),
+    }
+    match world.dice.randrange(4):
+        case 0:
+            told["imp_uid"] = f"imp_{world.dice.randrange(10**12):012d}"
+        case 1:
+            told = {"imp_uid": ["no"], "status": 7}
+    world.sandbox.webhooks.send(told)
+    world.tell("webhook forged")
+
+
 async def by_hand(world: World, what: str, act: Callable[[Process], Any]) -> None:
     """A command typed by a person, who types it again when it failed."""
+    await _typed_again(world, lambda it: asyncio.to_thread(act, it))
+
+
+async def _typed_again(world: World, act: Callable[[Process], Awaitable[Any]]) -> None:
     for _ in range(30):
         done: asyncio.Future[bool] = world.loop.create_future()
         world.operator.start(_typed(act, done))
@@ -227,13 +282,16 @@ async def by_hand(world: World, what: str, act: Callable[[Process], Any]) -> Non
 
 
 def _typed(
-    act: Callable[[Process], Any], done: asyncio.Future[bool]
+    act: Callable[[Process], Awaitable[Any]], done: asyncio.Future[bool]
 ) -> Callable[[Process], Coroutine[Any, Any, None]]:
     async def job(process: Process) -> None:
         good = False
         try:
-            await asyncio.to_thread(act, process)
+            await act(process)
             good = True
+        except GatewayError:
+            # Nothing was done; whoever typed it tries again.
+            raise
         except BillingError:
             # Refused for good: a suspended subscription cannot be resumed.
             good = True
@@ -317,4 +375,6 @@ _FATES: Final[dict[str, Fate]] = {
     "cancel_a_month": _cancel,
     "payment_cancelled_a_month": _payment_cancelled,
     "key_deleted_a_month": _key_deleted,
+    "refund_a_month": _refund,
+    "webhook_forged_a_month": _webhook_forged,
 }

@@ -57,6 +57,7 @@ class OwnBook:
         _copy(self.source, world.engine)
         # The book knows payments of another gateway.
         world.sandbox.mark = "simulated"
+        world.has_past = False
         return _known_at_gateway(world)
 
 

@@ -23,7 +23,12 @@ _ATTEMPT = {
     "attempt.declined": ({"sending", "unknown"}, "declined"),
     "attempt.withdrawn": ({"due", "sending", "unknown"}, "withdrawn"),
 }
-_CYCLE = {"cycle.paid": "paid", "cycle.missed": "missed", "cycle.skipped": "skipped"}
+_CYCLE = {
+    "cycle.paid": "paid",
+    "cycle.missed": "missed",
+    "cycle.skipped": "skipped",
+    "cycle.refunded": "refunded",
+}
 _SUBSCRIPTION = {
     "subscription.enrolled": "active",
     "subscription.paused": "paused",
@@ -199,7 +204,8 @@ class _Story:
 
     def _ends_cycle(self, line: Told, where: tuple[str, date]) -> None:
         before, after = self.cycles.get(where, "open"), _CYCLE[line.kind]
-        if before != "open" and (before, after) != ("missed", "paid"):
+        lawful = before == "open" if after != "refunded" else before == "paid"
+        if not lawful and (before, after) != ("missed", "paid"):
             self._breach("I4", line.customer, f"{where[1]:%Y-%m} was {before}, then {after}")
         self.cycles[where] = after
         self.held.pop(where, None)

@@ -14,6 +14,8 @@ from billing.sandbox.model import Origin
 from billing.simulation import event_judge, ledger_judge
 from billing.simulation.event_judge import Ends, Told
 from billing.simulation.ledger_judge import KOREA, Asked, Looked, Month, Paid
+from billing.simulation.refund_judge import LookedBack, Request
+from billing.simulation.wire import Named
 from billing.simulation.world import World
 
 _EVENTS = text(
@@ -32,7 +34,7 @@ _MONTHS = text(
     """
     SELECT s.customer_uid, c.month, c.status, coalesce(c.reason, '') AS reason, c.amount,
         c.settled_at,
-        coalesce(c.paid_merchant_uid, '') AS paid_by,
+        coalesce(c.paid_merchant_uid, '') AS paid_by, coalesce(c.paid_imp_uid, '') AS paid_id,
         c.settled_at >= c.closes_at + interval '46 hours' AS waited,
         array(SELECT merchant_uid::text FROM attempts a WHERE a.cycle_id = c.id
             AND a.status = 'declined' ORDER BY number) AS declined,
@@ -70,6 +72,7 @@ class Evidence:
     paid: Sequence[Paid]
     asked: Sequence[Asked]
     looked: Sequence[Looked]
+    back: LookedBack
     attempts: Sequence[Mapping[str, Any]]
     digest: str
 
@@ -107,7 +110,8 @@ def gather(engine: Engine, world: World, before: History) -> Evidence:
     held, unknown = _months_of(lines, "cycle.held"), _months_of(lines, "attempt.unknown")
     asked = [_asked(one, excused) for one in world.sandbox.ledger.requests if _is_charge(one)]
     last = {(one.customer, ledger_judge.month_of(one.at)): one.at for one in asked}
-    paid = [_paid(one, last) for one in world.sandbox.ledger.payments if one.paid_at]
+    begun_at = world.begun_at.timestamp()
+    paid = [_paid(one, last, begun_at) for one in world.sandbox.ledger.payments if one.paid_at]
     return Evidence(
         told=[
             Told(row.at, row.kind, row.customer, row.month, row.attempt_id, row.order_id, row.data)
@@ -123,6 +127,7 @@ def gather(engine: Engine, world: World, before: History) -> Evidence:
                 held=(row.customer_uid, row.month) in held
                 or (row.settled_at is not None and kept_back(row.settled_at)),
                 order=row.paid_by,
+                imp_uid=row.paid_id,
                 amount=row.amount,
                 orders=row.orders,
                 unproven=bool(row.waited) and (row.customer_uid, row.month) in unknown,
@@ -164,6 +169,7 @@ def gather(engine: Engine, world: World, before: History) -> Evidence:
             for one in world.sandbox.ledger.requests
             if one.outcome in ("200", "404", "404:refused")
         ],
+        back=_looked_back(world),
         attempts=attempts,
         digest=_digest(lines, world),
     )
@@ -218,7 +224,7 @@ def _asked(seen: Any, excused: set[tuple[str, date]]) -> Asked:
     )
 
 
-def _paid(payment: Any, last_asked: Mapping[tuple[str, date], datetime]) -> Paid:
+def _paid(payment: Any, last_asked: Mapping[tuple[str, date], datetime], begun_at: float) -> Paid:
     turned = payment.turns_paid_at
     at = datetime.fromtimestamp(payment.paid_at, UTC)
     entered_at = datetime.fromtimestamp(turned or max(payment.visible_at, payment.paid_at), UTC)
@@ -230,7 +236,24 @@ def _paid(payment: Any, last_asked: Mapping[tuple[str, date], datetime]) -> Paid
         at=at,
         ours=payment.origin is Origin.AGAIN,
         entered_at=entered_at,
+        imp_uid=payment.imp_uid,
+        cancelled_at=datetime.fromtimestamp(payment.cancelled_at, UTC)
+        if payment.cancelled_at
+        else None,
+        initial=payment.origin is Origin.WINDOW or payment.paid_at < begun_at,
         late=bool(turned) and (last is None or last < entered_at + timedelta(minutes=2)),
+    )
+
+
+def _looked_back(world: World) -> LookedBack:
+    def of(seen: Sequence[Named]) -> list[Request]:
+        return [Request(datetime.fromtimestamp(one.at, UTC), one.imp_uid) for one in seen]
+
+    return LookedBack(
+        asked_back=of(world.asked_back),
+        looked_up=of(world.looked_up),
+        whole=list(world.look_back.whole),
+        frozen=[line.at for line in world.lines if line.what == "stopped"],
     )
 
 

@@ -29,6 +29,10 @@ class Paid:
     ours: bool
     entered_at: datetime
     late: bool = False
+    imp_uid: str = ""
+    cancelled_at: datetime | None = None
+    initial: bool = False
+    """The payment that made the billing key, or one of a time before the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,7 @@ class Month:
     """An attempt had been unknown, and the book waited the 48 hours for it."""
     declined: Sequence[str] = ()
     """The orders that our book calls declined since the run began."""
+    imp_uid: str = ""
     declined_before: Sequence[str] = ()
     """Those that it called so before: the run's gateway never saw them."""
 
@@ -153,7 +158,8 @@ def _already_paid(paid: Sequence[Paid], asked: Sequence[Asked], rules: Rules) ->
     for one in asked:
         for payment in known[one.customer, month_of(one.at)]:
             seen_by = payment.entered_at + rules.in_flight
-            if payment.order != one.order and seen_by < one.at and not one.excused:
+            gone = payment.cancelled_at is not None and payment.cancelled_at <= one.at
+            if payment.order != one.order and seen_by < one.at and not one.excused and not gone:
                 yield Breach("I1", one.customer, f"{one.order} asked, month paid: {payment.order}")
 
 
@@ -218,7 +224,8 @@ def _disagree(paid: Sequence[Paid], months: Sequence[Month]) -> Iterator[Breach]
     ours = [one for one in paid if one.ours and not one.late]
     theirs = {(one.customer, one.order, one.amount) for one in ours}
     anyones = {(one.customer, one.order, one.amount) for one in paid}
-    book = {(one.customer, one.order, one.amount) for one in months if one.status == "paid"}
+    counted = [one for one in months if one.status in ("paid", "refunded")]
+    book = {(one.customer, one.order, one.amount) for one in counted}
     for customer, order, amount in sorted(theirs - book):
         yield Breach("I8", customer, f"the gateway took {amount} by {order}, unknown to our book")
     for customer, order, amount in sorted(book - anyones):

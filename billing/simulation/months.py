@@ -59,8 +59,12 @@ def month_rows(evidence: Evidence) -> list[MonthRow]:
         if month.status == "paid":
             won[month.first] += month.amount
     requests = Counter(month_of(one.at) for one in evidence.asked)
-    # Ours, and those of others that our book counts as a month's payment.
-    taken = [one for one in evidence.paid if one.ours or (one.customer, one.order) in counted]
+    # Ours, and those of others that our book counts as a month's payment; not what went back.
+    taken = [
+        one
+        for one in evidence.paid
+        if not one.cancelled_at and (one.ours or (one.customer, one.order) in counted)
+    ]
     payments = Counter(month_of(one.at) for one in taken)
     gateway_won: Counter[date] = Counter()
     for payment in taken:

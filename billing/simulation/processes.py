@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.exc import DBAPIError
 
 from billing.domain.errors import BrokerUnavailable, GatewayError
+from billing.domain.refund import OPEN
 from billing.portone.client import PortOneClient
 from billing.ports import AccessToken
+from billing.services import reconciled
 from billing.services.answer import Result
 from billing.services.charge import charge
 from billing.services.clock_guard import ClockGuard
@@ -26,8 +28,11 @@ from billing.services.close_cycles import anything_ends, close_cycles
 from billing.services.desk import Desk
 from billing.services.dispatch import dispatch
 from billing.services.inquire import find_unknown, inquire
+from billing.services.look_at_webhooks import look_at_webhooks, waiting
 from billing.services.open_cycles import anything_opens, open_cycles
+from billing.services.refund import open_now, work_on_open
 from billing.services.seal_events import seal_events
+from billing.simulation.lookback import SLOTS
 from billing.simulation.loop import HOST, Killed
 from billing.simulation.ports import (
     MADE_UP,
@@ -69,6 +74,7 @@ class Process:
         self.dead = False
         self.stopped = False
         self.busy = 0
+        self.reconciling = False
         self.set_aside: list[asyncio.Handle] = []
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.book = SimulatedBook(world.engine, world.database_time, self)
@@ -284,10 +290,59 @@ def tick_job(name: str) -> Callable[[Process], Coroutine[Any, Any, None]]:
                 world.progress += await asyncio.to_thread(
                     close_cycles, book, world.policy, process.guard
                 )
+            case "refund":
+                await _refund(process)
+            case "webhooks":
+                await _webhooks(process)
+            case "reconcile" if not process.reconciling:
+                await _reconcile(process)
+            case "reconcile":
+                # One at a time in a process.
+                return
             case _:
                 raise AssertionError(f"no such tick: {name}")
 
     return job
+
+
+async def _refund(process: Process) -> None:
+    world = process.world
+    if not await asyncio.to_thread(open_now, process.book):
+        return
+    tally = await work_on_open(process.book, process.client, world.policy)
+    world.progress += sum(count for status, count in tally.items() if status not in OPEN)
+
+
+async def _webhooks(process: Process) -> None:
+    world = process.world
+    if not await asyncio.to_thread(waiting, process.book):
+        return
+    tally = await look_at_webhooks(process.book, process.client, world.policy)
+    for outcome, count in tally.items():
+        world.tallies[f"webhook:{outcome}"] += count
+        world.progress += count if outcome != "again" else 0
+
+
+async def _reconcile(process: Process) -> None:
+    world, book = process.world, process.book
+
+    def due(tx: Transaction) -> bool:
+        return reconciled.is_due(tx, world.policy, SLOTS)
+
+    process.reconciling = True
+    try:
+        await _watch_the_clock(process, due)
+        may = await asyncio.to_thread(book.run, lambda tx: due(tx) and process.guard.may_end(tx))
+        if not may:
+            return
+        begun_at = world.loop.now()
+        report = await reconciled.make(book, process.client, world.policy, None)
+        world.tallies["reconcile:runs"] += 1
+        world.tallies["reconcile:applied"] += len(report.applied)
+        if report.whole:
+            world.look_back.was_whole(begun_at)
+    finally:
+        process.reconciling = False
 
 
 async def _watch_the_clock(process: Process, waits: Callable[[Transaction], bool]) -> None:

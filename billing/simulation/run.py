@@ -17,7 +17,7 @@ from billing import clock
 from billing.bootstrap import billing_policy
 from billing.services import invariants
 from billing.settings import Settings
-from billing.simulation import befall, event_judge, ledger_judge, stage
+from billing.simulation import befall, event_judge, ledger_judge, refund_judge, stage
 from billing.simulation.cast import Cast, Drawn
 from billing.simulation.counters import sometimes
 from billing.simulation.evidence import Evidence, History, gather, history, limits_of
@@ -36,6 +36,8 @@ _MONTH: Final = timedelta(days=30.4375)
 _CHECK_EVERY: Final = timedelta(days=15)
 # After the last fault everything must be settled or under way again within this.
 _RECOVERED_AFTER: Final = timedelta(minutes=75)
+# What is tried every hour may have to wait for the next day's slot, once.
+_COMPARED_AFTER: Final = timedelta(hours=28)
 # The clock is compared every five minutes, before charging; a request may be long under way.
 _NOTICED_AFTER: Final = timedelta(minutes=8)
 
@@ -61,6 +63,8 @@ class Scenario:
     without: frozenset[str] = frozenset()
     only: tuple[int, ...] = ()
     twist: int = 0
+    # Whether the gateway tells our edge of payments; None: with chaos.
+    announced: bool | None = None
 
 
 @dataclass(slots=True)
@@ -155,6 +159,7 @@ class _Run:
             self.nemesis,
             seed=f"{seed}/{scenario.twist}",
             faults=mood,
+            announced=chaos if scenario.announced is None else scenario.announced,
         )
         self.cast = cast or Drawn(self._drawn(seed))
         self.people: Sequence[Person] = ()
@@ -218,9 +223,17 @@ class _Run:
 
     def _alive(self) -> None:
         """I12: the faults are over; nothing may be left lying."""
-        for name, statement in (("unsettled", _UNSETTLED), ("not asked for", _LYING)):
+        for name, statement in _LEFT.items():
             if count := self._count(statement):
-                self.found.append(Breach("I12", "", f"{count} attempts {name} after the faults"))
+                self.found.append(Breach("I12", "", f"{count} {name} after the faults"))
+        if self.world.has_past and (count := self._count(_OPEN_REFUNDS)):
+            self.found.append(Breach("I12", "", f"{count} refunds unsettled after the faults"))
+
+    def _not_compared(self, ended_at: datetime) -> Iterator[Breach]:
+        """I12: a reconciliation that was wanted is made, once the faults are over."""
+        since = self.world.look_back.tried_since
+        if since is not None and ended_at - max(since, self.calm_at) > _COMPARED_AFTER:
+            yield Breach("I12", "", f"no whole reconciliation since {since:%Y-%m-%d %H:%M}")
 
     def _count(self, statement: str) -> int:
         now = self.world.database_time_now()
@@ -261,7 +274,15 @@ class _Run:
                 rules,
             ),
             *event_judge.judge(evidence.told, evidence.asked, evidence.ends, limits),
+            *refund_judge.judge(
+                evidence.paid,
+                evidence.months,
+                evidence.told,
+                evidence.back,
+                self.policy.lease + slack,
+            ),
             *self._while_wrong(evidence),
+            *self._not_compared(ended_at),
             *(
                 Breach("uncaught", "", f"{type(error).__name__}: {error}"[:300])
                 for error in (*self.world.surprises, *self.loop.surprises)
@@ -331,6 +352,18 @@ _LYING: Final = """
     AND c.band_opens_at < CAST(:now AS timestamptz) - interval '30 minutes'
     AND c.last_start_at > CAST(:now AS timestamptz) + interval '1 hour'
     AND c.held IS NULL AND c.status = 'open' AND s.status = 'active' AND i.hold_reason IS NULL
+"""
+_LEFT: Final = {
+    "attempts unsettled": _UNSETTLED,
+    "attempts not asked for": _LYING,
+    "announcements not looked at": """
+        SELECT count(*) FROM webhooks WHERE looked_at IS NULL
+        AND look_at < CAST(:now AS timestamptz) - interval '35 minutes'
+    """,
+}
+_OPEN_REFUNDS: Final = """
+    SELECT count(*) FROM refunds WHERE status IN ('requested', 'sending', 'unknown')
+    AND requested_at < CAST(:now AS timestamptz) - interval '75 minutes'
 """
 
 

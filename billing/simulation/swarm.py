@@ -68,6 +68,13 @@ KINDS: Final[Mapping[str, tuple[float, float]]] = {
     "cancel_a_month": (0.1, 1),
     "payment_cancelled_a_month": (0.1, 1),
     "key_deleted_a_month": (0.05, 0.5),
+    "refund_a_month": (0.2, 3),
+    # What the gateway tells by itself, and what others tell in its name.
+    "webhook_lost": (0.01, 0.7),
+    "webhook_doubled": (0.01, 0.5),
+    "webhook_late": (0.01, 0.5),
+    "webhook_forged_a_month": (0.5, 20),
+    "gateway_cancel_faults": (0.05, 0.7),
 }
 
 
@@ -120,6 +127,7 @@ def mood_of(swarm: Swarm, dice: random.Random) -> dict[str, Any]:
         "chances": {
             "charge": charge,
             "lookup": _shares(looks, swarm.rate("gateway_lookup_faults")),
+            "cancel": _shares(list(_CANCEL_WORDS), swarm.rate("gateway_cancel_faults")),
         },
     }
 
@@ -151,6 +159,18 @@ _CHARGE_WORDS: Final = (
     "declined:C",
     "declined:D",
     "slow:20000",
+)
+_CANCEL_WORDS: Final = (
+    "timeout_before_cancel",
+    "timeout_after_cancel",
+    "reset_before_cancel",
+    "reset_after_cancel",
+    "http_before_cancel:502",
+    "http_after_cancel:503",
+    "html_after_cancel",
+    "cut_json_after_cancel",
+    "unauthorized",
+    "too_many:30",
 )
 _LOOKUP_WORDS: Final = (
     "timeout",

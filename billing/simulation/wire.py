@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from billing.simulation.processes import Process
 
 _CHARGE = "/subscribe/payments/again"
+_CANCEL = "/payments/cancel"
+_BY_ID = re.compile(r"/payments/(imp_[^/]+)$")
 _KEY = re.compile(r"/subscribe/customers/([^/]+)/payments")
+_WHOLE, _TURNED_AWAY = 200, 401
 # In seconds; longer than lease, settle time and two looks.
 _A_LONG_SLEEP = 3_000.0
 # A usual way, in seconds, and one on which segments are lost and sent again.
@@ -45,6 +48,14 @@ class Sent:
     customer: str = ""
     arrived: bool = False
     stopped_at_send: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A request about one payment, by the gateway's id of it, when it reached the gateway."""
+
+    at: float
+    imp_uid: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +165,23 @@ class Wire:
         """What the gateway says; None for a connection that stays silent."""
         await asyncio.sleep(way)
         sent.arrived = True
+        arrived_at, answer = self._process.world.loop.time(), None
         try:
-            return await _called(self._app, request)
+            answer = await _called(self._app, request)
         except SandboxNoAnswer:
-            return None
+            pass
         except SandboxConnectionReset as error:
-            return error
+            answer = error
+        self._note(request, arrived_at, answer)
+        return answer
+
+    def _note(self, request: _Request, at: float, answer: _Answered | None) -> None:
+        """Keep what the gateway's own log does not name: requests about one payment by its id."""
+        world, status = self._process.world, answer[0] if isinstance(answer, tuple) else 0
+        if request.path == _CANCEL and status != _TURNED_AWAY:
+            world.asked_back.append(Named(at, json.loads(request.body)["imp_uid"]))
+        elif status == _WHOLE and (named := _BY_ID.match(request.path)):
+            world.looked_up.append(Named(at, named[1]))
 
 
 def _looked_up(request: _Request) -> str | None:

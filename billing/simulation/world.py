@@ -20,13 +20,15 @@ from starlette.types import ASGIApp
 from billing.domain.policy import BillingPolicy
 from billing.sandbox import Sandbox, SandboxClock, create_app, mood
 from billing.services.answer import Result
+from billing.simulation.announced import Announcements
+from billing.simulation.lookback import LookBack
 from billing.simulation.loop import VirtualLoop
 from billing.simulation.nemesis import Nemesis
 from billing.simulation.processes import Mail, Process, is_progress, tick_job
-from billing.simulation.wire import Sent
+from billing.simulation.wire import Named, Sent
 from billing.store.session import by_index
 
-TICKS: Final = ("open", "dispatch", "inquire", "close")
+TICKS: Final = ("open", "dispatch", "inquire", "close", "refund", "webhooks")
 _MINUTE: Final = 60.0
 # A tick that finds nothing changes nothing, so the next is made when something is due (in database
 # time). With something due that does not move on, ticks come less and less often.
@@ -62,7 +64,10 @@ _AGENDA: Final = text(
                 JOIN cycles c ON c.id = a.cycle_id JOIN subscriptions s ON s.id = c.subscription_id,
                 installation i WHERE a.status = 'declined' AND c.status = 'open'
                 AND c.held = 'unconfirmed' AND s.status IN ('active', 'paused')
-                AND i.hold_reason IS NULL))
+                AND i.hold_reason IS NULL)),
+        (SELECT min(CASE status WHEN 'sending' THEN lease_until ELSE coalesce(ask_at, :now) END)
+            FROM refunds WHERE status IN ('requested', 'sending', 'unknown')),
+        (SELECT min(look_at) FROM webhooks WHERE looked_at IS NULL)
     """
 )
 
@@ -89,6 +94,7 @@ class World:
         seed: str,
         faults: Mapping[str, Any],
         workers: int = 2,
+        announced: bool = False,
     ) -> None:
         self.loop = loop
         self.engine = engine
@@ -108,16 +114,27 @@ class World:
         self.ticks_are_down = self.lookups_are_down = False
         self.out = False
         self.sent: list[Sent] = []
+        self.asked_back: list[Named] = []
+        """Requests to give a payment back that reached the gateway."""
+        self.looked_up: list[Named] = []
+        """Payments that the gateway was asked about by their id, and answered."""
         self.surprises: list[BaseException] = []
         self.tallies: Counter[str] = Counter()
         self.lines: list[Line] = []
         self.crowd = 0
         """How many subscribers there are."""
+        self.has_past = True
+        """Whether the gateway knows every payment that the book knows."""
         self.progress = 0
         self._woken = asyncio.Event()
         self.workers = [Process(self, f"worker{number}") for number in range(1, workers + 1)]
         self.ticker = Process(self, "ticks")
         self.operator = Process(self, "operator")
+        self.edge = Process(self, "edge")
+        self.begun_at = loop.now()
+        self.look_back = LookBack(self, policy.plan.zone)
+        if announced:
+            self.sandbox.webhooks = Announcements(self)
 
     # -- what the processes see ---------------------------------------------------------------
 
@@ -154,6 +171,8 @@ class World:
             self.ticker = fresh
         elif dead is self.operator:
             self.operator = fresh
+        elif dead is self.edge:
+            self.edge = fresh
         self.wake()
 
     def take_database_down(self, seconds: float) -> None:
@@ -170,7 +189,7 @@ class World:
     def kill_all(self) -> None:
         """Everything of ours is down, and stays so until `out` is lifted."""
         self.out = True
-        for process in (*self.workers, self.ticker, self.operator):
+        for process in (*self.workers, self.ticker, self.operator, self.edge):
             process.kill()
 
     # -- beat ---------------------------------------------------------------------------------
@@ -195,6 +214,9 @@ class World:
             if self.loop.time() - sealed_at >= _LONGEST_SLEEP:
                 sealed_at = self.loop.time()
                 self.tick("seal")
+            due_now = self.looks_back and self.look_back.is_due()
+            if due_now and not self.nemesis.strikes("tick_missed"):
+                self.tick("reconcile")
             for name in TICKS:
                 useless = name not in due
                 if useless and not self.nemesis.strikes("idle_tick"):
@@ -210,11 +232,19 @@ class World:
                 wait = _MINUTE
                 await self._sleep_until(next_at)
 
+    @property
+    def looks_back(self) -> bool:
+        """Whether reconciliation is played: a large book asks about ten thousand keys a day."""
+        return self.has_past and self.crowd <= _A_FEW
+
     async def _sleep_until(self, moment: datetime | None) -> None:
         self._woken.clear()
         seconds = _LONGEST_SLEEP
         if moment is not None:
             seconds = (moment - self.database_time_now()).total_seconds()
+        if self.looks_back:
+            until_slot = (self.look_back.next_at - self.loop.now()).total_seconds()
+            seconds = min(seconds, until_slot)
         left = min(max(seconds, 0.0), _LONGEST_SLEEP)
         try:
             async with asyncio.timeout(left):
@@ -241,13 +271,16 @@ class World:
         moments = {
             name: at.astimezone(UTC) for name, at in zip(TICKS, row, strict=True) if at is not None
         }
+        if not self.has_past:
+            # Of a payment that the gateway does not know nothing can be learnt.
+            moments.pop("refund", None)
         due = {name for name, at in moments.items() if at <= now}
         return due, min(moments.values(), default=None)
 
     def is_quiet(self) -> bool:
         """Nothing of ours runs and nothing is on its way."""
         return self.mail.is_empty and not any(
-            process.busy for process in (*self.workers, self.ticker)
+            process.busy for process in (*self.workers, self.ticker, self.edge)
         )
 
     def run(self, work: Callable[[World], Any]) -> Any:

@@ -54,8 +54,8 @@ _CYCLE = (
     "status",
     "opened_at",
 )
-# In the order of the rows, so that numbers rise with the order in which attempts are due. None whose
-# attempt the gateway, or the book, could not tell from another one.
+# In the order of the rows, so that numbers rise with the order in which attempts are due. None
+# whose attempt the gateway, or the book, could not tell from another one.
 _OPEN = text(
     f"""
     INSERT INTO cycles ({", ".join(_CYCLE)})

@@ -54,8 +54,9 @@ fuzz: setup ## hostile bytes, guided by coverage, SECONDS=n for each target (Pyt
 bench: setup ## charges per second through everything, beside a bare loop and a plain script
 	@$(BIN)/python benchmarks/pipeline.py $(ARGS)
 
-bench-floor: setup ## the same, small: fails where Maewol falls far behind the same requests
-	@$(BIN)/python benchmarks/pipeline.py --charges 2000 --delays-ms 50 --processes 2 --only look,maewol --floor 0.2
+bench-floor: setup ## the same, small: fails where Maewol falls behind the same requests or the script
+	@$(BIN)/python benchmarks/pipeline.py --charges 6000 --delays-ms 50 --processes 2 \
+	  --only look,script,maewol --floor 0.35 --script-floor 1.3
 
 check: setup ## format, lint, types, import rules, dependency audit
 	$(BIN)/ruff format --check .

@@ -61,7 +61,7 @@ SELECT id, 1, '2026-11-01', 9900, date '2026-10-31' + day,
     timestamptz '2026-11-01 15:00Z' + (day + 4) * interval '1 day',
     CASE WHEN state = 'paid' THEN 'paid' ELSE 'open' END, now(),
     CASE WHEN state = 'paid' THEN now() END, CASE WHEN state = 'paid' THEN 'imp_' || id END,
-    CASE WHEN state = 'paid' THEN 'mw-' || id END, CASE WHEN state = 'paid' THEN
+    CASE WHEN state = 'paid' THEN 'mw-' || id || '-1' END, CASE WHEN state = 'paid' THEN
         timestamptz '2026-11-01 01:00Z' + (day - 1) * interval '1 day'
             + id % 5000 * interval '1 second' END
 FROM state
@@ -89,6 +89,12 @@ FROM attempts a JOIN cycles c ON c.id = a.cycle_id,
     LATERAL (VALUES ('cycle.opened', NULL), ('attempt.' || a.status, 1),
         (CASE WHEN c.status = 'paid' THEN 'cycle.paid' END, 1)) k(kind, x)
 WHERE kind IS NOT NULL
+"""
+# Claimed by a worker that died: its lease is over.
+_STUCK = """
+UPDATE attempts SET status = 'sending', fence = 1, sent_at = planned_at,
+    lease_until = timestamptz '2026-11-20 00:30Z'
+WHERE status = 'due' AND hashint8(id) % {one_in} = 0
 """
 
 
@@ -137,3 +143,11 @@ def fill(database_url: str, count: int) -> None:
         for statement in (_SUBSCRIPTIONS, _STATE, _CYCLES, _ATTEMPTS, _EVENTS):
             connection.execute(statement.format(**shares, lost=_LOST))
         connection.execute("VACUUM ANALYZE")
+
+
+def leave_claimed(database_url: str, one_in: int) -> None:
+    """Of the attempts that wait, leave one in so many as a worker that died has left it."""
+    with psycopg.connect(database_url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("SET session_replication_role = replica")
+        connection.execute(_STUCK.format(one_in=one_in))
+        connection.execute("VACUUM ANALYZE attempts")

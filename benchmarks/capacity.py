@@ -9,7 +9,8 @@ once, so that the figures are of the book; the road over the network is measured
 
 Then, for each number of `--payments`, reconciliation's own comparing: a month of so many payments,
 as the gateway's list would have them, staged and laid beside the book (about 2.5 GB on disk for a
-million). docs/capacity.md works out ten million from these.
+million). docs/capacity.md works out ten million from these, and
+from the days on which the calendar of billing has first attempts fall, which are printed first.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import json
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
@@ -29,9 +31,10 @@ from rig.one_process import AGAIN, DUE, Month
 from sqlalchemy import Engine, text
 
 from billing.bootstrap import billing_policy
+from billing.domain.calendar import cycle_dates
 from billing.embedded import find_home, running
 from billing.embedded.programs import postgres_programs
-from billing.services import reconcile
+from billing.services import invariants, reconcile
 from billing.services.check import check
 from billing.services.prune import prune
 from billing.services.reconcile import Span
@@ -53,6 +56,7 @@ def main() -> None:
     options.add_argument("--payments", default="100000,1000000", help="by comma; empty: none")
     options.add_argument("--folder", help="where the books are made; default a temporary folder")
     chosen = options.parse_args()
+    _print_peaks(date.today().year + 1)  # noqa: DTZ011 - any year does
     with tempfile.TemporaryDirectory(prefix="mw-", dir=chosen.folder) as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -64,6 +68,25 @@ def main() -> None:
                 _reconciled(str(servers.database_url), payments)
 
 
+# -- days --------------------------------------------------------------------------------------
+
+
+def _print_peaks(year: int) -> None:
+    """For each month the day with the most first attempts, where people enrolled evenly on every
+    day of the year before."""
+    first = date(year - 1, 1, 1)
+    anchors = [first + timedelta(days=number) for number in range(365)]
+    print("month  busiest day  of the book  the 10th")
+    for month in range(1, 13):
+        number = {one: (year - one.year) * 12 + month - one.month for one in anchors}
+        days = Counter(
+            cycle_dates(one, number[one]).first_attempt_on.day for one in anchors if number[one] > 0
+        )
+        day, most = days.most_common(1)[0]
+        shares = [100 * count / days.total() for count in (most, days[10])]
+        print(f"{month:>5}{day:>13}{shares[0]:>11.1f} %{shares[1]:>8.1f} %")
+
+
 # -- a month -----------------------------------------------------------------------------------
 
 
@@ -72,6 +95,7 @@ def _month(server: str, subscribers: int, folder: Path) -> None:
     month = Month(create_book_engine(url), REFUSE_ONE_IN)
     done = _steps(month, subscribers)
     _print_tables(month.engine, subscribers)
+    _print_facts(month)
     with month.measured("backup (pg_dump)"):
         dump = _dumped(url, folder)
     done["backup (pg_dump)"] = subscribers
@@ -143,6 +167,17 @@ def _print_tables(engine: Engine, subscribers: int) -> None:
             )
     for name, total in totals.items():
         print(f"{name}: {total / subscribers:,.0f} bytes a subscriber")
+
+
+def _print_facts(month: Month) -> None:
+    """The facts of the hourly check that take the most, one statement each: none may take longer
+    than the time limit of a statement (`create_book_engine`)."""
+    for fact in invariants._FACTS:
+        with month.measured(fact.name), month.book.snapshot() as tx:
+            assert not invariants._examined(tx, month.policy, fact).rows
+    facts = {fact.name: month.spent.pop(fact.name) for fact in invariants._FACTS}
+    for name in sorted(facts, key=lambda one: facts[one].seconds, reverse=True)[:4]:
+        print(f"{name}: {facts[name].seconds:.1f} s, {facts[name].postgres:.2f} s of processor")
 
 
 def _print_steps(month: Month, done: dict[str, int]) -> None:

@@ -29,6 +29,7 @@ PAIRS = [
     ("docs/backup.md", "docs/backup.ko.md"),
     ("docs/failover.md", "docs/failover.ko.md"),
     ("docs/rolling.md", "docs/rolling.ko.md"),
+    ("docs/capacity.md", "docs/capacity.ko.md"),
 ]
 _LINK = re.compile(r"\]\(([^)#]+)[^)]*\)")
 _CODE = re.compile(r"`([^`\n]+)`")

@@ -1,0 +1,50 @@
+"""The bounded check of continuous integration: whether Maewol keeps up with what ran beside it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# What the rows of a run are called, or begin with.
+LOOK = "bare loop, with look-up"
+SCRIPT = "plain script"
+MAEWOL = "maewol"
+
+
+def below(found: Sequence[Mapping[str, Any]], floors: Mapping[str, float | None]) -> list[str]:
+    """Where Maewol falls short of a floor, by ratios of `whole` within one run, so that a slow
+    machine changes little. More than the same requests cannot be: such a run measured nothing."""
+    problems = []
+    for row in found:
+        if row["what"].startswith(MAEWOL):
+            if row["doubles"]:
+                problems.append(f"{row['what']}: {row['doubles']} charged twice")
+            for name, floor in floors.items():
+                if floor is not None:
+                    problems += _beside(row, name, floor, found)
+    return problems
+
+
+def _beside(
+    row: Mapping[str, Any], name: str, floor: float, found: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """What is wrong with one row beside the rows of a name. Where those differ, since the machine
+    changed between them, behind is what is behind the slowest, and impossible what beats the
+    fastest."""
+    what, delay = row["what"], row["delay_ms"]
+    others = [
+        other["whole"]
+        for other in found
+        if other["delay_ms"] == delay and other["what"].startswith(name)
+    ]
+    if not others:
+        return [f"{what}: no {name} was run to compare it with"]
+    most, least = row["whole"] / min(others), row["whole"] / max(others)
+    between = f"{least:.2f}" if len(others) == 1 else f"{least:.2f} to {most:.2f}"
+    print(f"{what}: {between} of {name} (floor {floor})", file=sys.stderr)
+    if most < floor:
+        return [f"{what}: {most:.2f} of {name}, below {floor}"]
+    if name == LOOK and least > 1:
+        return [f"{what}: {least:.2f} of {name}, which cannot be. Run it again"]
+    return []

@@ -1,0 +1,73 @@
+"""What the benchmarks conclude, and whom they charge. No test looks at the figures."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from benchmarks.rig.floor import LOOK, SCRIPT, below
+from benchmarks.rig.subscribers import first_paid_at
+from billing.domain.calendar import cycle_dates, day_of
+
+ZONE = ZoneInfo("Asia/Seoul")
+FLOORS = {LOOK: 0.4, SCRIPT: 1.3}
+
+
+def row(what: str, whole: int, *, delay: int = 50, doubles: int = 0) -> dict[str, Any]:
+    # Steady says the opposite of `whole`: it must not be what is compared.
+    return {
+        "what": what,
+        "whole": whole,
+        "steady": 1_000_000 // whole,
+        "delay_ms": delay,
+        "doubles": doubles,
+    }
+
+
+def a_run(maewol: int, *, doubles: int = 0) -> list[dict[str, Any]]:
+    return [
+        row(LOOK, 900),
+        row("plain script, 2 x 32 threads", 300),
+        row("maewol, 2 charging", maewol, doubles=doubles),
+        row(LOOK, 1100),
+    ]
+
+
+@pytest.mark.parametrize("maewol", [390, 600, 1100])
+def test_what_keeps_up_passes(maewol: int) -> None:
+    assert below(a_run(maewol), FLOORS) == []
+
+
+@pytest.mark.parametrize(
+    ("maewol", "why"),
+    [
+        (350, "0.39 of bare loop, with look-up, below 0.4"),
+        (380, "1.27 of plain script, below 1.3"),
+        (1110, "1.01 of bare loop, with look-up, which cannot be"),
+    ],
+)
+def test_what_falls_behind_or_cannot_be_fails(maewol: int, why: str) -> None:
+    assert any(why in problem for problem in below(a_run(maewol), FLOORS))
+
+
+def test_a_double_charge_fails_whatever_the_speed() -> None:
+    assert below(a_run(600, doubles=1), {}) == ["maewol, 2 charging: 1 charged twice"]
+
+
+def test_a_floor_without_what_it_is_of_fails() -> None:
+    assert below([row("maewol, 2 charging", 600), row(LOOK, 700, delay=300)], {LOOK: 0.4})
+    assert below([row("maewol, 2 charging", 600)], {LOOK: None}) == []
+
+
+def test_who_is_charged_is_due_on_every_day_of_a_year() -> None:
+    for day in range(366):
+        for hour in (0, 14, 15, 23):
+            now = datetime(2027, 12, 31, hour, 30, tzinfo=UTC) + timedelta(days=day)
+            today = day_of(now, ZONE)
+            dates = cycle_dates(day_of(first_paid_at(now), ZONE), 1)
+            assert dates.first_attempt_on <= dates.due_on <= today <= dates.window.closes_on
+            assert dates.band.opens_on <= today <= dates.band.closes_on
+            assert first_paid_at(now) < now

@@ -56,7 +56,7 @@ bench: setup ## charges per second through everything, beside a bare loop and a 
 
 bench-floor: setup ## the same, small: fails where Maewol falls behind the same requests or the script
 	@$(BIN)/python benchmarks/pipeline.py --charges 6000 --delays-ms 50 --processes 2 \
-	  --only look,script,maewol --floor 0.3 --script-floor 1.3
+	  --only look,script,maewol --floor 0.3 --script-floor 1.3 --most-processor 9
 
 check: setup ## format, lint, types, import rules, dependency audit
 	$(BIN)/ruff format --check .

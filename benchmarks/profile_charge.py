@@ -25,7 +25,8 @@ from pathlib import Path
 import uvloop
 from big_book import empty
 from pipeline import gateway
-from rig.one_process import DUE, Month, processor_seconds
+from rig import processors
+from rig.one_process import DUE, Month
 
 from billing.domain.money import Won
 from billing.domain.outcome import Approved
@@ -93,9 +94,9 @@ async def _client(charges: int) -> dict[str, tuple[float, float]]:
             assert isinstance(await client.charge(_request(number)), Approved)
 
         for name, step in (("look-up before the charge", look), ("the charge", charge)):
-            here, there = time.process_time(), processor_seconds(pid)
+            here, there = time.process_time(), processors.of_process(pid)
             await _side_by_side(step, charges)
-            found[name] = (time.process_time() - here, processor_seconds(pid) - there)
+            found[name] = (time.process_time() - here, processors.of_process(pid) - there)
         await client.aclose()
     return found
 

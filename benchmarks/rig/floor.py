@@ -48,3 +48,26 @@ def _beside(
     if name == LOOK and least > 1:
         return [f"{what}: {least:.2f} of {name}, which cannot be. Run it again"]
     return []
+
+
+def heavier(found: Sequence[Mapping[str, Any]], most: float | None) -> list[str]:
+    """Where Maewol takes more than so many times the processor time of the same requests, which
+    holds beside other work, too. Both are told; of several, the one that took the most counts."""
+    problems = []
+    for row in found:
+        beside = [
+            other["processor_ms"]
+            for other in found
+            if other["what"] == LOOK and other["delay_ms"] == row["delay_ms"]
+        ]
+        if most is None or not row["what"].startswith(MAEWOL) or not row["processor_ms"]:
+            continue
+        if not beside:
+            problems.append(f"{row['what']}: no {LOOK} was run to compare it with")
+            continue
+        ratio = row["processor_ms"] / max(beside)
+        told = f"{row['what']}: {ratio:.1f} times the processor time of {LOOK}"
+        print(f"{told} (at most {most})", file=sys.stderr)
+        if ratio > most:
+            problems.append(f"{told}, above {most}")
+    return problems

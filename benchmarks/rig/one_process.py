@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import tempfile
 import time
 from collections import Counter
@@ -15,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -33,6 +31,7 @@ from billing.services.import_subscriptions import import_subscriptions
 from billing.services.open_cycles import open_cycles
 from billing.settings import Settings
 from billing.store.session import Book
+from rig import processors
 
 # Everybody's day: the first attempt is at 10:00 in Seoul, the second at 18:00 of the next.
 DUE = datetime(2026, 11, 20, 1, 0, tzinfo=UTC)
@@ -41,7 +40,6 @@ AGAIN = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 SIDE_BY_SIDE = 16
 # Of the class "not today": tried again tomorrow.
 _REFUSED = "반복적인 실패로 당일 결제가 불가합니다"
-_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 class Gateway:
@@ -126,11 +124,11 @@ class Month:
     @contextmanager
     def measured(self, name: str) -> Iterator[None]:
         """Note what the block took under a name."""
-        before, log = _postgres_seconds(self.engine), self._log_position()
+        before, log = self._postgres(), self._log_position()
         started, python = time.perf_counter(), time.process_time()
         yield
         seconds, python = time.perf_counter() - started, time.process_time() - python
-        postgres = _postgres_seconds(self.engine) - before
+        postgres = self._postgres() - before
         self.spent[name] = Spent(seconds, python, postgres, self._log_position() - log)
 
     def enrol(self, count: int) -> None:
@@ -173,6 +171,9 @@ class Month:
         with self.engine.connect() as connection:
             return connection.execute(text(query)).scalar_one()
 
+    def _postgres(self) -> float:
+        return processors.of_server(int(self.one("SELECT pg_backend_pid()")))
+
     def _log_position(self) -> int:
         return int(self.one("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
 
@@ -183,29 +184,3 @@ def _lines(count: int) -> Iterator[str]:
         yield (
             f"customer-{number},9900,월 정기결제,2026-10-20T12:00:00+09:00,홍길동,010{number:08}\n"
         )
-
-
-def processor_seconds(pid: int, *, children: bool = False) -> float:
-    """The processor time that a process has used; with that of its children that have ended."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(int(ticks) for ticks in fields[11 : 15 if children else 13]) / _TICKS_PER_SECOND
-
-
-def _postgres_seconds(engine: Engine) -> float:
-    """The processor time of the whole server, by the processes that it is made of."""
-    with engine.connect() as connection:
-        pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
-    server = _parent(pid)
-    total = processor_seconds(server, children=True)
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                if _parent(int(folder.name)) == server:
-                    total += processor_seconds(int(folder.name))
-            except (FileNotFoundError, ProcessLookupError):
-                continue  # it has ended meanwhile
-    return total
-
-
-def _parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

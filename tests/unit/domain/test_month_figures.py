@@ -102,6 +102,19 @@ def test_losses_are_told_by_reason_and_last_refusal_the_most_won_first() -> None
     ]
 
 
+def test_losses_of_as_much_won_go_by_reason_then_by_last_refusal_what_has_none_first() -> None:
+    order: list[tuple[str | None, str | None]] = [
+        (None, "register_anew"),
+        # Between them by the alphabet, were a text to stand for what has none.
+        ("Held", None),
+        ("declined", None),
+        ("declined", "Another"),
+        ("declined", "not_today"),
+    ]
+    found = Outcomes([alike(CycleStatus.MISSED, *one) for one in reversed(order)])
+    assert [(one.reason, one.last_decline) for one in found.lost] == order
+
+
 def test_a_share_of_nothing_is_none() -> None:
     assert share(Sum(), Sum()) is None
     assert share(Sum(1, 5), Sum(3, 7)) == 0.3333

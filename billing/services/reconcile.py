@@ -40,13 +40,19 @@ from billing.services.questions import Questions, Sleep
 from billing.services.settle_difference import Settled, conclude, settle, tell, tell_unanswered
 from billing.store import ledger
 from billing.store.ledger import Compared, Key, PaidInBook, Scope
-from billing.store.session import Book
+from billing.store.session import Book, Transaction
+from billing.store.subscriptions import take_time
 
 # Differences that are looked up by name and told in one run. More than these have one cause, which
 # the first of them show.
 MOST_DIFFERENCES = 500
-# Billing keys whose schedules are asked about in one run; a larger book takes several days.
-MOST_KEYS = 10_000
+# Billing keys whose schedules are asked about in one run: so many where no more are charged within
+# the coming week; else a seventh of those that are, so that each is asked about in the week before
+# it is charged. Where more than so many would be in a month, every second month, every third …;
+# and in one run no more than this, the nearest first (docs/adr/0008 tells how long all that takes).
+FEW_KEYS = 10_000
+KEYS_A_MONTH = 2_500_000
+MOST_KEYS = 200_000
 # The gateway tells at most three months of its schedule at once (docs/gateway.md §5).
 SCHEDULE_SPAN = timedelta(days=89)
 # How far back the daily run looks, beside the current month; and at most, when it was long away.
@@ -111,10 +117,12 @@ async def reconcile(
     *,
     apply: bool = False,
     proofs: Path | None = None,
+    days: int = 1,
     sleep: Sleep = asyncio.sleep,
 ) -> Report:
-    """Compare the days of `span`. Raises `GatewayError` when a list is not to be had whole: then
-    nothing is concluded and nothing is written; `InvalidInput` for a span that makes no sense."""
+    """Compare the days of `span`; ask about the keys of so many `days`, today the last. Raises
+    `GatewayError` when a list is not to be had whole: then nothing is concluded and nothing is
+    written; `InvalidInput` for a span that makes no sense."""
     now = await asyncio.to_thread(book.run, lambda tx: tx.now)
     scope, questions = _scope(span, now, policy), Questions(sleep)
     with tempfile.TemporaryFile("w+", encoding="utf-8") as spool:
@@ -126,7 +134,7 @@ async def reconcile(
         if apply:
             # Before the thousands of questions that follow: whatever becomes of those, this stands.
             await asyncio.to_thread(_apply, book, policy, report)
-        keys = await asyncio.to_thread(_keys, book, policy)
+        keys = await asyncio.to_thread(_keys, book, policy, days)
         asked, scheduled = await _schedules(questions, gateway, keys, now)
         report.differences = in_order(report.differences + scheduled, now)
         report.failed = questions.failed
@@ -153,7 +161,19 @@ async def reconcile_today(
     now = await asyncio.to_thread(book.run, lambda tx: tx.now)
     proved_to = prove.first_missing(proofs) if proofs is not None else None
     span = span_of_today(now, policy, last_run, proved_to)
-    return await reconcile(book, gateway, policy, span, apply=True, proofs=proofs, sleep=sleep)
+    days = days_of_keys(now, policy, last_run)
+    return await reconcile(
+        book, gateway, policy, span, apply=True, proofs=proofs, days=days, sleep=sleep
+    )
+
+
+def days_of_keys(now: datetime, policy: BillingPolicy, last_run: datetime | None) -> int:
+    """For how many days keys are to be asked about: for today, and for all since the last run."""
+    if last_run is None:
+        return ledger.PARTS
+    zone = policy.plan.zone
+    passed = (day_of(now, zone) - day_of(last_run, zone)).days
+    return min(max(passed, 1), ledger.PARTS)
 
 
 def _scope(span: Span, now: datetime, policy: BillingPolicy) -> Scope:
@@ -251,10 +271,22 @@ async def _missing(
     )
 
 
-def _keys(book: Book, policy: BillingPolicy) -> list[Key]:
-    return book.run(
-        lambda tx: ledger.keys_to_ask(tx.session, day_of(tx.now, policy.plan.zone), MOST_KEYS)
-    )
+def _keys(book: Book, policy: BillingPolicy, days: int) -> list[Key]:
+    zone = policy.plan.zone
+
+    def step(tx: Transaction) -> list[Key]:
+        # Of millions the week's keys may take longer to read than a tick has time.
+        take_time(tx.session)
+        today = day_of(tx.now, zone)
+        share = ledger.Share(
+            # Seven whole days before they are charged, each of which has its own part of them.
+            before=end_of(today + timedelta(days=ledger.PARTS), zone),
+            parts=[(today.toordinal() - ago) % ledger.PARTS for ago in range(days)],
+            many=max(1, -(-ledger.active_keys(tx.session) // KEYS_A_MONTH)),
+        )
+        return ledger.keys_to_ask(tx.session, share, FEW_KEYS, MOST_KEYS)
+
+    return book.run(step)
 
 
 async def _schedules(

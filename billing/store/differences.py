@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    String,
+    all_,
+    any_,
+    func,
+    literal,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
+from sqlalchemy.types import TypeEngine
 
 from billing.domain.reconciliation import Difference, DifferenceKind
 from billing.store.tables import LedgerDifference
@@ -51,7 +64,7 @@ def resolve_unseen(
         now,
         LedgerDifference.kind != DifferenceKind.SCHEDULED,
         LedgerDifference.at.between(since, until),
-        LedgerDifference.key.not_in(seen),
+        LedgerDifference.key != all_(_array(seen, String)),
     )
 
 
@@ -63,9 +76,14 @@ def resolve_unscheduled(
         session,
         now,
         LedgerDifference.kind == DifferenceKind.SCHEDULED,
-        LedgerDifference.subscription_id.in_(asked),
-        LedgerDifference.key.not_in(seen),
+        LedgerDifference.subscription_id == any_(_array(asked, BigInteger)),
+        LedgerDifference.key != all_(_array(seen, String)),
     )
+
+
+def _array(values: Sequence[Any], of: type[TypeEngine[Any]]) -> ColumnElement[Any]:
+    """One parameter for all of them: a statement can have 65,535, and more keys are asked about."""
+    return literal(list(values), ARRAY(of))
 
 
 def _resolve(session: Session, now: datetime, *those: ColumnElement[bool]) -> int:

@@ -4,7 +4,7 @@ matched by the database, so that a month of a million payments needs no memory o
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from billing.domain.money import Won
 from billing.domain.payment import Payment
-from billing.domain.reconciliation import BookSide, Case
+from billing.domain.reconciliation import BookSide, Case, DifferenceKind
 from billing.store.session import copy_rows
 from billing.store.subscriptions import take_time
 
@@ -395,17 +395,73 @@ class Key:
     customer_uid: str
 
 
-def keys_to_ask(session: Session, day: date, most: int) -> list[Key]:
-    """Active keys, at most about `most` of them: another part of a large book each day."""
-    active = session.execute(
-        text("SELECT count(*) FROM subscriptions WHERE status = 'active'")
-    ).scalar_one()
-    parts = max(1, -(-active // most))
-    rows = session.execute(
-        text(
-            "SELECT id, customer_uid FROM subscriptions WHERE status = 'active'"
-            " AND id % :parts = :part ORDER BY id LIMIT :most"
-        ),
-        {"parts": parts, "part": day.toordinal() % parts, "most": 2 * most},
+# Keys that are charged soon are asked about in so many parts, each day another.
+PARTS = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which of the keys that are charged soon a run asks about."""
+
+    # Those that are charged earlier than this.
+    before: datetime
+    # Of those the ones of these parts (0 to 6).
+    parts: Sequence[int]
+    # Of those again all, or one in so `many`: another each month.
+    many: int = 1
+
+
+_TOLD = text(
+    """
+    SELECT id, customer_uid FROM subscriptions
+    WHERE id IN (
+        SELECT subscription_id FROM ledger_differences
+        WHERE resolved_at IS NULL AND kind = :kind
     )
-    return [Key(row.id, row.customer_uid) for row in rows]
+    ORDER BY id LIMIT :most
+    """
+)
+_HOW_MANY_SOON = text(
+    """
+    SELECT count(*) FROM (
+        SELECT 1 FROM subscriptions WHERE status = 'active' AND next_due_at < :before
+        ORDER BY next_due_at LIMIT :most
+    ) AS soon
+    """
+)
+_NEAREST = text(
+    """
+    SELECT id, customer_uid FROM subscriptions WHERE status = 'active'
+    ORDER BY next_due_at, id LIMIT :most
+    """
+)
+_SOON = text(
+    """
+    SELECT id, customer_uid FROM subscriptions
+    WHERE status = 'active' AND next_due_at < :before AND id % :of = ANY(:parts)
+        AND (id / :of + CAST(12 * extract(year FROM next_due_at) + extract(month FROM next_due_at)
+            AS integer)) % :many = 0
+    ORDER BY next_due_at, id LIMIT :most
+    """
+)
+
+
+def keys_to_ask(session: Session, share: Share, few: int, most: int) -> list[Key]:
+    """First the keys of which a schedule was told, active or not: is it gone? Then active ones, the
+    next to be charged first: `few` of them, where no more than that are charged soon; else the
+    `share` of those that are, at most `most`."""
+    told = session.execute(_TOLD, {"kind": DifferenceKind.SCHEDULED, "most": few})
+    keys = [Key(row.id, row.customer_uid) for row in told]
+    soon = session.execute(_HOW_MANY_SOON, {"before": share.before, "most": few + 1})
+    if soon.scalar_one() <= few:
+        rows = session.execute(_NEAREST, {"most": few})
+    else:
+        asked = {**asdict(share), "parts": list(share.parts), "of": PARTS, "most": most}
+        rows = session.execute(_SOON, asked)
+    return list(dict.fromkeys([*keys, *(Key(row.id, row.customer_uid) for row in rows)]))
+
+
+def active_keys(session: Session) -> int:
+    """How many keys are charged at all."""
+    counted = session.execute(text("SELECT count(*) FROM subscriptions WHERE status = 'active'"))
+    return int(counted.scalar_one())

@@ -14,7 +14,7 @@ from sqlalchemy import event, text, update
 from benchmarks.big_book import NOW, fill, undone
 from billing.domain.policy import BillingPolicy
 from billing.services import close_cycles, dispatch, inquire, open_cycles
-from billing.store import attempts, gauges
+from billing.store import attempts, gauges, ledger
 from billing.store.session import Book, Transaction, create_book_engine
 from billing.store.tables import Attempt
 from tests.builders import query, rows_read
@@ -157,6 +157,15 @@ def test_each_step_reads_only_what_is_due(watched: Watched, policy: BillingPolic
     reads(close_cycles._close_batch, {"cycles": live, "subscriptions": over, "attempts": 2 * over})
     assert count("cycles WHERE status = 'missed'") == over
     reads(close_cycles._skip_paused, {"subscriptions": 0, "cycles": 0})
+    # The keys to ask about: those that are due within the week, counted up to some and then read;
+    # in order, so that what is due on the day at the edge is read before it is sorted.
+    soon = count("subscriptions WHERE status = 'active' AND next_due_at < '2026-11-25 00:00Z'")
+    part = ledger.Share(NOW.replace(day=25, hour=0), [3])
+    for few, read in ((1000, soon), (COUNT // 3, COUNT // 3 + COUNT // 28)):
+        reads(
+            lambda tx, _, few=few: ledger.keys_to_ask(tx.session, part, few, COUNT),
+            {"subscriptions": min(few + 1, soon) + read},
+        )
     assert live < paid / 10, "what is live is little beside what is done"
 
 

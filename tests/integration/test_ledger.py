@@ -3,7 +3,7 @@ condition alone, with what comes as near as it may."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -608,23 +608,91 @@ def test_sides_are_in_the_order_of_bytes(tx: Transaction) -> None:
 # -- keys to ask about ----------------------------------------------------------------------------
 
 
-def test_keys_to_ask_about(tx: Transaction) -> None:
-    day = date(2026, 11, 20)
-    assert ledger.keys_to_ask(tx.session, day, 9) == [
-        ledger.Key(n, f"customer-{n}") for n in range(1, 6)
-    ]
+SOON = datetime(2026, 11, 28, tzinfo=UTC)
+ALL_PARTS = range(ledger.PARTS)
+
+
+def asked(tx: Transaction, parts: Sequence[int], few: int, most: int = 9, **more: int) -> list[int]:
+    keys = ledger.keys_to_ask(tx.session, ledger.Share(SOON, parts, **more), few, most)
+    return [key.subscription_id for key in keys]
+
+
+def due(tx: Transaction, *days: int) -> None:
+    """The five subscriptions are due on these days of November, at midnight in UTC."""
+    for number, day in enumerate(days, 1):
+        at_ = f"UPDATE subscriptions SET next_due_at = '2026-11-{day:02}Z' WHERE id = {number}"
+        plant(tx, NOW, [at_])
+
+
+def test_where_few_are_charged_soon_the_nearest_are_asked_about(tx: Transaction) -> None:
+    due(tx, 24, 23, 30, 22, 29)
+    nearest = ledger.Key(4, "customer-4")
+    assert ledger.keys_to_ask(tx.session, ledger.Share(SOON, []), 5, 9)[0] == nearest
+    assert ledger.keys_to_ask(tx.session, ledger.Share(SOON, [4]), 2, 9) == [nearest]
+    assert asked(tx, [], 9) == [4, 2, 1, 5, 3], "later ones, too, and whatever the day"
+    assert asked(tx, [], 3, most=1) == [4, 2, 1]
     plant(tx, NOW, ["UPDATE subscriptions SET status = 'paused' WHERE id = 4"])
-    assert len(ledger.keys_to_ask(tx.session, day, 4)) == 4
-    # Four keys, in two parts or four: each day another, all of them in turn.
-    for most, days in ((3, 2), (2, 2), (1, 4)):
-        asked = [
-            {one.subscription_id for one in ledger.keys_to_ask(tx.session, when, most)}
-            for when in (day + timedelta(days=n) for n in range(days))
-        ]
-        assert sum(len(one) for one in asked) == 4
-        assert set().union(*asked) == {1, 2, 3, 5}
+    assert asked(tx, [], 2) == [2, 1]
+
+
+def test_where_many_are_charged_soon_each_day_has_its_part_of_them(tx: Transaction) -> None:
+    # Not the fifth: it is charged when that week is over, to the second.
+    due(tx, 24, 23, 27, 22, 28)
+    assert [asked(tx, [part], 3) for part in ALL_PARTS] == [[], [1], [2], [3], [4], [], []]
+    assert asked(tx, [4, 1, 2, 6], 3) == [4, 2, 1], "several days at once, the nearest first"
+    assert asked(tx, ALL_PARTS, 3, most=2) == [4, 2]
+    plant(tx, NOW, ["UPDATE subscriptions SET status = 'paused' WHERE id = 2"])
+    assert asked(tx, ALL_PARTS, 2) == [4, 1, 3]
+    assert asked(tx, [], 3) == [4, 1, 3], "three are few: the nearest three of all"
+
+
+def test_where_too_many_are_charged_each_month_has_its_share_of_them(tx: Transaction) -> None:
+    # All of one part.
     plant(tx, NOW, ["ALTER TABLE subscriptions ALTER id DROP IDENTITY"])
-    plant(tx, NOW, ["DELETE FROM subscriptions WHERE id = 4"])
-    plant(tx, NOW, ["UPDATE subscriptions SET id = 4 * (10 + id)"])
-    most = max(len(ledger.keys_to_ask(tx.session, day + timedelta(days=n), 1)) for n in range(4))
-    assert most == 2, "where all fall on one day, it is not made a day of all"
+    plant(tx, NOW, ["UPDATE subscriptions SET id = 1000 + 7 * id"])
+    found = []
+    for month in ("2025-11", "2025-12", "2026-01", "2026-02", "2026-11"):
+        plant(tx, NOW, [f"UPDATE subscriptions SET next_due_at = '{month}-24Z'"])
+        assert asked(tx, [6], 2) == asked(tx, [6], 2, many=1) == [1007, 1014, 1021, 1028, 1035]
+        found.append(asked(tx, [6], 2, many=3))
+    assert found == [[1021], [1014, 1035], [1007, 1028], [1021], [1021]]
+
+
+def test_how_many_are_charged_at_all(tx: Transaction) -> None:
+    assert ledger.active_keys(tx.session) == 5
+    plant(tx, NOW, ["UPDATE subscriptions SET status = 'paused' WHERE id = 4"])
+    assert ledger.active_keys(tx.session) == 4
+
+
+def test_of_one_moment_the_oldest_are_asked_about_first(tx: Transaction) -> None:
+    due(tx, 24, 24, 24, 24, 24)
+    plant(tx, NOW, ["UPDATE subscriptions SET reference = 'x' WHERE id = 1"])
+    assert asked(tx, [], 5) == [1, 2, 3, 4, 5]
+    assert asked(tx, ALL_PARTS, 4, most=3) == [1, 2, 3]
+
+
+def test_a_key_of_which_a_schedule_was_told_is_asked_about_each_day(tx: Transaction) -> None:
+    due(tx, 24, 23, 27, 22, 28)
+
+    def told(number: int, kind: str, resolved: str = "NULL") -> str:
+        return (
+            "INSERT INTO ledger_differences (key, kind, at, subscription_id, first_seen_at,"
+            f" last_seen_at, resolved_at) VALUES ('{kind}-{number}', '{kind}', now(), {number},"
+            f" now(), now(), {resolved})"
+        )
+
+    plant(
+        tx,
+        NOW,
+        [
+            told(1, "scheduled_at_gateway", "now()"),
+            told(2, "scheduled_at_gateway"),
+            told(3, "double"),
+            told(5, "scheduled_at_gateway"),
+            # Ended in our book: the gateway would charge it all the same.
+            "UPDATE subscriptions SET status = 'cancelled' WHERE id = 5",
+        ],
+    )
+    assert asked(tx, [4], 3) == [2, 5, 4]
+    assert asked(tx, [2], 3) == [2, 5], "once, where it is in today's part as well"
+    assert asked(tx, [], 1) == [2]

@@ -26,7 +26,7 @@ from billing.services.enrol import enrol as enrol_one
 from billing.services.inquire import inquire
 from billing.services.invariants import broken
 from billing.services.open_cycles import open_cycles
-from billing.services.reconcile import Report, Span, reconcile, span_of_today
+from billing.services.reconcile import Report, Span, days_of_keys, reconcile, span_of_today
 from billing.store import differences
 from billing.store.session import Book
 from tests.builders import KEY, a_refund, execute, once_before, query
@@ -929,6 +929,27 @@ def test_the_span_of_the_daily_run(policy: BillingPolicy) -> None:
     assert span("2026-11-20 05:30", "2026-10-20 05:30") == ["2026-10-19", "2026-11-20"]
     assert span("2026-11-20 05:30", "2025-10-20 05:30") == ["2026-08-20", "2026-11-20"]
     assert span("2026-11-20 05:30", proved="2026-10-28") == ["2026-10-28", "2026-11-20"]
+
+
+@pytest.mark.parametrize(
+    ("last", "days"),
+    [
+        (None, 7),
+        ("2026-11-20 05:30", 1),
+        ("2026-11-20 00:00", 1),
+        ("2026-11-19 23:59", 1),
+        ("2026-11-18 00:00", 2),
+        ("2026-11-14 05:30", 6),
+        ("2026-11-13 05:30", 7),
+        ("2026-11-12 05:30", 7),
+        ("2026-01-01 05:30", 7),
+    ],
+)
+def test_keys_are_asked_about_for_each_day_since_the_last_run(
+    policy: BillingPolicy, last: str | None, days: int
+) -> None:
+    run = seoul(last) if last else None
+    assert days_of_keys(seoul("2026-11-20 06:30"), policy, run) == days
 
 
 def test_the_last_second_of_a_month_belongs_to_it(town: Town) -> None:

@@ -292,8 +292,8 @@ def test_a_wrong_day_of_the_month_is_mended_within_the_month(world: World) -> No
     assert (line["anchor_was"], line["anchor_on"]) == ("2026-10-20", "2026-10-28")
 
 
-def test_a_month_of_another_day_is_dated_anew_and_its_attempt_with_it(world: World) -> None:
-    """Changed before it opened: it opened by the wrong day, and nothing was sent."""
+def opened_by_the_wrong_day(world: World) -> None:
+    """Changed before it opened, and nothing was sent: the 25th is right."""
     payment = registered(world, paid_at=PAID_AT + timedelta(days=5))
     enrol(world, payment)
     world.clock.move(days=2)
@@ -304,6 +304,11 @@ def test_a_month_of_another_day_is_dated_anew_and_its_attempt_with_it(world: Wor
     )
     world.open()
     assert rows(world, "SELECT due_on::text FROM cycles") == [("2026-11-20",)]
+
+
+def test_a_month_of_another_day_is_dated_anew_and_its_attempt_with_it(world: World) -> None:
+    """The one that waits is for another slot: it must not go out."""
+    opened_by_the_wrong_day(world)
     done = corrected(world)
     assert (done.was_held, done.at) == (None, datetime(2026, 11, 25, 10, tzinfo=SEOUL))
     assert rows(world, "SELECT number, status FROM attempts ORDER BY number") == [
@@ -313,6 +318,11 @@ def test_a_month_of_another_day_is_dated_anew_and_its_attempt_with_it(world: Wor
     assert rows(world, "SELECT next_cycle, next_due_at FROM subscriptions") == [
         (2, datetime(2026, 12, 25, 0, tzinfo=SEOUL))
     ]
+
+
+def test_a_month_that_was_dated_anew_is_charged_once(world: World) -> None:
+    opened_by_the_wrong_day(world)
+    corrected(world)
     world.run(every=timedelta(hours=6), times=16)
     assert world.statuses("cycles") == {"paid": 1}
     assert broken(world.book, world.policy) == []
@@ -328,6 +338,21 @@ def test_an_anchor_alone_that_was_moved_is_seen_and_put_right(
     assert corrected(world).was_held is None
     assert broken(world.book, world.policy) == []
     assert enrolled.paid_at
+
+
+@pytest.mark.usefixtures("enrolled")
+def test_when_the_next_month_is_due_and_closes_follows_the_right_day(world: World) -> None:
+    dates = "SELECT next_due_at, next_closes_at FROM subscriptions"
+    right = rows(world, dates)
+    by_hand(
+        world,
+        "UPDATE subscriptions SET anchor_on = anchor_on + 2,"
+        " next_due_at = next_due_at + interval '2 days',"
+        " next_closes_at = next_closes_at + interval '2 days'",
+    )
+    assert rows(world, dates) != right
+    corrected(world)
+    assert rows(world, dates) == right
 
 
 def test_a_month_enrolled_wrongly_is_put_right_before_the_first_charge(world: World) -> None:
@@ -743,7 +768,8 @@ def test_up_to_the_last_moment_it_is_tried(
     by_hand(world, "UPDATE subscriptions SET order_name = 'another'")
     ((last,),) = rows(world, "SELECT last_start_at FROM cycles")
     world.clock.move_to(last + timedelta(seconds=late))
-    assert corrected(world).why_not is why_not
+    done = corrected(world)
+    assert (done.why_not, done.at is None) == (why_not, bool(late))
 
 
 @pytest.mark.usefixtures("enrolled")
@@ -839,6 +865,16 @@ def test_what_was_put_back_by_hand_is_let_go_without_a_word_of_the_book(world: W
     assert told(world) == []
     world.run(times=3)
     assert world.statuses("cycles") == {"paid": 1}
+
+
+@pytest.mark.usefixtures("enrolled")
+def test_a_month_put_aside_for_facts_that_are_right_is_let_go(world: World) -> None:
+    world.open()
+    execute(world.book, "UPDATE cycles SET held = 'facts_changed'")
+    proposal = proposed(world)
+    assert (proposal.held, proposal.is_wrong, proposal.is_needed) == ("facts_changed", False, True)
+    done = correct(world.book, world.policy, proposal)
+    assert (done.was_held, done.held, held(world)) == ("facts_changed", None, [None])
 
 
 def test_a_carrier_that_refuses_what_is_right_is_not_answered_by_a_correction(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import gzip
+import os
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -215,6 +216,22 @@ def test_a_file_is_whole_or_not_there(
     with pytest.raises(FileExistsError):
         archive_events._write_whole(left_behind(five, tmp_path), iter(["other"]))
     assert archive_next(five, tmp_path, LATER) == 12
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_then_its_name_is(
+    five: Book, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only then may the book say that events are in it: what is removed must be somewhere."""
+    seen: list[tuple[int, bool]] = []
+
+    def synced(handle: int) -> None:
+        assert files(five) == []
+        seen.append((os.fstat(handle).st_size, (tmp_path / FIRST).exists()))
+
+    monkeypatch.setattr(archive_events.os, "fsync", synced)
+    assert archive_next(five, tmp_path, LATER) == 12
+    assert seen[0] == ((tmp_path / FIRST).stat().st_size, False)
+    assert [named for _, named in seen[1:]] == [True]
 
 
 def test_of_two_who_archive_the_same_one_notes_it(five: Book, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ an empty book."""
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -176,6 +177,20 @@ def test_a_disk_that_is_full_leaves_nothing_half_written(
             days.prove(2, 3)
     assert days.there() == []
     assert days.prove(2, 3).written == ["2026-11-02", "2026-11-03"]
+
+
+def test_a_proof_is_on_the_disk_before_it_has_its_name(
+    days: Days, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut leaves a whole proof, or none."""
+    seen: list[tuple[int, bool]] = []
+
+    def synced(handle: int) -> None:
+        seen.append((os.fstat(handle).st_size, days.file(2).exists()))
+
+    monkeypatch.setattr(prove.os, "fsync", synced)
+    days.prove(2, 2)
+    assert seen == [(days.file(2).stat().st_size, False)]
 
 
 def test_a_proof_is_never_written_over(days: Days, monkeypatch: pytest.MonkeyPatch) -> None:

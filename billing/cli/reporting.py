@@ -96,6 +96,8 @@ def _write(house: House, made: MonthReport, out: Path, lang: Tongue) -> list[Pat
     parts: dict[str, Iterable[str]] = {
         ".html": [month_page.page(made, Texts(lang.value), zone)],
         "-days.csv": month_files.days(made.figures.days),
+        "-declines.csv": month_files.declines(made.codes, made.other_texts),
+        "-lost.csv": month_files.lost(made.figures.outcomes.lost),
         "-charges.csv": month_files.charges(charges, zone),
     }
     out.mkdir(parents=True, exist_ok=True)

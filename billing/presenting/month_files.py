@@ -1,4 +1,4 @@
-"""The month's report as files for spreadsheets: one of its days, one of every charge."""
+"""The month's report as files for spreadsheets: its days, declines, losses and charges."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from datetime import date
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from billing.domain.month_figures import Unpaid
 from billing.presenting import cells
-from billing.services.report import Day
+from billing.services.report import CodeCount, Day
 
 _DAYS = (
     "on",
@@ -20,6 +21,8 @@ _DAYS = (
     "refunded_besides_count",
     "refunded_besides_won",
 )
+_DECLINES = ("decline_class", "code", "count")
+_LOST = ("reason", "last_decline", "count", "won")
 _CHARGES = (
     "customer_uid",
     "merchant_uid",
@@ -41,6 +44,21 @@ def name(first_day: date, what: str) -> str:
 def days(found: Sequence[Day]) -> Iterator[str]:
     """A line for each day, also for one that brought nothing."""
     return cells.lines(_DAYS, [map(_day, found)])
+
+
+def declines(codes: Sequence[CodeCount], beyond: int) -> Iterator[str]:
+    """A line for each class and code of the carrier. What was counted `beyond` the texts that were
+    read stands in a last line without either, so that the column adds up."""
+    rest = [("", "", beyond)] if beyond else []
+    told = [(one.decline_class, one.code, one.declines) for one in codes]
+    return cells.lines(_DECLINES, [[*told, *rest]])
+
+
+def lost(parts: Sequence[Unpaid]) -> Iterator[str]:
+    """A line for each way in which months closed unpaid; `last_decline` is the class of the last
+    refusal, where there was one."""
+    told = [(one.reason, one.last_decline, one.sum.count, one.sum.won) for one in parts]
+    return cells.lines(_LOST, [told])
 
 
 def charges(pages: Iterable[Sequence[Any]], zone: ZoneInfo) -> Iterator[str]:

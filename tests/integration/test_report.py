@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -163,18 +164,31 @@ def stories_are_told(november: dict[str, Any]) -> None:
 
 
 def files_hold_the_same(book: Book, policy: BillingPolicy, november: dict[str, Any]) -> None:
-    text = "".join(month_files.charges(charges(book, policy, NOVEMBER), SEOUL))
-    lines = list(csv.DictReader(io.StringIO(text.removeprefix("\ufeff"))))
+    lines = _read(month_files.charges(charges(book, policy, NOVEMBER), SEOUL))
     assert len(lines) == november["collected"]["count"]
     assert sum(int(line["amount"]) for line in lines) == november["collected"]["won"]
     assert [line["paid_at"] for line in lines] == sorted(line["paid_at"] for line in lines)
     named = {line["customer_uid"]: line for line in lines}
     assert set(HOSTILE) <= set(named), "none of them begins as a formula does"
     assert (named["recovered"]["attempts"], named["refunded"]["status"]) == ("2", "refunded")
-    days = "".join(month_files.days(report(book, policy, NOVEMBER).figures.days))
-    rows = list(csv.DictReader(io.StringIO(days.removeprefix("\ufeff"))))
+    made = report(book, policy, NOVEMBER)
+    rows = _read(month_files.days(made.figures.days))
     assert [row["on"] for row in rows] == [f"2026-11-{day:02d}" for day in range(1, 31)]
     assert sum(int(row["net_won"]) for row in rows) == november["net_won"]
+    declines = _read(month_files.declines(made.codes, made.other_texts))
+    assert {(row["decline_class"], row["code"]): int(row["count"]) for row in declines} == {
+        (one["decline_class"], one["code"] or ""): one["declines"]
+        for one in november["decline_codes"]
+    }
+    lost = _read(month_files.lost(made.figures.outcomes.lost))
+    assert sum(int(row["won"]) for row in lost) == november["cycles"]["missed"]["won"] > 0
+    assert [(row["reason"], row["last_decline"], int(row["count"])) for row in lost] == [
+        (one["reason"] or "", one["last_decline"] or "", one["count"]) for one in november["missed"]
+    ]
+
+
+def _read(text: Iterable[str]) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO("".join(text).removeprefix("\ufeff"))))
 
 
 class _Reader(HTMLParser):

@@ -25,12 +25,13 @@ def report(maewol: CliRunner, *words: str) -> Result:
     return maewol.invoke(app, ["report", *words])
 
 
-def test_three_files_and_a_document(maewol: CliRunner, tmp_path: Path) -> None:
+def test_five_files_and_a_document(maewol: CliRunner, tmp_path: Path) -> None:
     out = tmp_path / "new" / "folder"
     done = report(maewol, "--month", "2026-02", "--out", str(out), "--lang", "ko", "--json")
     assert done.exit_code == 0, done.output
     document = json.loads(done.stdout)
-    names = [f"maewol-report-2026-02{rest}" for rest in (".html", "-days.csv", "-charges.csv")]
+    kinds = ("days", "declines", "lost", "charges")
+    names = [f"maewol-report-2026-02{rest}" for rest in (".html", *(f"-{k}.csv" for k in kinds))]
     assert document["files"] == [str(out / name) for name in names]
     assert (document["month"], document["over"], len(document["days"])) == ("2026-02", True, 28)
     assert sorted(path.name for path in out.iterdir()) == sorted(names)
@@ -58,7 +59,7 @@ def test_proofs_that_are_none(maewol: CliRunner, tmp_path: Path) -> None:
     done = report(maewol, "--month", "2026-02", "--proof", str(tmp_path), "--out", str(out))
     assert done.exit_code == 1
     assert "do not agree" in done.stderr
-    assert len(list(out.iterdir())) == 3
+    assert len(list(out.iterdir())) == 5
 
 
 @pytest.mark.parametrize(

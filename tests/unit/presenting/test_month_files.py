@@ -11,8 +11,9 @@ import pytest
 
 from billing.domain.calendar import SEOUL
 from billing.domain.money import Sum
+from billing.domain.month_figures import Unpaid
 from billing.presenting import month_files
-from billing.services.report import Day
+from billing.services.report import CodeCount, Day
 
 
 def a_charge(customer_uid: str) -> SimpleNamespace:
@@ -49,6 +50,25 @@ def test_a_charge_as_a_line() -> None:
 def test_a_net_loss_is_a_number() -> None:
     day = Day(date(2026, 11, 3), Sum(), Sum(1, 9900), Sum())
     assert "".join(month_files.days([day])).splitlines()[1] == '"2026-11-03",0,0,1,9900,-9900,0,0'
+
+
+def test_declines_add_up_also_beyond_what_was_read() -> None:
+    codes = [CodeCount("not_today", "0098", 7), CodeCount("unknown", None, 2)]
+    lines = "".join(month_files.declines(codes, 3)).splitlines()[1:]
+    assert lines == ['"not_today","0098",7', '"unknown","",2', '"","",3']
+    assert len("".join(month_files.declines(codes, 0)).splitlines()) == 3
+
+
+def test_what_was_lost_by_its_reason() -> None:
+    parts = [Unpaid("declined", "act", Sum(2, 19800)), Unpaid("not_attempted", None, Sum(1, 9900))]
+    lines = "".join(month_files.lost(parts)).splitlines()
+    assert lines[0].removeprefix("\ufeff") == '"reason","last_decline","count","won"'
+    assert lines[1:] == ['"declined","act",2,19800', '"not_attempted","",1,9900']
+
+
+def test_no_code_of_a_carrier_is_a_formula() -> None:
+    (line,) = "".join(month_files.declines([CodeCount("x", "=1+1", 1)], 0)).splitlines()[1:]
+    assert line == '"x","\'=1+1",1'
 
 
 def test_names_of_files() -> None:

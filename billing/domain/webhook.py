@@ -34,6 +34,8 @@ class WebhookOutcome(StrEnum):
     # The store sells other things, too.
     STRANGER = "stranger"
     NOT_FOUND = "not_found"
+    # Nothing could be made of what was found; the daily reconciliation sees the payment, too.
+    FAILED = "failed"
 
 
 # What tells nothing of our subscribers is not kept for long: anybody can make it.

@@ -24,6 +24,9 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 # Far above what anybody pays by telephone, and below what a column of the book takes.
 MOST_WON: Final = 10**15
 
+# The last day that every time zone has.
+_LAST_MOMENT: Final = datetime(9999, 12, 30, tzinfo=UTC).timestamp()
+
 
 def row(value: object) -> Row:
     """A JSON object."""
@@ -100,6 +103,8 @@ def moment(source: Row, name: str) -> datetime | None:
     seconds = whole(source, name)
     if not seconds:
         return None
+    if seconds > _LAST_MOMENT:
+        raise Unreadable(f"{name} is no moment")
     try:
         return datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from billing.domain.errors import InvalidInput
 from billing.domain.payment import Payment
 from billing.domain.policy import BillingPolicy
 from billing.domain.reconciliation import Case, Difference, judge
@@ -12,8 +13,12 @@ from billing.ports import PaymentGateway
 
 async def by_name(gateway: PaymentGateway, policy: BillingPolicy, case: Case) -> Difference | None:
     """Judge a case by what the gateway says of the payment itself, now. Raises `GatewayError`."""
-    payment = await gateway.payment(case.payment.imp_uid)
-    kept = await gateway.payment(case.double_of) if case.double_of is not None else None
+    try:
+        payment = await gateway.payment(case.payment.imp_uid)
+        kept = await gateway.payment(case.double_of) if case.double_of is not None else None
+    except InvalidInput:
+        # By such an id nothing can be asked about.
+        payment = kept = None
     if payment is None or _is_paid_otherwise(payment, case.payment):
         # In the list alone, or in it as another: told as the list shows it, never applied.
         found = judge(case, sandbox=policy.sandbox, zone=policy.plan.zone)

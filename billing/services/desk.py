@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from billing import trail
 from billing.domain.policy import BillingPolicy
@@ -147,7 +147,8 @@ def _without_hope(group: Sequence[_HandedIn], error: Exception) -> Sequence[_Han
     """Those of a group to try again; the others are told that they are not recorded."""
     now = asyncio.get_running_loop().time()
     # What the database refuses, it refuses again.
-    worth = isinstance(error, SQLAlchemyError) and not isinstance(error, IntegrityError)
+    refused = isinstance(error, IntegrityError | DataError)
+    worth = isinstance(error, SQLAlchemyError) and not refused
     left: list[_HandedIn] = []
     lost: list[_HandedIn] = []
     for one in group:

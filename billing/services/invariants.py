@@ -46,6 +46,12 @@ class _Fact:
 # Attempts whose events are all in the book still (`store/archives.py`).
 _IN_THE_BOOK = f"JOIN cycles c ON c.id = a.cycle_id AND {archives.NOT_YET}"
 
+
+def _number(name: str) -> str:
+    """That of an event line; unknown where somebody made something else of it."""
+    return f"CASE WHEN e.data->>'{name}' ~ '^[0-9]{{1,9}}$' THEN (e.data->>'{name}')::int END"
+
+
 _SEALED = (
     "I3 never another amount",
     "The facts of every subscription are those that were sealed, and it counts from the day of its"
@@ -142,13 +148,13 @@ _FACTS = (
         "No cycle has more declines than MAX_ATTEMPTS, none more on a day than ATTEMPTS_PER_DAY,"
         " by the settings with which each retry was planned.",
         # Not by the settings of today: what was right when it was tried stays right.
-        "SELECT DISTINCT t.cycle_id FROM (SELECT id, cycle_id,"
+        "SELECT DISTINCT t.cycle_id FROM (SELECT id, cycle_id,"  # noqa: S608
         " row_number() OVER (PARTITION BY cycle_id ORDER BY number) AS nth,"
         " row_number() OVER (PARTITION BY cycle_id, (sent_at AT TIME ZONE :zone)::date"
         " ORDER BY number) AS nth_of_day FROM attempts WHERE status = 'declined') t"
         " JOIN events e ON e.attempt_id = t.id AND e.kind = 'attempt.planned'"
-        " WHERE t.nth > (e.data->>'declines_allowed')::int"
-        " OR t.nth_of_day > (e.data->>'declines_allowed_a_day')::int",
+        f" WHERE t.nth > {_number('declines_allowed')}"
+        f" OR t.nth_of_day > {_number('declines_allowed_a_day')}",
     ),
     _Fact(
         "I7 the events rebuild the attempts",

@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import structlog
+
 from billing.domain.attempt import AttemptStatus
 from billing.domain.calendar import day_of, start_of
 from billing.domain.errors import GatewayError
@@ -29,8 +31,10 @@ from billing.services.inquire import inquire
 from billing.services.settle_difference import Settled, settle, tell_one
 from billing.store import ledger, webhooks
 from billing.store.ledger import Owner, Scope
-from billing.store.session import Book, Transaction
+from billing.store.session import Book, Transaction, is_away
 from billing.store.webhooks import Waiting
+
+_log = structlog.get_logger(__name__)
 
 # Looks of one tick, a minute long: at those that name an attempt of ours, and at all others. The
 # gateway is asked once to four times about each.
@@ -113,7 +117,20 @@ class _Look:
         self._pick_up = pick_up
 
     async def at(self, one: Waiting) -> str:
-        """Look at one announced payment. Raises `GatewayError`."""
+        """Look at one announced payment. Raises `GatewayError`. What breaks in the look is its own:
+        it is made again later, and at last left to the daily reconciliation."""
+        try:
+            return await self._seen(one)
+        except GatewayError:
+            raise
+        except Exception as error:
+            if is_away(error):
+                raise
+            # Never the error's own text: it may hold a row of somebody's data.
+            _log.error("webhook not looked at", webhook=one.webhook_id, error=type(error).__name__)
+            return await asyncio.to_thread(self._put_off, one, WebhookOutcome.FAILED)
+
+    async def _seen(self, one: Waiting) -> str:
         payment = await self._gateway.payment(one.imp_uid)
         try:
             found = await self._judged(payment) if payment is not None else None

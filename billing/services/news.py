@@ -116,24 +116,23 @@ def refunded(refund: Refund, cycle: Cycle | None, at: datetime, *, at_risk: bool
     )
 
 
-def paid_twice(
-    kept: str, other: Payment, paid_at: datetime, policy: BillingPolicy
-) -> UnknownPayment:
-    """A second payment of one month, found by a look-up; `kept` is the `imp_uid` of the first."""
-    month = month_of(paid_at, policy.plan.zone)
+def paid_twice(kept: str, other: Payment, now: datetime, policy: BillingPolicy) -> UnknownPayment:
+    """A second payment of one month, found by a look-up; `kept` is the `imp_uid` of the first. The
+    gateway may not say when it was made; that must not hide the first."""
+    paid_at, zone = other.paid_at, policy.plan.zone
     found = Difference(
         kind=DifferenceKind.DOUBLE,
-        at=paid_at,
+        at=paid_at or now,
         imp_uid=other.imp_uid,
         merchant_uid=other.merchant_uid,
         customer_uid=other.customer_uid,
-        month=month,
+        month=month_of(paid_at, zone) if paid_at else None,
         paid_at=paid_at,
         ledger_amount=other.amount,
         keep=kept,
-        refund_by=refundable_until(paid_at, policy.plan.zone),
+        refund_by=refundable_until(paid_at, zone) if paid_at else None,
     )
-    return unknown(found, paid_at)
+    return unknown(found, paid_at or now)
 
 
 def paid_after_cancel(

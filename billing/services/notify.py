@@ -104,6 +104,9 @@ def _taking(
         room = receiver.room(tx.session, tx.now, LEASE, WIDTH, mine)
         if not room:
             return None, ()
+        if mine is None:
+            ids = notices.bury_what_says_nothing(tx.session, notice_ids, tx.now)
+            _tell_of_dead(tx, ids, "what they tell is no message")
         return tx.now + LEASE, notices.claim(tx.session, notice_ids, tx.now, LEASE, room)
 
     return step

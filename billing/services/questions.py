@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from billing.domain.errors import GatewayError, GatewayRefused
+from billing.domain.errors import GatewayError, GatewayRefused, InvalidInput
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -54,6 +54,10 @@ class Questions:
         for pause in (*PAUSES, None):
             try:
                 answer = await question(about)
+            except InvalidInput:
+                # It cannot be asked at all, which says nothing of the gateway.
+                self.failed += 1
+                return None
             except GatewayError as error:
                 # Who is refused is refused again.
                 if pause is None or isinstance(error, GatewayRefused):

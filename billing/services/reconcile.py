@@ -250,7 +250,11 @@ async def _confirmed(
 async def _missing(
     gateway: PaymentGateway, policy: BillingPolicy, paid: PaidInBook
 ) -> Difference | None:
-    payment = await gateway.payment(paid.imp_uid)
+    try:
+        payment = await gateway.payment(paid.imp_uid)
+    except InvalidInput:
+        # No gateway gives out such an id.
+        payment = None
     if payment is not None:
         case = Case(payment, paid.book)
         zone, seen_at = policy.plan.zone, paid.paid_at

@@ -197,7 +197,7 @@ class Recorder:
         for other in also:
             told = {"imp_uid": kept, "also": other.imp_uid, "won": other.amount.amount}
             self._event("payment.double", told, alarm=True)
-            self._notice(news.paid_twice(kept, other, _moment(other), self.policy))
+            self._notice(news.paid_twice(kept, other, self.tx.now, self.policy))
 
     def _settle_cycle_paid(
         self, imp_uid: str, merchant_uid: str, paid_at: datetime, reason: CycleReason | None

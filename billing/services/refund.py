@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+import structlog
 from sqlalchemy import or_, select
 from sqlalchemy.dialects.postgresql import insert
 
@@ -40,15 +41,19 @@ from billing.services.answer import clean
 from billing.services.fence import why_not_from
 from billing.services.hold import stop
 from billing.services.recorder import FIRST_BACKOFF, FIRST_LOOK, LONGEST_BACKOFF, LOOKS_THAT_PROVE
-from billing.store import installation, refunds, subscriptions
+from billing.store import events, installation, refunds, subscriptions
 from billing.store.refunds import RefundClaim
-from billing.store.session import Book, Transaction
+from billing.store.session import Book, Transaction, is_away
 from billing.store.tables import Attempt, Cycle, Refund, Subscription
+
+_log = structlog.get_logger(__name__)
 
 BATCH = 100
 REASON_LENGTH = 200
 # A question that the gateway could not answer, or answered with nothing, is asked again after this.
 ASK_AGAIN = timedelta(minutes=1)
+# One that cannot be worked on at all is told of again after this.
+TELL_AGAIN = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,10 +334,33 @@ def _new(tx: Transaction, proposal: Proposal, reason: str) -> Refund:
 async def work_on_open(
     book: Book, gateway: PaymentGateway, policy: BillingPolicy
 ) -> Counter[RefundStatus]:
-    """Take every open refund one step further; a tick's work. Returns how many stand how."""
-    ids = await asyncio.to_thread(open_now, book)
-    standings = [await work_on(book, gateway, policy, refund_id) for refund_id in ids]
-    return Counter(standing.status for standing in standings)
+    """Take every open refund one step further; a tick's work. Returns how many stand how. What
+    breaks in one is its own, and told once a day: the others are worked on."""
+    tally: Counter[RefundStatus] = Counter()
+    for refund_id in await asyncio.to_thread(open_now, book):
+        try:
+            standing = await work_on(book, gateway, policy, refund_id)
+        except Exception as error:
+            if is_away(error):
+                raise
+            # Never the error's own text: it may hold a row of somebody's data.
+            why = type(error).__name__
+            _log.error("refund not worked on", refund=refund_id, error=why)
+            await asyncio.to_thread(book.run, _tell_stuck(refund_id, why))
+        else:
+            tally[standing.status] += 1
+    return tally
+
+
+def _tell_stuck(refund_id: int, why: str) -> Callable[[Transaction], None]:
+    def step(tx: Transaction) -> None:
+        refund = tx.session.get(Refund, refund_id)
+        since, kind = tx.now - TELL_AGAIN, "refund.stuck"
+        if refund is None or events.was_told_of(tx.session, refund.subscription_id, kind, since):
+            return
+        take_back.told(tx, refund, kind, why=why, alarm=True)
+
+    return step
 
 
 def open_now(book: Book) -> list[int]:

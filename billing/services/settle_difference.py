@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 
+import structlog
 from sqlalchemy import select
 
 from billing.domain.cycle import CycleReason, CycleStatus
@@ -20,8 +21,10 @@ from billing.services.open_cycles import open_ahead
 from billing.services.record import adopt
 from billing.store import differences, events, refunds
 from billing.store.ledger import Scope
-from billing.store.session import Book, Transaction
+from billing.store.session import Book, Transaction, is_away
 from billing.store.tables import Cycle, Refund
+
+_log = structlog.get_logger(__name__)
 
 # So many news have one cause: one loud alarm, not a thousand.
 MOST_ALARMS = 20
@@ -60,7 +63,19 @@ def settle(book: Book, policy: BillingPolicy, found: Difference) -> Settled:
 
     A payment that is found counts as its month's (also late: that mends the chain; also early, of a
     paused subscription, too: that opens the month); a payment that was given back makes its month
-    refunded. Each in the one place where that is applied."""
+    refunded. Each in the one place where that is applied. One that cannot be applied is left to a
+    person, and keeps nothing else from being applied."""
+    try:
+        return _settled(book, policy, found)
+    except Exception as error:
+        if is_away(error):
+            raise
+        # Never the error's own text: it may hold a row of somebody's data.
+        _log.error("not applied", imp_uid=found.imp_uid, error=type(error).__name__)
+        return Settled.LEFT
+
+
+def _settled(book: Book, policy: BillingPolicy, found: Difference) -> Settled:
     if found.countable:
         try:
             book.run(lambda tx: _count(tx, policy, found))

@@ -64,7 +64,7 @@ _STAGE = text(
 _COPY = f"COPY staged_payments ({', '.join(STAGED_COLUMNS)}) FROM STDIN"
 # The lists were read one after the other: what was paid in one and cancelled in the next is
 # cancelled now. Who owns a payment: the cycle that counts it, the attempt of its name, its billing
-# key, or the tag in its name.
+# key, or the tag in its name, where that is nobody else's.
 _LEDGER = text(
     """
     CREATE TEMP TABLE ledger ON COMMIT DROP AS
@@ -75,8 +75,9 @@ _LEDGER = text(
         FROM staged_payments WHERE paid_at IS NOT NULL
         ORDER BY imp_uid, (status = 'cancelled') DESC
     )
-    SELECT n.*, counted.id AS counted_id, a.status AS attempt_status,
-        coalesce(counted.subscription_id, of_attempt.subscription_id, of_key.id, of_tag.id)
+    SELECT DISTINCT ON (n.imp_uid) n.*, counted.id AS counted_id, a.status AS attempt_status,
+        coalesce(counted.subscription_id, of_attempt.subscription_id, of_key.id,
+            CASE WHEN count(*) OVER (PARTITION BY n.imp_uid) = 1 THEN of_tag.id END)
             AS subscription_id
     FROM newest n
     LEFT JOIN cycles counted ON counted.paid_imp_uid = n.imp_uid
@@ -84,6 +85,7 @@ _LEDGER = text(
     LEFT JOIN cycles of_attempt ON of_attempt.id = a.cycle_id
     LEFT JOIN subscriptions of_key ON of_key.customer_uid = n.customer_uid
     LEFT JOIN subscriptions of_tag ON n.named AND of_tag.tag = split_part(n.merchant_uid, '-', 2)
+    ORDER BY n.imp_uid
     """
 )
 # Beside each payment: whether it registered the key, whether its month is ours to charge, and
@@ -104,10 +106,10 @@ _BESIDE = text(
             coalesce(
                 (SELECT min(c.month) FROM cycles c WHERE c.subscription_id = s.id),
                 (date_trunc('month', s.anchor_on)
-                    + make_interval(months => s.next_cycle::int))::date
+                    + make_interval(months => least(s.next_cycle, 120000)::int))::date
             ) AS first_month,
             s.status IN ('active', 'paused') AND l.month = (date_trunc('month', s.anchor_on)
-                + make_interval(months => s.next_cycle::int))::date AS coming
+                + make_interval(months => least(s.next_cycle, 120000)::int))::date AS coming
         FROM ledger l LEFT JOIN subscriptions s ON s.id = l.subscription_id
     ), ranked AS (
         SELECT imp_uid, first_value(imp_uid) OVER w AS keep

@@ -105,6 +105,20 @@ def claim(
     return [_as_claim(row.Notice, row.customer_uid, now + lease) for row in rows]
 
 
+def bury_what_says_nothing(
+    session: Session, notice_ids: Sequence[int], now: datetime
+) -> Sequence[int]:
+    """Make those of these dead whose data is no object, so that no message can be made of them;
+    which those are."""
+    changed = session.execute(
+        update(Notice)
+        .where(Notice.id.in_(notice_ids), _WAITING, func.jsonb_typeof(Notice.data) != "object")
+        .values(dead_at=now, lease_until=None, problem="what it tells is no message")
+        .returning(Notice.id)
+    )
+    return sorted(changed.scalars())
+
+
 def _as_claim(notice: Notice, customer_uid: str | None, lease_until: datetime) -> NoticeClaim:
     return NoticeClaim(
         notice.id,

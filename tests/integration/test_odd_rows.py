@@ -6,19 +6,32 @@ is refused by the schema.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from billing.domain.delivery import Delivered
+from billing.domain.notice import Outgoing
 from billing.domain.policy import BillingPolicy
+from billing.domain.webhook import LOOK_AGAIN, announced
+from billing.portone.client import PortOneClient
 from billing.services.change_status import pause
 from billing.services.close_cycles import close_cycles
+from billing.services.invariants import broken
+from billing.services.look_at_webhooks import look_at_webhooks
+from billing.services.notify import deliver, find_due
 from billing.services.open_cycles import open_cycles
+from billing.services.receive_webhook import receive_webhook
+from billing.services.reconcile import Report
+from billing.services.refund import propose, request, work_on_open
 from billing.store.session import Book
 from tests.builders import execute, query, subscribed
 from tests.conftest import MovedClock
+from tests.town import Town
 from tests.world import World
 
 ODD = "customer_uid = 'customer-1'"
@@ -187,3 +200,206 @@ def test_a_name_that_another_month_has_is_not_given_again(
     ]
     ((whose, told),) = alarms(book, "cycle.not_opened")
     assert (whose, "cannot be its attempt's name" in told["why"]) == (1, True)
+
+
+# -- reconciliation -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def town(book: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock) -> Town:
+    """Three subscribers whose months are open, two of them paid by hand."""
+    made = Town(book, make_policy(charge_cron="* * * * *", charges_per_second=0), clock)
+    made.subscribe(3)
+    assert open_cycles(book, made.policy) == 3
+    return made
+
+
+def kinds(report: Report) -> list[tuple[str, str | None]]:
+    return [(str(one.kind), one.imp_uid) for one in report.differences]
+
+
+def test_a_payment_that_shows_no_moment_is_told_and_the_others_are_counted(town: Town) -> None:
+    """Listed as paid, or paid in our book; asked about by its name it has no moment at all."""
+    assert town.charge() == {"approved": 3}
+    bare: dict[str, Any] = dict.fromkeys(("paid_at", "failed_at", "cancelled_at", "started_at"), 0)
+    listed, hidden = town.paid_imp_uid(1), town.paid_imp_uid(2)
+    for imp_uid in (listed, hidden):
+        answer = town.row(imp_uid, status="ready", **bare)
+        town.wire.faults[f"/payments/{imp_uid}"] = lambda row=answer: town.says(row)  # type: ignore[misc]
+    town.changed(listed, amount=999)
+    town.changed(hidden, visible_at=9e9)
+    town.cancel_outside(town.paid_imp_uid(3))
+    town.move(minutes=5)
+    report = town.reconcile(apply=True)
+    assert sorted(kinds(report)) == sorted(
+        [("not_final_at_gateway", listed), ("not_final_at_gateway", hidden)]
+    )
+    assert [one.imp_uid for one in report.applied] == [town.paid_imp_uid(3)]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        # Longer than the book can hold; and of no form that can be asked about.
+        "imp_" + "9" * 70,
+        "imp_" + "9" * 200,
+        "..",
+    ],
+)
+def test_a_payment_whose_id_cannot_be_kept_is_told_and_the_others_are_counted(
+    town: Town, odd: str
+) -> None:
+    by_hand, clear = town.pay_by_hand(1), town.pay_by_hand(2)
+    town.move(minutes=5)
+    renamed(town, by_hand.imp_uid, odd)
+    report = town.reconcile(apply=True)
+    assert kinds(report) == [("paid_elsewhere", odd)]
+    assert [one.imp_uid for one in report.applied] == [clear.imp_uid]
+    assert len(alarms(town.book, "reconcile.difference")) == 1
+    assert query(town.book, "SELECT status FROM cycles ORDER BY id") == [
+        ("open",),
+        ("paid",),
+        ("open",),
+    ]
+
+
+def renamed(town: Town, imp_uid: str, other: str) -> None:
+    """The gateway gives this payment out under another id."""
+    old = next(one for one in town.sandbox.ledger.payments if one.imp_uid == imp_uid)
+    town.changed(imp_uid, visible_at=9e9)
+    town.sandbox.ledger.put(replace(old, imp_uid=other))
+
+
+@pytest.mark.parametrize("odd", ["", ".."])
+def test_a_paid_month_without_an_id_is_told_and_the_others_are_compared(
+    town: Town, odd: str
+) -> None:
+    assert town.charge() == {"approved": 3}
+    execute(town.book, "UPDATE cycles SET paid_imp_uid = :odd WHERE id = 1", odd=odd)
+    town.cancel_outside(town.paid_imp_uid(2))
+    town.move(minutes=5)
+    report = town.reconcile(apply=True)
+    assert ("missing_at_gateway", odd) in kinds(report)
+    assert [one.cycle_id for one in report.applied] == [2]
+
+
+def test_a_key_that_cannot_be_asked_about_leaves_the_run_whole(town: Town) -> None:
+    execute(town.book, f"{AROUND}UPDATE subscriptions SET customer_uid = '..' WHERE id = 1")
+    report = town.reconcile(apply=True)
+    assert (report.failed, report.whole) == (1, True)
+
+
+def test_an_unlikely_number_of_the_next_month_keeps_nothing_from_being_compared(
+    town: Town,
+) -> None:
+    assert town.charge() == {"approved": 3}
+    execute(town.book, "UPDATE subscriptions SET next_cycle = 9000000000000000000 WHERE id = 1")
+    town.cancel_outside(town.paid_imp_uid(2))
+    town.move(minutes=5)
+    assert [one.cycle_id for one in town.reconcile(apply=True).applied] == [2]
+
+
+def test_of_two_with_one_tag_a_payment_is_nobodys_and_is_seen_once(town: Town) -> None:
+    """By its name alone it may be either's."""
+    town.register_only(9)
+    ((name,),) = query(town.book, "SELECT merchant_uid FROM attempts WHERE id = 1")
+    by_hand = town.pay_by_hand(9, merchant_uid=f"{name[:-2]}07")
+    town.changed(by_hand.imp_uid, customer_uid=None)
+    execute(
+        town.book, "UPDATE subscriptions SET tag = (SELECT tag FROM subscriptions WHERE id = 1)"
+    )
+    clear = town.pay_by_hand(2)
+    town.move(minutes=5)
+    report = town.reconcile(apply=True)
+    assert ("not_in_book", by_hand.imp_uid) in kinds(report)
+    assert [one.imp_uid for one in report.applied] == [clear.imp_uid]
+    assert report.counts["not_ours"] >= 1
+    assert receive_webhook(town.book, announced(by_hand.imp_uid, None, "paid"))
+    assert town.run(lambda one: look_at_webhooks(town.book, one, town.policy)) == {
+        "unknown_payment": 1
+    }
+
+
+# -- webhooks, refunds, notices, facts ----------------------------------------------------------
+
+
+def test_an_announced_payment_that_nothing_can_be_made_of_keeps_no_other_waiting(
+    town: Town,
+) -> None:
+    """By an edit of the table its id is none; the others are looked at all the same."""
+    clear = town.pay_by_hand(2)
+    for imp_uid in ("imp_000000000000", clear.imp_uid):
+        assert receive_webhook(town.book, announced(imp_uid, None, "paid"))
+    execute(town.book, "UPDATE webhooks SET imp_uid = '..' WHERE id = 1")
+    looked = town.run(lambda one: look_at_webhooks(town.book, one, town.policy))
+    assert looked == {"again": 1, "counted": 1}
+    for wait in LOOK_AGAIN:
+        town.move(seconds=wait.total_seconds() + 1)
+        looked = town.run(lambda one: look_at_webhooks(town.book, one, town.policy))
+    assert looked == {"failed": 1}
+
+
+def test_a_refund_that_cannot_be_worked_on_keeps_no_other_waiting(town: Town) -> None:
+    assert town.charge() == {"approved": 3}
+    names = [row[0] for row in query(town.book, "SELECT merchant_uid FROM attempts ORDER BY id")]
+
+    def asked_for(name: str) -> int:
+        async def both(client: PortOneClient) -> int:
+            proposal = await propose(town.book, client, town.policy, name)
+            return request(town.book, proposal, "the customer asked")
+
+        return town.run(both)
+
+    odd, clear = asked_for(names[0]), asked_for(names[1])
+    unknown = "status = 'unknown', provable_at = now(), ask_at = '2026-11-20'"
+    execute(town.book, f"{AROUND}UPDATE refunds SET {unknown}, imp_uid = '..' WHERE id = {odd}")
+
+    def tick() -> dict[str, int]:
+        return dict(town.run(lambda one: work_on_open(town.book, one, town.policy)))
+
+    assert tick() == {"done": 1}
+    assert query(town.book, f"SELECT status FROM refunds WHERE id = {clear}") == [("done",)]
+    town.move(minutes=5)
+    assert tick() == {}
+    ((whose, told),) = alarms(town.book, "refund.stuck")
+    assert (whose, told["why"]) == (1, "InvalidInput")
+    town.move(days=1)
+    tick()
+    assert len(alarms(town.book, "refund.stuck")) == 2
+
+
+class _Post:
+    """A queue of notices, and a receiver that takes them."""
+
+    def __init__(self) -> None:
+        self.due: list[int] = []
+
+    def notify(self, notice_ids: Any) -> None:
+        self.due = list(notice_ids)
+
+    def notify_soon(self) -> None:
+        """The test says when."""
+
+    async def send(self, notice: Outgoing) -> Delivered:
+        return Delivered(200)
+
+
+def test_a_notice_that_says_nothing_is_dead_and_the_others_are_sent(world: World) -> None:
+    world.enrol("customer-1", "customer-2", "customer-3")
+    world.run(times=2)
+    assert query(world.book, "SELECT count(*) FROM notices") == [(3,)]
+    execute(world.book, "UPDATE notices SET data = '[1]' WHERE subscription_id = 1")
+    post = _Post()
+    find_due(world.book, post, wanted=True)
+    assert asyncio.run(deliver(world.book, post, post.due)) == {"delivered": 2}
+    dead = "SELECT subscription_id, problem FROM notices WHERE dead_at IS NOT NULL"
+    assert query(world.book, dead) == [(1, "what it tells is no message")]
+    assert len(alarms(world.book, "notice.dead")) == 1
+
+
+def test_an_event_that_was_edited_leaves_every_fact_examined(world: World) -> None:
+    world.enrol("customer-1", script=["declined:D"])
+    world.run(times=2)
+    edited = """data = '{"declines_allowed": "many", "declines_allowed_a_day": 9e99}'"""
+    execute(world.book, f"{AROUND}UPDATE events SET {edited} WHERE kind = 'attempt.planned'")
+    assert broken(world.book, world.policy) == []

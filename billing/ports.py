@@ -70,7 +70,8 @@ class PaymentGateway(Protocol):
         """Every payment of the store in a status between two moments, in portions.
 
         Each portion is whole; one payment may come twice. Raises `GatewayError` when a portion
-        could not be read whole: what came before is true, what is missing is not known."""
+        could not be read whole: what came before is true, what is missing is not known. At the end
+        `RowsUnreadable`, where only single rows could not be read."""
         ...
 
     async def payments_of_order(self, merchant_uid: str) -> Sequence[Payment]:

@@ -10,6 +10,7 @@ BillingError
 ├── TransitionRefused       a status cannot follow another
 ├── GatewayError            the gateway could not be asked; nothing is concluded from it
 │   ├── GatewayUnavailable  no answer, or no usable one
+│   │   └── RowsUnreadable  a list but for some rows: what was given of it is true
 │   └── GatewayRefused      our credentials or contract are not accepted
 ├── SchemaMismatch          the schema does not serve this version: migrate, or start a newer one
 ├── ArchiveDamaged          an archive of events, or what should go into one, is not what was sealed
@@ -18,6 +19,8 @@ BillingError
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class BillingError(Exception):
@@ -72,6 +75,15 @@ class GatewayError(BillingError):
 
 class GatewayUnavailable(GatewayError):
     """No answer, or none that can be used: network, time-out, 5xx, nonsense."""
+
+
+class RowsUnreadable(GatewayUnavailable):
+    """Some rows of a list could not be read; all others were given."""
+
+    def __init__(self, problems: Mapping[str, str]) -> None:
+        self.problems = problems
+        imp_uid, problem = next(iter(problems.items()))
+        super().__init__(f"look-up: {len(problems)} rows unread, such as {imp_uid}: {problem}")
 
 
 class GatewayRefused(GatewayError):

@@ -6,6 +6,9 @@ read next. So a span is cut into portions short enough to be held in memory, and
 only when every page named the same total and so many different payments came. Otherwise it is read
 again, a few times.
 
+A row that cannot be read is left out, and told of at the end: one odd sale of the store must not
+keep everything else from being seen.
+
 Even so a row can slip through, one leaving and one coming at once. What a list does *not* show is
 therefore never proof; whoever misses a payment asks for it by its name.
 """
@@ -15,7 +18,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 
-from billing.domain.errors import GatewayUnavailable
+from billing.domain.errors import GatewayUnavailable, RowsUnreadable
 from billing.domain.money import CURRENCY
 from billing.domain.payment import Payment
 from billing.portone import fields, rows
@@ -40,6 +43,8 @@ class Spans:
     def __init__(self, lookups: Lookups, *, sandbox: bool) -> None:
         self._lookups = lookups
         self._sandbox = sandbox
+        # What is wrong with those rows that could not be read, by their ids.
+        self._unread: dict[str, str] = {}
 
     async def payments(
         self, status: str, since: datetime, until: datetime
@@ -56,6 +61,8 @@ class Spans:
                 portions += _cut(first, last, (last - first) // 2)
             else:
                 yield found
+        if self._unread:
+            raise RowsUnreadable(self._unread)
 
     async def _whole(self, status: str, portion: _Portion) -> Sequence[Payment] | None:
         """One portion, read until it stood still; None when it is too long to be held."""
@@ -89,7 +96,7 @@ class Spans:
                 return None
             if total > MOST_ROWS:
                 raise _TooLong
-            for imp_uid, payment in (_read(row, self._sandbox) for row in page.rows):
+            for imp_uid, payment in map(self._read, page.rows):
                 if payment is not None and status not in ("all", payment.status):
                     raise GatewayUnavailable("look-up: rows in another status")
                 found[imp_uid] = payment
@@ -100,6 +107,26 @@ class Spans:
             return None
         return [payment for payment in found.values() if payment is not None]
 
+    def _read(self, value: object) -> tuple[str, Payment | None]:
+        """A payment under its id; without the payment when it is in another currency, or cannot be
+        read.
+
+        A store may take dollars and cents elsewhere. Those are none of ours, and no reason to give
+        up.
+        """
+        try:
+            row = fields.row(value)
+            imp_uid = fields.needed_text(row, "imp_uid")
+        except Unreadable as error:
+            raise GatewayUnavailable(f"look-up: {error}") from None
+        try:
+            if fields.text(row, "currency") not in (None, CURRENCY):
+                return imp_uid, None
+            return imp_uid, rows.payment(row, sandbox=self._sandbox)
+        except Unreadable as error:
+            self._unread[imp_uid] = str(error)
+            return imp_uid, None
+
 
 class _TooLong(Exception):
     """More rows than are held at once."""
@@ -109,18 +136,3 @@ def _cut(first: int, last: int, longest: int) -> list[_Portion]:
     """A span in portions at most `longest` seconds from end to end, the latest first."""
     starts = range(first, last + 1, longest + 1)
     return [(start, min(start + longest, last)) for start in reversed(starts)]
-
-
-def _read(value: object, sandbox: bool) -> tuple[str, Payment | None]:
-    """A payment under its id; without the payment when it is in another currency.
-
-    A store may take dollars and cents elsewhere. Those are none of ours, and no reason to give up.
-    """
-    try:
-        row = fields.row(value)
-        imp_uid = fields.needed_text(row, "imp_uid")
-        if fields.text(row, "currency") not in (None, CURRENCY):
-            return imp_uid, None
-        return imp_uid, rows.payment(row, sandbox=sandbox)
-    except Unreadable as error:
-        raise GatewayUnavailable(f"look-up: {error}") from None

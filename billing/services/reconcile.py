@@ -12,8 +12,9 @@ prove     the days that are over, signed, when a folder for the proofs is named
 Without `apply` nothing at all is written, and whoever may only read may run it.
 
 A question without an answer costs itself alone: its case or its key is left out, nothing is
-concluded about it, and what the list showed is applied all the same. A run is whole when every
-difference was looked up and the gateway was not given up on; only a whole run concludes and proves.
+concluded about it, and what the list showed is applied all the same. So does a row of a list that
+cannot be read. A run is whole when every row was read, every difference looked up, and the gateway
+not given up on; only a whole run concludes and proves.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
 
+import structlog
+
 from billing.domain.calendar import day_of, end_of, start_of
-from billing.domain.errors import InvalidInput
+from billing.domain.errors import InvalidInput, RowsUnreadable
 from billing.domain.policy import BillingPolicy
 from billing.domain.reconciliation import Case, Difference, DifferenceKind, judge
 from billing.domain.refund import month_after, month_of
@@ -42,6 +45,8 @@ from billing.store import ledger
 from billing.store.ledger import Compared, Key, PaidInBook, Scope
 from billing.store.session import Book, Transaction
 from billing.store.subscriptions import take_time
+
+_log = structlog.get_logger(__name__)
 
 # Differences that are looked up by name and told in one run. More than these have one cause, which
 # the first of them show.
@@ -126,7 +131,7 @@ async def reconcile(
     now = await asyncio.to_thread(book.run, lambda tx: tx.now)
     scope, questions = _scope(span, now, policy), Questions(sleep)
     with tempfile.TemporaryFile("w+", encoding="utf-8") as spool:
-        await _read(gateway, scope, now, spool)
+        questions.failed = await _read(gateway, scope, now, spool)
         compared = await asyncio.to_thread(_compare, book, scope, spool)
         report = Report(span, now, compared.counts, beyond=compared.beyond)
         report.differences = await _confirmed(questions, gateway, policy, compared)
@@ -197,16 +202,23 @@ def _scope(span: Span, now: datetime, policy: BillingPolicy) -> Scope:
 # -- read ---------------------------------------------------------------------------------------
 
 
-async def _read(gateway: PaymentGateway, scope: Scope, now: datetime, spool: IO[str]) -> None:
+async def _read(gateway: PaymentGateway, scope: Scope, now: datetime, spool: IO[str]) -> int:
     """Whole calendar months, since two payments in one of them are a difference; cancellations up
-    to now, since they may come long after the payment."""
+    to now, since they may come long after the payment. Returns how many rows could not be read:
+    then the run is not whole, yet what the others show is settled and told."""
     first = day_of(scope.since, scope.zone).replace(day=1)
     after = month_after(day_of(scope.until, scope.zone))
     since = start_of(first, scope.zone)
     until = min(start_of(after, scope.zone), max(scope.until, since))
+    unread = 0
     for status, to in (("paid", until), ("cancelled", now)):
-        async for portion in gateway.payments_between(status, since, to):
-            spool.writelines(f"{json.dumps(ledger.row_of(payment))}\n" for payment in portion)
+        try:
+            async for portion in gateway.payments_between(status, since, to):
+                spool.writelines(f"{json.dumps(ledger.row_of(payment))}\n" for payment in portion)
+        except RowsUnreadable as error:
+            _log.warning("not read", why=str(error))
+            unread += len(error.problems)
+    return unread
 
 
 # -- compare ------------------------------------------------------------------------------------

@@ -15,19 +15,27 @@ from typing import Any
 import pytest
 
 from billing.domain.delivery import Delivered
+from billing.domain.finding import PaidByThis
 from billing.domain.notice import Outgoing
+from billing.domain.outcome import Approved
+from billing.domain.payment import Payment
 from billing.domain.policy import BillingPolicy
+from billing.domain.refund import RefundStatus
 from billing.domain.webhook import LOOK_AGAIN, announced
 from billing.portone.client import PortOneClient
+from billing.services.answer import Answer, Result
 from billing.services.change_status import pause
 from billing.services.close_cycles import close_cycles
+from billing.services.desk import Desk
 from billing.services.invariants import broken
 from billing.services.look_at_webhooks import look_at_webhooks
 from billing.services.notify import deliver, find_due
 from billing.services.open_cycles import open_cycles
 from billing.services.receive_webhook import receive_webhook
 from billing.services.reconcile import Report
+from billing.services.record import record
 from billing.services.refund import propose, request, work_on_open
+from billing.store import attempts
 from billing.store.session import Book
 from tests.builders import execute, query, subscribed
 from tests.conftest import MovedClock
@@ -46,7 +54,7 @@ def of_others(book: Book, what: str) -> list[tuple[Any, ...]]:
 def alarms(book: Book, kind: str) -> list[tuple[int, dict[str, Any]]]:
     """Whom each alarm of a kind is about, and what it says."""
     told = "SELECT subscription_id, data FROM events WHERE alarm AND kind = :kind ORDER BY id"
-    return query(book, told, kind=kind)  # type: ignore[return-value]
+    return [(row[0], row[1]) for row in query(book, told, kind=kind)]
 
 
 @pytest.fixture
@@ -266,8 +274,10 @@ def test_a_payment_whose_id_cannot_be_kept_is_told_and_the_others_are_counted(
 def renamed(town: Town, imp_uid: str, other: str) -> None:
     """The gateway gives this payment out under another id."""
     old = next(one for one in town.sandbox.ledger.payments if one.imp_uid == imp_uid)
+    row = town.row(imp_uid, imp_uid=other)
     town.changed(imp_uid, visible_at=9e9)
     town.sandbox.ledger.put(replace(old, imp_uid=other))
+    town.wire.faults[f"/payments/{other}"] = lambda: town.says(row)
 
 
 @pytest.mark.parametrize("odd", ["", ".."])
@@ -320,7 +330,17 @@ def test_of_two_with_one_tag_a_payment_is_nobodys_and_is_seen_once(town: Town) -
     }
 
 
-# -- webhooks, refunds, notices, facts ----------------------------------------------------------
+def test_a_row_of_the_list_that_cannot_be_read_leaves_the_others_counted(town: Town) -> None:
+    """Nothing is concluded or proved by such a list."""
+    odd, clear = town.pay_by_hand(1), town.pay_by_hand(2)
+    town.changed(odd.imp_uid, amount=-1)
+    town.move(minutes=5)
+    report = town.reconcile(apply=True)
+    assert [one.imp_uid for one in report.applied] == [clear.imp_uid]
+    assert (report.differences, report.failed, report.whole) == ([], 1, False)
+
+
+# -- records, webhooks, refunds, notices, facts -------------------------------------------------
 
 
 def test_an_announced_payment_that_nothing_can_be_made_of_keeps_no_other_waiting(
@@ -354,7 +374,7 @@ def test_a_refund_that_cannot_be_worked_on_keeps_no_other_waiting(town: Town) ->
     unknown = "status = 'unknown', provable_at = now(), ask_at = '2026-11-20'"
     execute(town.book, f"{AROUND}UPDATE refunds SET {unknown}, imp_uid = '..' WHERE id = {odd}")
 
-    def tick() -> dict[str, int]:
+    def tick() -> dict[RefundStatus, int]:
         return dict(town.run(lambda one: work_on_open(town.book, one, town.policy)))
 
     assert tick() == {"done": 1}
@@ -383,6 +403,9 @@ class _Post:
     async def send(self, notice: Outgoing) -> Delivered:
         return Delivered(200)
 
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
 
 def test_a_notice_that_says_nothing_is_dead_and_the_others_are_sent(world: World) -> None:
     world.enrol("customer-1", "customer-2", "customer-3")
@@ -398,8 +421,49 @@ def test_a_notice_that_says_nothing_is_dead_and_the_others_are_sent(world: World
 
 
 def test_an_event_that_was_edited_leaves_every_fact_examined(world: World) -> None:
-    world.enrol("customer-1", script=["declined:D"])
+    world.enrol("customer-1", script=["declined:D"] * 3)
+    world.run(times=2)
+    world.clock.move(days=1)
     world.run(times=2)
     edited = """data = '{"declines_allowed": "many", "declines_allowed_a_day": 9e99}'"""
     execute(world.book, f"{AROUND}UPDATE events SET {edited} WHERE kind = 'attempt.planned'")
     assert broken(world.book, world.policy) == []
+
+
+def test_a_second_payment_without_a_moment_hides_no_first_one(world: World) -> None:
+    world.enrol("customer-1")
+    world.open()
+    now = world.clock.now
+    with world.book.transaction() as tx:
+        (claim,) = attempts.claim(tx.session, [1], now, now + world.policy.lease)
+    request = claim.request
+    name, amount = request.merchant_uid, request.amount
+    first = Payment("imp_1", name, "paid", amount, "customer-1", paid_at=now)
+    second = replace(first, imp_uid="imp_2", paid_at=None)
+    answer = Answer(1, claim.fence, PaidByThis(first, (second,)), now)
+    with world.book.transaction() as tx:
+        assert record(tx, world.policy, [answer]) == ["approved"]
+    assert of_everybody(world.book) == [("paid", "imp_1")]
+    told = "SELECT data->>'imp_uid', data->>'paid_at', data->>'refund_by' FROM notices"
+    assert ("imp_2", None, None) in query(world.book, told)
+
+
+def of_everybody(book: Book) -> list[tuple[Any, ...]]:
+    return query(book, "SELECT status, paid_imp_uid FROM cycles ORDER BY id")
+
+
+def test_what_the_database_cannot_hold_is_not_tried_until_the_lease_ends(world: World) -> None:
+    """It refuses that again. The worker goes on; the attempt is asked about later."""
+    world.enrol("customer-1")
+    world.open()
+    now = world.clock.now
+    with world.book.transaction() as tx:
+        (claim,) = attempts.claim(tx.session, [1], now, now + world.policy.lease)
+    answer = Answer(1, claim.fence, Approved("imp_" + "9" * 70, claim.request.amount, now))
+
+    async def hand_in() -> Result:
+        desk = Desk(world.book, world.policy)
+        desk.expect(1)
+        return await desk.hand_in(answer, asyncio.get_running_loop().time() + 30)
+
+    assert asyncio.run(asyncio.wait_for(hand_in(), 20)) == "unrecorded"

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from billing.domain.errors import GatewayRefused, GatewayUnavailable
+from billing.domain.errors import GatewayRefused, GatewayUnavailable, RowsUnreadable
 from billing.domain.payment import Payment
 from billing.portone import spans
 
@@ -198,6 +198,23 @@ async def test_a_part_or_a_riddle_is_an_error(kit: Any, answer: object) -> None:
     kit.gateway.scene = scene
     with pytest.raises(GatewayUnavailable):
         await read(kit)
+
+
+async def test_a_row_that_cannot_be_read_is_left_out_and_told_at_the_end(kit: Any) -> None:
+    """A sale of the store that is none of ours, say; the rows beside it are given all the same."""
+    odd = [row(2, amount=-1), row(5, started_at=253402300799), row(7, merchant_uid=7)]
+    numbers = {2, 5, 7}
+    kit.gateway.scene = listing([row(n) for n in range(9) if n not in numbers] + odd)
+    seen: list[Payment] = []
+    with pytest.raises(RowsUnreadable, match="3 rows unread") as told:
+        async for portion in kit.client(page_limit=3).payments_between("paid", SINCE, UNTIL):
+            seen.extend(portion)
+    assert ids(seen) == sorted(f"imp_{n}" for n in range(9) if n not in numbers)
+    assert told.value.problems == {
+        "imp_2": "amount is below zero",
+        "imp_5": "started_at is no moment",
+        "imp_7": "merchant_uid is no text",
+    }
 
 
 @pytest.mark.parametrize("body", [REFUSED, b"", b"<html>"])

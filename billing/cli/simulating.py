@@ -158,9 +158,10 @@ def _many(
                     err.print(said, markup=False)
     if stopped := total.seeds < seeds:
         err.print(f"Stopped by hand after {total.seeds} of {seeds} seeds: these are summed up.")
+    never = total.never if scenario.chaos else []
     # A handful of seeds cannot meet everything; a campaign must.
-    never = total.never if scenario.chaos and total.seeds >= _A_CAMPAIGN else []
-    shown = summary(total, never)
+    lacks = bool(never) and total.seeds >= A_CAMPAIGN
+    shown = summary(total, never, ok=not total.failed and not lacks)
     if as_json:
         print(json.dumps(shown, ensure_ascii=False, default=str))
     else:
@@ -174,11 +175,11 @@ def _many(
                     report, lambda small: run(small, engine, settings=settings), _SHRINK_SECONDS
                 )
                 _tell(failure.report.scenario, story.told(failure), failure.breach.rule, again)
-    return not total.failed and not never and not stopped
+    return not total.failed and not lacks and not stopped
 
 
-# So many seeds meet everything that must happen sometimes.
-_A_CAMPAIGN: Final = 500
+# So many years of 24 subscribers meet everything that must happen sometimes.
+A_CAMPAIGN: Final = 100
 
 
 def document(report: Report) -> dict[str, Any]:
@@ -209,7 +210,7 @@ def document(report: Report) -> dict[str, Any]:
     }
 
 
-def summary(total: Campaign, never: list[str]) -> dict[str, Any]:
+def summary(total: Campaign, never: list[str], *, ok: bool) -> dict[str, Any]:
     """Many runs as JSON."""
     return {
         "seeds": total.seeds,
@@ -223,7 +224,7 @@ def summary(total: Campaign, never: list[str]) -> dict[str, Any]:
             {"seed": one.scenario.seed, "broken": [asdict(two) for two in one.breaches]}
             for one in total.failed
         ],
-        "ok": not total.failed and not never,
+        "ok": ok,
     }
 
 

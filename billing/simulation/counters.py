@@ -9,7 +9,7 @@ from typing import Final
 from billing.simulation.evidence import Evidence
 from billing.simulation.world import World
 
-# A campaign in which one of these never happened counts as failed.
+# A campaign of a hundred seeds in which one of these never happened counts as failed.
 CLASSES: Final = (
     "unknown, then approved",
     "unknown, then declined",
@@ -37,6 +37,18 @@ CLASSES: Final = (
     "process frozen",
     "clock found wrong",
     "record given up",
+    "webhook: counted",
+    "webhook: inquired",
+    "webhook: stranger or nobody's",
+    "webhook: unreadable",
+    "reconciled whole",
+    "reconciled: applied",
+    "reconciled: told of",
+    "given back by us",
+    "given back elsewhere, followed",
+    "refund unknown, then done",
+    "refund proved not given back, sent again",
+    "refund refused",
 )
 
 
@@ -96,4 +108,36 @@ def sometimes(evidence: Evidence, world: World) -> Counter[str]:
     found["process killed"] = sum(line.what == "killed" for line in world.lines)
     found["process frozen"] = sum(line.what == "stopped" for line in world.lines)
     found["record given up"] = world.tallies["charge:unrecorded"]
-    return +found
+    for name in ("counted", "inquired", "unreadable"):
+        found[f"webhook: {name}"] = world.tallies[f"webhook:{name}"]
+    nobodys = ("stranger", "not_found")
+    found["webhook: stranger or nobody's"] = sum(world.tallies[f"webhook:{n}"] for n in nobodys)
+    found["reconciled whole"] = len(evidence.back.whole)
+    found["reconciled: applied"] = world.tallies["reconcile:applied"]
+    return +(found + _given_back(evidence))
+
+
+def _given_back(evidence: Evidence) -> Counter[str]:
+    found: Counter[str] = Counter()
+    last: dict[str, str] = {}
+    for line in evidence.told:
+        found["reconciled: told of"] += line.kind == "reconcile.difference"
+        if not line.kind.startswith("refund."):
+            continue
+        imp_uid = str(line.data.get("imp_uid"))
+        before, last[imp_uid] = last.get(imp_uid), line.kind
+        match before, line.kind:
+            case None, "refund.done":
+                found["given back elsewhere, followed"] += 1
+            case "refund.unknown", "refund.done":
+                found["given back by us"] += 1
+                found["refund unknown, then done"] += 1
+            case _, "refund.done":
+                found["given back by us"] += 1
+            case "refund.unknown", "refund.not_sent":
+                last[imp_uid] = "proved not given back"
+            case "proved not given back", "refund.sending":
+                found["refund proved not given back, sent again"] += 1
+            case _, "refund.refused":
+                found["refund refused"] += 1
+    return found

@@ -1,7 +1,7 @@
 """When the simulated ticks reconcile.
 
 As in production once a day from its slot on, and hourly until a run was whole. A day on which there
-is nothing to find is passed over but for one in a week: it would ask the gateway some thirty
+is nothing to find is passed over but for one in three weeks: it would ask the gateway some thirty
 questions and learn nothing. (Whether there is, the world knows from both sides.)
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # The default of RECONCILE_CRON.
 SLOTS: Final = Cron.parse("30 5 * * *", field="RECONCILE_CRON", for_each_day=True)
 _AGAIN: Final = timedelta(hours=1)
-_ON_ANY_ACCOUNT: Final = timedelta(days=7)
+_ON_ANY_ACCOUNT: Final = timedelta(days=21)
 _COUNTED: Final = text("SELECT count(paid_imp_uid) FROM cycles")
 
 # Payments that no month counts, those given back, and schedules of the gateway's own.

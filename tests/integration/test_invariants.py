@@ -11,7 +11,7 @@ from billing.domain.policy import BillingPolicy
 from billing.presenting.texts import Texts
 from billing.services import invariants
 from billing.services.close_cycles import close_cycles
-from billing.services.invariants import Glance, broken, every, glance
+from billing.services.invariants import Glance, at_once, broken, every, glance
 from billing.services.open_cycles import open_cycles
 from billing.store.session import Book
 from tests.builders import a_row, enrolled, execute, query
@@ -93,3 +93,14 @@ def test_a_glance_tells_what_it_had_no_time_for(
     monkeypatch.setattr(invariants, "_FACTS", (slow, wrong, slow))
     found = glance(book, policy)
     assert ([one.name for one in found.broken], found.unchecked) == (["wrong"], 2)
+
+
+@pytest.mark.usefixtures("_a_month")
+def test_the_facts_at_once_are_the_facts_one_by_one(book: Book, policy: BillingPolicy) -> None:
+    assert at_once(book, policy) == []
+    execute(book, "UPDATE cycles SET status = 'skipped', reason = 'paused', settled_at = now()")
+    others = broken(book, policy)
+    assert {one.name[:2] for one in others} == {"I6", "I7"}
+    assert at_once(book, policy) == others
+    left = at_once(book, policy, but=("I7",))
+    assert {one.name[:2] for one in left} == {"I6"}

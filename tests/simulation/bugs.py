@@ -20,7 +20,7 @@ import httpx
 from sqlalchemy import and_, bindparam, false, select, update
 from sqlalchemy.orm import Session
 
-from billing.domain import plan, seal
+from billing.domain import plan, reconciliation, seal
 from billing.domain.attempt import AttemptStatus
 from billing.domain.calendar import SEOUL, cycle_dates, day_of, end_of
 from billing.domain.cycle import CycleReason, CycleStatus
@@ -40,9 +40,10 @@ from billing.services import (
     inquire,
     open_cycles,
     recorder,
+    refund,
 )
 from billing.simulation import processes
-from billing.store import attempts, events, health
+from billing.store import attempts, differences, events, health
 from billing.store.session import Book, Transaction
 from billing.store.tables import Attempt, Cycle, Subscription
 
@@ -429,6 +430,12 @@ HARSH: Mapping[str, float] = {
     "commit_lost_undone": 0.01,
 }
 
+
+def _back_at_once(tx: Transaction, one: Any, provable_at: datetime, why: str, *_: Any) -> None:
+    """What may have left counts as not sent."""
+    refund._back_to_requested(tx, one, timedelta(0), why)
+
+
 # Many subscribers on few days, and messages that come late: what must not be claimed any more is
 # claimed all the same.
 LATE: Mapping[str, float] = {"message_late": 0.6, "message_doubled": 0.6}
@@ -440,6 +447,13 @@ FROZEN: Mapping[str, Any] = {
     "faults": {"latency": {"charge": [30_000, 50_000]}},
     "settings": {"charge_batch": 1},
     "subscribers": 20,
+}
+# What goes back, by us and by others, with answers that are lost.
+GIVEN_BACK: Mapping[str, float] = {
+    "refund_a_month": 30,
+    "payment_cancelled_a_month": 15,
+    "gateway_cancel_faults": 0.6,
+    "answer_lost": 0.1,
 }
 AROUND_THE_CLOCK: Mapping[str, Any] = {"retry_cron": "*/10 * * * *", "attempts_per_day": 1}
 
@@ -652,6 +666,24 @@ BUGS: Sequence[Bug] = (
         _replaced(Recorder, "_event", _silent),
         ("I7",),
         recipe={"trouble": 0.6},
+    ),
+    Bug(
+        "a refund whose answer was lost is sent again without a look",
+        _replaced(refund, "_make_unknown", _back_at_once),
+        ("I5", "I1"),
+        recipe={"rates": GIVEN_BACK, "months": 2.0},
+    ),
+    Bug(
+        "what was given back elsewhere is not followed",
+        _replaced(reconciliation.Difference, "takes_back", property(lambda _: False)),
+        ("I8",),
+        recipe={"rates": GIVEN_BACK, "months": 2.0},
+    ),
+    Bug(
+        "nobody is told of a payment that the book cannot count",
+        _replaced(differences, "note", lambda *_: False),
+        ("I8",),
+        recipe={"rates": {"hand_payment_a_month": 30, "cancel_a_month": 8}, "months": 2.0},
     ),
     Bug(
         "a wrong clock is not noticed",

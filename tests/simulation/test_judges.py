@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from billing.simulation import event_judge, ledger_judge
+from billing.simulation import event_judge, ledger_judge, refund_judge
 from billing.simulation.event_judge import Ends, Limits, Told
 from billing.simulation.ledger_judge import KOREA, Asked, Breach, Looked, Month, Paid, Rules
+from billing.simulation.refund_judge import LookedBack, Request
 
 WHO, ORDER, NOVEMBER = "anna", "mw-1-01", date(2026, 11, 1)
 ANCHORS = {WHO: date(2026, 10, 20)}
@@ -326,3 +327,88 @@ def test_a_month_that_ends_twice() -> None:
     assert "I4" in story_breaks([*CLEAN, line("cycle.missed", 5)], ends)
     late = [ENROLLED, OPENED, SENDING, line("cycle.missed", 0.5), APPROVED, PAID]
     assert story_breaks(late) == []
+
+
+REFUNDED = line("cycle.refunded", 60)
+GONE = "imp_1"
+
+
+def difference(imp_uid: str, kind: str) -> Told:
+    return replace(line("reconcile.difference"), data={"imp_uid": imp_uid, "kind": kind})
+
+
+def test_a_month_is_refunded_only_after_it_was_paid() -> None:
+    ends = replace(ENDS, months={(WHO, NOVEMBER): "refunded"})
+    assert story_breaks([*CLEAN, REFUNDED], ends) == []
+    assert story_breaks([*CLEAN[:4], REFUNDED], ends) == ["I4"]
+    assert story_breaks([*CLEAN, REFUNDED, REFUNDED], ends) == ["I4"]
+
+
+def test_a_charge_after_the_other_payment_went_back_is_right() -> None:
+    other = paid("hand-1", at(19), ours=False)
+    second = asked(moment=at(20))
+    assert rules_broken([paid(), other], [second], [month()]) == ["I1"]
+    went_back = replace(other, cancelled_at=at(19, 12))
+    assert rules_broken([paid(), went_back], [second], [month()]) == []
+
+
+def back_breaks(
+    payments: Sequence[Paid] = (),
+    months: Sequence[Month] = (),
+    told: Sequence[Told] = (),
+    back: LookedBack | None = None,
+) -> list[str]:
+    found = refund_judge.judge(
+        payments, months, told, back or LookedBack(), claimed_for=timedelta(minutes=3)
+    )
+    return sorted({one.rule for one in found})
+
+
+def test_a_refund_is_not_sent_again_blindly() -> None:
+    twice = [Request(at(20, 11), GONE), Request(at(20, 12), GONE)]
+    other = [Request(at(20, 11, 30), "imp_2")]
+    look = [Request(at(20, 11, 30), GONE)]
+    assert back_breaks(back=LookedBack(asked_back=twice)) == ["I5"]
+    assert back_breaks(back=LookedBack(asked_back=twice, looked_up=other)) == ["I5"]
+    assert back_breaks(back=LookedBack(asked_back=twice, looked_up=look)) == []
+    # A process that was frozen between its last check and the write.
+    assert back_breaks(back=LookedBack(asked_back=twice, frozen=[at(20, 10, 58)])) == []
+    assert back_breaks(back=LookedBack(asked_back=twice, frozen=[at(20, 10)])) == ["I5"]
+
+
+def test_a_payment_goes_back_once() -> None:
+    sent, done = line("refund.sending", imp_uid=GONE), line("refund.done", imp_uid=GONE)
+    other = line("refund.sending", imp_uid="imp_2")
+    assert back_breaks(told=[sent, done, other]) == []
+    assert back_breaks(told=[sent, done, sent]) == ["I1"]
+    assert back_breaks(told=[sent, done, done]) == ["I1"]
+
+
+def test_a_refunded_month_went_back_at_the_gateway() -> None:
+    went_back = paid(imp_uid=GONE, cancelled_at=at(21))
+    refunded = month(status="refunded", imp_uid=GONE)
+    assert back_breaks([went_back], [refunded]) == []
+    assert back_breaks([paid(imp_uid=GONE)], [refunded]) == ["I8"]
+
+
+def test_what_went_back_is_followed_and_what_was_taken_is_counted_or_told() -> None:
+    twice = LookedBack(whole=[at(22), at(23)])
+    went_back, stays = paid(imp_uid=GONE, cancelled_at=at(21)), month(imp_uid=GONE)
+    assert back_breaks([went_back], [stays], back=twice) == ["I8"]
+    assert back_breaks([went_back], [stays], back=LookedBack(whole=[at(22)])) == []
+    taken = paid("hand-1", at(21), ours=False, imp_uid="imp_2")
+    told = difference("imp_2", "double")
+    assert back_breaks([taken], [stays], back=twice) == ["I8"]
+    assert back_breaks([taken], [stays], back=LookedBack(whole=[at(21), at(22)])) == []
+    assert back_breaks([taken], [stays], [told], back=twice) == []
+    assert back_breaks([taken], [month(imp_uid="imp_2")], back=twice) == []
+    assert back_breaks([replace(taken, initial=True)], [stays], back=twice) == []
+
+
+def test_nobody_is_told_of_what_counts() -> None:
+    counted = line("cycle.paid", imp_uid=GONE)
+    told = difference(GONE, "double")
+    assert back_breaks(told=[told, counted]) == []
+    assert back_breaks(told=[counted, told]) == ["I8"]
+    gone = difference(GONE, "cancelled_at_gateway")
+    assert back_breaks(told=[counted, gone]) == []

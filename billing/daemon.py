@@ -143,8 +143,7 @@ def _prepare_flower(settings: Settings) -> None:
 
 
 def _listen_to_celery(app: Celery, settings: Settings) -> None:
-    if settings.log_format == "json":
-        quiet.celery(app)
+    quiet.celery(app, as_records=settings.log_format == "json")
     # Before a worker warns of anything, as of running as root.
     signals.celeryd_init.connect(lambda **_: _configure_logs(settings), weak=False)
     signals.setup_logging.connect(lambda **_: _log_as_set(settings), weak=False)

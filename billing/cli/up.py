@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -10,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TextIO
 
 from celery import Celery
 
@@ -64,6 +66,7 @@ def run(*, workers: int = 1, flower_port: int | None = 0, web_port: int | None =
                 _say(f"Flower       http://127.0.0.1:{flower_port}  ({USER} / {shown})")
             _look_after_the_servers(settings, asked)
             _say("Stopping: charges in flight are finished and recorded first.")
+    _let_go_of_what_nobody_takes()
     return 0
 
 
@@ -199,7 +202,7 @@ def _printer(log_format: str) -> OnLine:
 
     def plain(name: str, line: str) -> None:
         with lock:
-            print(f"{name:9}| {line}", file=sys.stderr, flush=True)
+            _print(f"{name:9}| {line}", sys.stderr)
 
     def as_json(name: str, line: str) -> None:
         if line.startswith("{"):
@@ -207,10 +210,26 @@ def _printer(log_format: str) -> OnLine:
         else:
             shown = json.dumps({"process": name, "event": line}, ensure_ascii=False)
         with lock:
-            print(shown, file=sys.stderr, flush=True)
+            _print(shown, sys.stderr)
 
     return as_json if log_format == "json" else plain
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)
+    _print(text, sys.stdout)
+
+
+def _print(text: str, stream: TextIO) -> None:
+    """A line for whoever reads. A full disk or a reader who left is no reason not to charge: the
+    line is lost, or told later, and the pipes of the processes go on being read."""
+    with contextlib.suppress(OSError):
+        print(text, file=stream, flush=True)
+
+
+def _let_go_of_what_nobody_takes() -> None:
+    """Lines that still wait would make the interpreter end with a code of its own."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

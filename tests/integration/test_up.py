@@ -100,6 +100,33 @@ def test_a_killed_worker_is_replaced_and_a_termination_leaves_nothing_behind(
     assert not _running_postgresqls(folder)
 
 
+def test_it_works_and_is_kept_working_where_nothing_can_be_told(
+    folder: Path, environ: dict[str, str], merchant: Merchant
+) -> None:
+    """A full disk under both of its outputs, from the first line on."""
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _RUN], env=environ, cwd=folder, stdout=full, stderr=full
+        )
+    try:
+        _wait(lambda: _worker_pid(process.pid) is not None)
+        _enrol_somebody(folder, environ)
+        _wait(lambda: bool(merchant.taken))
+        first = _worker_of(process.pid)
+        first.kill()
+        _wait(lambda: _worker_pid(process.pid) not in (None, first.pid))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(40) == 0
+    finally:
+        family = _family(process.pid)
+        process.kill()
+        process.wait()
+        for one in family:
+            with contextlib.suppress(psutil.Error):
+                one.kill()
+    assert not _running_postgresqls(folder)
+
+
 def _enrol_somebody(folder: Path, environ: dict[str, str]) -> None:
     """In a process of its own, on the servers that run already."""
     paid_at = (datetime.now(UTC) - timedelta(days=1)).isoformat()

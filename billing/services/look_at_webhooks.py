@@ -16,8 +16,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-import structlog
-
 from billing.domain.attempt import AttemptStatus
 from billing.domain.calendar import day_of, start_of
 from billing.domain.errors import GatewayError
@@ -33,8 +31,6 @@ from billing.store import ledger, webhooks
 from billing.store.ledger import Owner, Scope
 from billing.store.session import Book, Transaction, is_away
 from billing.store.webhooks import Waiting
-
-_log = structlog.get_logger(__name__)
 
 # Looks of one tick, a minute long: at those that name an attempt of ours, and at all others. The
 # gateway is asked once to four times about each.
@@ -83,23 +79,25 @@ async def look_at_webhooks(
     pick_up: PickUp | None = None,
 ) -> Counter[str]:
     """Look at what was announced; returns how many ended how. A gateway that cannot be asked
-    proves nothing: they wait. `pick_up` is offered each payment that belongs to nobody."""
+    proves nothing: they wait. What breaks in one look is its own: it is raised when the others are
+    made. `pick_up` is offered each payment that belongs to nobody."""
     taken = await asyncio.to_thread(
         book.run,
         lambda tx: webhooks.take(tx.session, tx.now, tx.now + LOST_AFTER, OURS, OTHERS),
     )
     look = _Look(book, gateway, policy, pick_up)
     tally: Counter[str] = Counter()
+    broken: list[BaseException] = []
     for start in range(0, len(taken), WIDTH):
         group = taken[start : start + WIDTH]
         ends = await asyncio.gather(*(look.at(one) for one in group), return_exceptions=True)
         tally += Counter(end for end in ends if isinstance(end, str))
         failed = [end for end in ends if isinstance(end, BaseException)]
-        for error in failed:
-            if not isinstance(error, GatewayError):
-                raise error
-        if failed:
+        broken += [error for error in failed if not isinstance(error, GatewayError)]
+        if len(broken) < len(failed) or any(is_away(error) for error in broken):
             break
+    if broken:
+        raise broken[0]
     return tally
 
 
@@ -117,18 +115,14 @@ class _Look:
         self._pick_up = pick_up
 
     async def at(self, one: Waiting) -> str:
-        """Look at one announced payment. Raises `GatewayError`. What breaks in the look is its own:
-        it is made again later, and at last left to the daily reconciliation."""
+        """Look at one announced payment. Raises `GatewayError`, and whatever breaks: then the look
+        is made again later, and at last left to the daily reconciliation."""
         try:
             return await self._seen(one)
-        except GatewayError:
-            raise
         except Exception as error:
-            if is_away(error):
-                raise
-            # Never the error's own text: it may hold a row of somebody's data.
-            _log.error("webhook not looked at", webhook=one.webhook_id, error=type(error).__name__)
-            return await asyncio.to_thread(self._put_off, one, WebhookOutcome.FAILED)
+            if not (isinstance(error, GatewayError) or is_away(error)):
+                await asyncio.to_thread(self._put_off, one, WebhookOutcome.FAILED)
+            raise
 
     async def _seen(self, one: Waiting) -> str:
         payment = await self._gateway.payment(one.imp_uid)

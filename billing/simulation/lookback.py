@@ -40,7 +40,7 @@ class LookBack:
     whole: list[datetime] = field(default_factory=list)
     tried_since: datetime | None = None
     """Since when a run is wanted and none was whole."""
-    _known: Odd | None = None
+    _known: Odd = (0, 0, 0)
     _seen: Odd = (0, 0, 0)
 
     def __post_init__(self) -> None:
@@ -71,6 +71,9 @@ class LookBack:
         ledger = self.world.sandbox.ledger
         with self.world.engine.begin() as connection:
             counted = int(connection.execute(_COUNTED).scalar_one())
-        taken = [one for one in ledger.payments if one.paid_at and one.origin is not Origin.WINDOW]
+        begun = self.world.begun_at.timestamp()
+        taken = sum(
+            one.paid_at >= begun and one.origin is not Origin.WINDOW for one in ledger.payments
+        )
         given_back = sum(bool(one.cancelled_at) for one in ledger.payments)
-        return len(taken) - counted, given_back, len(ledger.schedules)
+        return taken - counted, given_back, len(ledger.schedules)

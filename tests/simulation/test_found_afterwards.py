@@ -1,0 +1,49 @@
+"""What only a webhook, reconciliation or a refund brings into the book, in a run without faults but
+for that; and the same twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import Engine
+
+from billing.settings import Settings
+from billing.simulation.run import Scenario, simulate
+
+GIVEN_BACK = Scenario(
+    seed=1,
+    months=1.2,
+    subscribers=6,
+    rates={"refund_a_month": 12, "payment_cancelled_a_month": 6, "gateway_cancel_faults": 0.5},
+)
+
+
+@pytest.mark.timeout(300)
+def test_what_goes_back_is_followed_and_is_one_run_bit_for_bit(engine: Engine) -> None:
+    first, second = (simulate(GIVEN_BACK, engine, settings=Settings.load()) for _ in range(2))
+    assert first.digest == second.digest
+    assert first.breaches == []
+    assert first.evidence.back.asked_back
+    assert first.evidence.back.whole
+    assert first.sometimes["given back by us"]
+    assert {month.status for month in first.evidence.months} >= {"refunded"}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("announced", [True, False], ids=["webhooks", "none"])
+def test_a_payment_by_hand_is_found_afterwards(engine: Engine, announced: bool) -> None:
+    scenario = replace(
+        GIVEN_BACK,
+        rates={"hand_payment_a_month": 20, "webhook_forged_a_month": 20},
+        announced=announced,
+    )
+    report = simulate(scenario, engine, settings=Settings.load())
+    assert report.breaches == []
+    told = Counter(line.kind for line in report.evidence.told)
+    by_hand = [month for month in report.evidence.months if month.order.startswith("hand-")]
+    assert by_hand
+    assert told["reconcile.difference"] + len(by_hand) > 3
+    assert bool(report.sometimes["webhook: counted"]) is announced
+    assert announced or report.sometimes["reconciled: applied"]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from benchmarks.rig.floor import LOOK, SCRIPT, below
+from benchmarks.rig.floor import LOOK, SCRIPT, below, heavier
+from benchmarks.rig.processors import of_process, used
 from benchmarks.rig.subscribers import first_paid_at
 from billing.domain.calendar import cycle_dates, day_of
 
@@ -16,7 +20,9 @@ ZONE = ZoneInfo("Asia/Seoul")
 FLOORS = {LOOK: 0.4, SCRIPT: 1.3}
 
 
-def row(what: str, whole: int, *, delay: int = 50, doubles: int = 0) -> dict[str, Any]:
+def row(
+    what: str, whole: int, *, delay: int = 50, doubles: int = 0, processor_ms: float = 0
+) -> dict[str, Any]:
     # Steady says the opposite of `whole`: it must not be what is compared.
     return {
         "what": what,
@@ -24,6 +30,7 @@ def row(what: str, whole: int, *, delay: int = 50, doubles: int = 0) -> dict[str
         "steady": 1_000_000 // whole,
         "delay_ms": delay,
         "doubles": doubles,
+        "processor_ms": processor_ms,
     }
 
 
@@ -60,6 +67,33 @@ def test_a_double_charge_fails_whatever_the_speed() -> None:
 def test_a_floor_without_what_it_is_of_fails() -> None:
     assert below([row("maewol, 2 charging", 600), row(LOOK, 700, delay=300)], {LOOK: 0.4})
     assert below([row("maewol, 2 charging", 600)], {LOOK: None}) == []
+
+
+@pytest.mark.parametrize(("maewol", "fails"), [(3.6, False), (3.7, True)])
+def test_what_takes_too_much_of_a_processor_fails(maewol: float, fails: bool) -> None:
+    found = [
+        row(LOOK, 900, processor_ms=0.3),
+        row("maewol, 2 charging", 600, processor_ms=maewol),
+        row(LOOK, 900, processor_ms=0.4),
+        row(LOOK, 900, delay=300, processor_ms=9),
+    ]
+    assert bool(heavier(found, 9)) == fails
+    assert heavier(found, None) == []
+    assert heavier(found[1:2], 9) != []
+
+
+def test_processor_time_that_was_not_measured_is_not_judged() -> None:
+    assert heavier([row(LOOK, 900), row("maewol, 2 charging", 600)], 9) == []
+
+
+def test_a_process_at_work_is_seen_to_use_a_processor() -> None:
+    before = of_process(os.getpid())
+    until = time.process_time() + 0.3
+    while time.process_time() < until:
+        pass
+    if Path("/proc/stat").exists():
+        assert of_process(os.getpid()) - before >= 0.25
+        assert 0 <= used(0.2) <= 1
 
 
 def test_who_is_charged_is_due_on_every_day_of_a_year() -> None:

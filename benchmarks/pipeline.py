@@ -90,10 +90,11 @@ def main() -> None:
         for name, rate in _of(delay, chosen):
             row = _row(delay, name, rate, found)
             found.append(row)
+            used = f" {rate.processor:.2f} ms of a processor," if rate.processor else ""
             print(
                 f"{delay:>4} ms  {name:<28}{row['whole']:>6}/s ({row['steady']:>5})  "
                 f"{row['whole_of_the_first']:.2f} ({row['of_the_ceiling']:.2f}) of the first,"
-                f" {rate.processor:.2f} ms of a processor, {rate.doubles} doubles",
+                f"{used} {rate.doubles} doubles",
                 file=sys.stderr,
                 flush=True,
             )

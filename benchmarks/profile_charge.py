@@ -5,8 +5,9 @@
 The steps run one after the other in one process, on a private PostgreSQL with fsync: opening the
 months; claiming and recording, by a gateway in the same process that answers at once, so that what
 is measured is ours; and the gateway's client alone, on uvloop, against `rig/gateway.py` without a
-delay. With `--functions` claiming and recording runs under the profiler, which makes it about twice
-as slow, and the functions that took the most are printed instead. Read from /proc: Linux alone.
+delay. With `--functions` claiming and recording runs under the profiler, in one thread and slower,
+and the functions that took the most are printed instead. PostgreSQL's share is read from /proc, on
+Linux alone.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mw-") as folder:
         Path(folder).chmod(0o755)
         with running(Path(folder) / "data", broker=False) as servers:
-            month = Month(create_book_engine(empty(str(servers.database_url), "profile")))
+            engine = create_book_engine(empty(str(servers.database_url), "profile"))
+            month = Month(engine, one_thread=chosen.functions > 0)
             _ours(month, chosen.charges, chosen.functions)
             month.engine.dispose()
     if not chosen.functions:

@@ -269,7 +269,10 @@ def test_what_may_go_goes_in_steps_and_what_stays_stays(
     while archive_next(five, tmp_path, LATER):
         pass
     asked = iter((True, True, False))
+    # When its time is over no other file is even read.
+    away = (tmp_path / SECOND).rename(tmp_path / "away")
     assert remove_archived(five, tmp_path, lambda: next(asked, False)) == 3
+    away.rename(tmp_path / SECOND)
     assert query(five, "SELECT removed_at FROM event_archives ORDER BY number") == 2 * [(None,)]
     assert remove_archived(five, tmp_path, lambda: True) == 5
     assert remove_archived(five, tmp_path, lambda: True) == 0
@@ -278,6 +281,17 @@ def test_what_may_go_goes_in_steps_and_what_stays_stays(
     assert query(five, "SELECT id FROM events ORDER BY id") == [
         (number,) for number in (1, 4, 7, 10, 13, 14, 15)
     ]
+
+
+def test_nothing_leaves_the_book_on_the_word_of_a_file_that_was_touched(
+    five: Book, tmp_path: Path
+) -> None:
+    assert archive_next(five, tmp_path, LATER) == 12
+    path = tmp_path / FIRST
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(ArchiveDamaged, match="was changed"):
+        remove_archived(five, tmp_path, lambda: True)
+    assert query(five, "SELECT count(*) FROM events") == [(15,)]
 
 
 # -- verify -------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ def text_of(folder: Path, day: str) -> str:
     return (folder / f"maewol-proof-{day}.txt").read_text(encoding="utf-8")
 
 
-def daily(town: Town, folder: Path) -> Report:
+def daily(town: Town, folder: Path | None) -> Report:
     async def no_sleep(seconds: float) -> None:
         town.move(seconds=seconds)
 
@@ -74,6 +74,12 @@ def test_the_chain_goes_on_and_signed_days_stay(town: Town, tmp_path: Path) -> N
     assert report.proofs.changed == []
     assert text_of(tmp_path, "2026-11-20") == before
     assert verify(town.book, tmp_path) == []
+
+
+def test_without_a_folder_the_daily_run_is_whole_and_proves_nothing(town: Town) -> None:
+    report = daily(town, None)
+    assert (report.whole, report.proofs.written) == (True, [])
+    assert [one.kind for one in report.applied] == ["cancelled_at_gateway"]
 
 
 def test_doubled_runs_write_the_same(town: Town, tmp_path: Path) -> None:

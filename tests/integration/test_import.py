@@ -211,7 +211,7 @@ def test_a_nul_never_becomes_another_name(book: Book, policy: BillingPolicy) -> 
 def test_a_huge_cell_costs_one_line(book: Book, policy: BillingPolicy) -> None:
     huge = GOOD.replace("plan 1", "가" * 70_000)
     report = enrolled(book, policy, huge, a_row(2), "broken", skip_bad=True)
-    assert (report.read, report.added) == (3, 1)
+    assert (report.read, report.added, report.header_refused) == (3, 1, False)
     assert [one.line for one in report.rejected] == [2, 4]
 
 
@@ -219,7 +219,9 @@ def test_a_huge_cell_costs_one_line(book: Book, policy: BillingPolicy) -> None:
     "raw", [b"", b"customer_uid\n", HEADER.encode("utf-16"), f"{HEADER},x,x\n{GOOD}".encode()]
 )
 def test_a_refused_header_counts_no_lines(book: Book, policy: BillingPolicy, raw: bytes) -> None:
+    """And with `--skip-bad`, too, the command says that it failed."""
     report = imported(book, policy, raw)
+    assert report.header_refused
     assert (report.read, report.added, report.unchanged) == (0, 0, 0)
     assert {(one.line, one.field) for one in report.rejected} == {(1, "header")}
 
@@ -269,6 +271,23 @@ def test_the_report_is_bounded_and_counts_the_rest(
     enrolled(book, policy, *rows)
     changed = enrolled(book, policy, *(row.replace("plan", "other") for row in rows))
     assert (len(changed.rejected), changed.bad, changed.unchanged) == (3, 5, 0)
+
+
+def test_bad_lines_are_told_in_the_files_order(book: Book, policy: BillingPolicy) -> None:
+    """Whether a line contradicts the book is known last of all."""
+    enrolled(book, policy, a_row(1), a_row(2))
+    changed = [a_row(number).replace("plan", "other") for number in (1, 2)]
+    report = enrolled(book, policy, changed[0], "broken", changed[1], "broken")
+    assert [one.line for one in report.rejected] == [2, 3, 4, 5]
+
+
+def test_progress_is_told_now_and_then_and_at_the_end(
+    book: Book, policy: BillingPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("billing.services.import_subscriptions._PROGRESS_EVERY", 2)
+    told: list[int] = []
+    enrolled(book, policy, *(a_row(number) for number in range(5)), progress=told.append)
+    assert told == [2, 4, 5]
 
 
 def test_what_the_gateway_refuses_is_rejected_by_line(book: Book, policy: BillingPolicy) -> None:

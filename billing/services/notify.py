@@ -106,7 +106,7 @@ def _taking(
             return None, ()
         if mine is None:
             ids = notices.bury_what_says_nothing(tx.session, notice_ids, tx.now)
-            _tell_of_dead(tx, ids, "what they tell is no message")
+            _tell_of_dead(tx, ids, "what it tells is no message")
         return tx.now + LEASE, notices.claim(tx.session, notice_ids, tx.now, LEASE, room)
 
     return step

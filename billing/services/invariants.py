@@ -17,6 +17,7 @@ from billing.domain.seal import is_as_enrolled
 from billing.store import archives, installation, seals
 from billing.store.attempts import facts_of
 from billing.store.session import Book, Transaction
+from billing.store.subscriptions import take_time
 from billing.store.tables import BuyerData, Subscription
 
 # Enough to see what is wrong; the count may be larger.
@@ -211,8 +212,10 @@ class Glance:
 
 
 def every(book: Book, policy: BillingPolicy) -> list[Checked]:
-    """Every fact with the rows that break it. Reads the whole book."""
+    """Every fact with the rows that break it. Reads the whole book, for as long as that takes: a
+    check that broke off at a limit would tell nothing of a large one."""
     with book.transaction() as tx:
+        take_time(tx.session)
         return as_seen(tx, policy)
 
 

@@ -104,3 +104,17 @@ def test_the_facts_at_once_are_the_facts_one_by_one(book: Book, policy: BillingP
     assert at_once(book, policy) == others
     left = at_once(book, policy, but=("I7",))
     assert {one.name[:2] for one in left} == {"I6"}
+
+
+def test_the_whole_check_is_held_to_no_limit_of_time(
+    book: Book, policy: BillingPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A book of many millions of months takes longer than any other statement may."""
+    limits = ("statement_timeout", "idle_in_transaction_session_timeout")
+    limited = " OR ".join(f"current_setting('{name}') <> '0'" for name in limits)
+    fact = invariants._Fact("a limit", "There is none.", f"SELECT 1 AS id WHERE {limited}")
+    monkeypatch.setattr(invariants, "_FACTS", (fact,))
+    assert [one.rows for one in invariants.every(book, policy) if one.name == "a limit"] == [[]]
+    with book.transaction() as tx:
+        found = invariants.as_seen(tx, policy)
+    assert [one.rows for one in found if one.name == "a limit"] == [[1]], "it can be seen"

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from datetime import datetime
 
 import pytest
+from sqlalchemy import text
 
 from billing.domain.policy import BillingPolicy
 from billing.sandbox import HandPayment, pay
 from billing.services import reconcile, reconciled
 from billing.services.invariants import broken
+from billing.store import differences
 from billing.store.session import Book
 from tests.builders import query
 from tests.conftest import MovedClock
@@ -157,3 +159,20 @@ def test_a_schedule_is_told_before_it_charges_and_looked_at_each_day(large: Town
     assert large.post("/subscribe/payments/unschedule", {"customer_uid": uid(4)})["code"] == 0
     assert 4 in day(large, 22)
     assert query(large.book, told)[0][1] is not None
+
+
+def test_more_keys_than_a_statement_can_have_parameters(large: Town) -> None:
+    """What is gone is ended with as many as one run asks about, and as many as it found."""
+    insert = (
+        "INSERT INTO ledger_differences (key, kind, at, subscription_id, first_seen_at,"
+        " last_seen_at) SELECT 'key-' || id, 'scheduled_at_gateway', now(), id, now(), now()"
+        " FROM subscriptions"
+    )
+    large.book.run(lambda tx: tx.session.execute(text(insert)))
+    asked, seen = range(3, 70_000), [f"key-{n}" for n in range(5, 70_000)]
+    ended = large.book.run(
+        lambda tx: differences.resolve_unscheduled(tx.session, tx.now, asked, seen)
+    )
+    assert ended == 2
+    there = "SELECT subscription_id FROM ledger_differences WHERE resolved_at IS NOT NULL"
+    assert query(large.book, f"{there} ORDER BY 1") == [(3,), (4,)]

@@ -3,7 +3,6 @@ for that; and the same twice."""
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -41,9 +40,7 @@ def test_a_payment_by_hand_is_found_afterwards(engine: Engine, announced: bool) 
     )
     report = simulate(scenario, engine, settings=Settings.load())
     assert report.breaches == []
-    told = Counter(line.kind for line in report.evidence.told)
     by_hand = [month for month in report.evidence.months if month.order.startswith("hand-")]
     assert by_hand
-    assert told["reconcile.difference"] + len(by_hand) > 3
     assert bool(report.sometimes["webhook: counted"]) is announced
     assert announced or report.sometimes["reconciled: applied"]

@@ -324,6 +324,12 @@ def test_each_file_is_told_with_what_is_wrong_with_it(
     assert problem.startswith("cannot be trusted")
 
 
+def test_a_file_whose_seal_is_not_in_the_book_is_told(five: Book, tmp_path: Path) -> None:
+    assert archive_next(five, tmp_path, LATER) == 12
+    execute(five, AROUND + "DELETE FROM event_seals WHERE number = 4")
+    assert verify(five, tmp_path) == [(FIRST, "its seals are not those of this book")]
+
+
 def test_a_book_without_archives_has_nothing_to_verify(book: Book, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="this book has no archives") as refused:
         verify(book, tmp_path)

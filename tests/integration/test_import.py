@@ -281,6 +281,37 @@ def test_bad_lines_are_told_in_the_files_order(book: Book, policy: BillingPolicy
     assert [one.line for one in report.rejected] == [2, 3, 4, 5]
 
 
+def test_lines_that_contradict_each_other_are_counted_beyond_the_report(
+    book: Book, policy: BillingPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("billing.services.import_subscriptions.MOST_REJECTIONS", 1)
+    others = [a_row(1).replace("plan", f"other {number}") for number in range(3)]
+    report = enrolled(book, policy, a_row(1), *others)
+    assert (len(report.rejected), report.rejected_beyond, report.bad) == (1, 2, 3)
+
+
+def test_what_is_wrong_with_no_value_of_the_line_shows_none(
+    book: Book, policy: BillingPolicy
+) -> None:
+    report = enrolled(book, policy, "broken")
+    assert [astuple(one)[:3] for one in report.rejected] == [(2, "line", "")]
+    assert [astuple(one) for one in imported(book, policy, b"").rejected] == [
+        (1, "header", "", "the file is empty")
+    ]
+    unknown = [Misfit("initial_imp_uid", "is not there")]
+    report = enrolled(book, policy, GOOD, verify=lambda _: unknown)
+    assert [astuple(one) for one in report.rejected] == [(2, "initial_imp_uid", "", "is not there")]
+
+
+def test_a_right_line_below_one_that_contradicts_the_book_is_unchanged(
+    book: Book, policy: BillingPolicy
+) -> None:
+    enrolled(book, policy, a_row(1))
+    report = enrolled(book, policy, a_row(1).replace("plan", "other"), a_row(1), skip_bad=True)
+    assert [one.line for one in report.rejected] == [2]
+    assert (report.added, report.unchanged) == (0, 1)
+
+
 def test_progress_is_told_now_and_then_and_at_the_end(
     book: Book, policy: BillingPolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,7 +104,7 @@ def test_the_page_leads_to_a_first_charge(home: Path) -> None:
     assert "9,900" in told
     report = list((home / "shop" / "report").glob("maewol-report-*"))
     assert {path.suffix for path in report} == {".html", ".csv"}
-    assert len(report) == 3
+    assert len(report) == 5
 
 
 def test_both_languages_do_the_same() -> None:

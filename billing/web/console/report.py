@@ -42,6 +42,22 @@ def by_day(request: Request, edge: TheEdge) -> Response:
     return csv_file(month_files.name(first_day, "-days.csv"), month_files.days(found))
 
 
+@router.get("/money/declines.csv")
+def declined(request: Request, edge: TheEdge) -> Response:
+    first_day = money.span_asked(request, edge).first_day
+    made = report(edge.book, edge.policy, first_day)
+    lines = month_files.declines(made.codes, made.other_texts)
+    return csv_file(month_files.name(first_day, "-declines.csv"), lines)
+
+
+@router.get("/money/lost.csv")
+def lost(request: Request, edge: TheEdge) -> Response:
+    first_day = money.span_asked(request, edge).first_day
+    made = report(edge.book, edge.policy, first_day)
+    lines = month_files.lost(made.figures.outcomes.lost)
+    return csv_file(month_files.name(first_day, "-lost.csv"), lines)
+
+
 @router.get("/money/charges.csv")
 def each_charge(request: Request, edge: TheEdge) -> Response:
     first_day = money.span_asked(request, edge).first_day

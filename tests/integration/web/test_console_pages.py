@@ -343,8 +343,9 @@ def test_a_month_holds_every_cycle_once(edge: Edge) -> None:
 
 
 def test_the_month_is_taken_away(edge: Edge) -> None:
-    """As a page for paper, in the language asked for, and as two files for spreadsheets."""
+    """As a page for paper, in the language asked for, and as files for spreadsheets."""
     subscribe(edge, "customer-1", SLASHED)
+    subscribe(edge, "customer-3", script=("declined:0031",))
     edge.clock.move_to(datetime(2026, 11, 20, 10, 0, tzinfo=SEOUL))
     a_world(edge).run(times=4)
     with an_operator(edge) as operator:
@@ -356,12 +357,13 @@ def test_the_month_is_taken_away(edge: Edge) -> None:
         assert paper.headers["content-disposition"].startswith("attachment; filename=")
         assert "default-src 'none'" in paper.headers["content-security-policy"]
         assert "<script" not in paper.text
-        for path, lines in (("/money/days.csv", 30), ("/money/charges.csv", 2)):
+        files = {"days": 30, "declines": 1, "lost": 0, "charges": 2}
+        for path, lines in ((f"/money/{name}.csv", count) for name, count in files.items()):
             answer = operator.get(f"{path}?month=2026-11")
             assert answer.headers["content-type"] == "text/csv; charset=utf-8"
             assert len(answer.text.splitlines()) == lines + 1
             assert f"{path}?month=2026-11" in links
         assert "/money/report.html?month=2026-11&lang=ko" in links
     with edge.browse(peer="203.0.113.9", host="shop.example") as stranger:
-        for path in ("/money/report.html", "/money/days.csv", "/money/charges.csv"):
+        for path in ("/money/report.html", *(f"/money/{name}.csv" for name in files)):
             assert stranger.get(path).status_code == 403

@@ -27,14 +27,13 @@ import uvloop
 from big_book import empty
 from pipeline import gateway
 from rig import processors
+from rig.client import a_client
 from rig.one_process import DUE, Month
 
 from billing.domain.money import Won
 from billing.domain.outcome import Approved
 from billing.domain.payment import Buyer, ChargeRequest
 from billing.embedded import running
-from billing.portone.client import PortOneClient
-from billing.portone.token import MemoryTokenStore
 from billing.services.answer import Result
 from billing.store.session import create_book_engine
 
@@ -76,17 +75,7 @@ async def _client(charges: int) -> dict[str, tuple[float, float]]:
     """Processor seconds of this process and of the gateway: of all look-ups, of all charges."""
     found = {}
     with gateway(0) as (url, pid):
-        client = PortOneClient(
-            url,
-            "key",
-            "secret",
-            tokens=MemoryTokenStore(),
-            now=lambda: datetime.now(UTC),
-            monotonic=time.monotonic,
-            charge_timeout=60,
-            include_sandbox=False,
-            max_connections=WIDTH,
-        )
+        client = a_client(url, WIDTH)
 
         async def look(number: int) -> None:
             since = datetime(2026, 11, 1, tzinfo=UTC)

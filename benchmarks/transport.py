@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
 from itertools import cycle
 from multiprocessing.connection import Connection
 from typing import cast
@@ -27,11 +26,10 @@ import aiohttp
 import httpx
 import uvloop
 from httpx_aiohttp import AiohttpTransport as PackagedTransport
+from rig.client import a_client
 
 from billing.domain.money import Won
 from billing.domain.outcome import Approved
-from billing.portone.client import PortOneClient
-from billing.portone.token import MemoryTokenStore
 from billing.portone.transport import AiohttpTransport, verified_tls
 from billing.ports import Buyer, ChargeRequest
 
@@ -179,17 +177,7 @@ async def raw_aiohttp(url: str, width: int) -> AsyncIterator[Post]:
 
 @asynccontextmanager
 async def portone_client(url: str, width: int) -> AsyncIterator[Post]:
-    client = PortOneClient(
-        url,
-        "key",
-        "secret",
-        tokens=MemoryTokenStore(),
-        now=lambda: datetime.now(UTC),
-        monotonic=time.monotonic,
-        charge_timeout=60.0,
-        include_sandbox=False,
-        max_connections=width,
-    )
+    client = a_client(url, width)
 
     async def post(number: int) -> None:
         request = ChargeRequest(

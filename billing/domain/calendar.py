@@ -27,6 +27,9 @@ from zoneinfo import ZoneInfo
 from billing.domain.errors import InvalidInput
 
 SEOUL: Final = ZoneInfo("Asia/Seoul")
+# A day from either end of the calendar, so that each is a moment in every time zone.
+FIRST_MOMENT: Final = datetime(1, 1, 2, tzinfo=UTC)
+LAST_MOMENT: Final = datetime(9999, 12, 30, tzinfo=UTC)
 
 # "매월 동일한 날짜(오차 5일 내)": the same date every month, five days of error to either side.
 GATEWAY_MARGIN_DAYS: Final = 5

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
+from billing.domain.calendar import LAST_MOMENT
 from billing.portone.answer import Unreadable
 
 Row = Mapping[str, object]
@@ -23,9 +24,6 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 # Far above what anybody pays by telephone, and below what a column of the book takes.
 MOST_WON: Final = 10**15
-
-# The last day that every time zone has.
-_LAST_MOMENT: Final = datetime(9999, 12, 30, tzinfo=UTC).timestamp()
 
 
 def row(value: object) -> Row:
@@ -103,7 +101,7 @@ def moment(source: Row, name: str) -> datetime | None:
     seconds = whole(source, name)
     if not seconds:
         return None
-    if seconds > _LAST_MOMENT:
+    if seconds > LAST_MOMENT.timestamp():
         raise Unreadable(f"{name} is no moment")
     try:
         return datetime.fromtimestamp(seconds, UTC)

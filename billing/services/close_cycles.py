@@ -215,7 +215,8 @@ def _not_there_yet(
     tx: Transaction, months: Sequence[tuple[Cycle, Subscription]]
 ) -> list[tuple[Cycle, Subscription]]:
     """Write these months; of one that the book has already only tell."""
-    there = there_already(tx.session, [vars(cycle) for cycle, _ in months])
+    asked = [(subscription.id, cycle.number, cycle.month) for cycle, subscription in months]
+    there = there_already(tx.session, asked)
     for cycle, subscription in months:
         if subscription.id in there:
             tell_there_already(tx, subscription, cycle.number, cycle.month)

@@ -149,7 +149,7 @@ _FACTS = (
         "No cycle has more declines than MAX_ATTEMPTS, none more on a day than ATTEMPTS_PER_DAY,"
         " by the settings with which each retry was planned.",
         # Not by the settings of today: what was right when it was tried stays right.
-        "SELECT DISTINCT t.cycle_id FROM (SELECT id, cycle_id,"  # noqa: S608
+        "SELECT DISTINCT t.cycle_id FROM (SELECT id, cycle_id,"  # noqa: S608 - ours
         " row_number() OVER (PARTITION BY cycle_id ORDER BY number) AS nth,"
         " row_number() OVER (PARTITION BY cycle_id, (sent_at AT TIME ZONE :zone)::date"
         " ORDER BY number) AS nth_of_day FROM attempts WHERE status = 'declined') t"

@@ -16,12 +16,13 @@ from sqlalchemy import text
 
 from billing.domain.plan import Cron
 from billing.sandbox.model import Origin
+from billing.settings import Settings
 
 if TYPE_CHECKING:
     from billing.simulation.world import World
 
-# The default of RECONCILE_CRON.
-SLOTS: Final = Cron.parse("30 5 * * *", field="RECONCILE_CRON", for_each_day=True)
+_USUAL: Final = str(Settings.model_fields["reconcile_cron"].default)
+SLOTS: Final = Cron.parse(_USUAL, field="RECONCILE_CRON", for_each_day=True)
 _AGAIN: Final = timedelta(hours=1)
 _ON_ANY_ACCOUNT: Final = timedelta(days=21)
 _COUNTED: Final = text("SELECT count(paid_imp_uid) FROM cycles")

@@ -6,15 +6,13 @@ into it; the driver refuses to read it, and with it every other row that was ask
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import psycopg
 from psycopg.abc import AdaptContext, Buffer
 from psycopg.adapt import Loader
 
-# A day from either end, so that each is a moment in every time zone.
-FIRST, LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
+from billing.domain.calendar import FIRST_MOMENT, LAST_MOMENT
 
 
 class _Bounded(Loader):
@@ -39,11 +37,11 @@ class _Bounded(Loader):
 
 
 class _Moment(_Bounded):
-    ends = (FIRST, LAST)
+    ends = (FIRST_MOMENT, LAST_MOMENT)
 
 
 class _Day(_Bounded):
-    ends = (FIRST.date(), LAST.date())
+    ends = (FIRST_MOMENT.date(), LAST_MOMENT.date())
 
 
 def read_it(connection: psycopg.Connection[Any], _record: object) -> None:

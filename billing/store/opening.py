@@ -108,7 +108,11 @@ def write(session: Session, openings: Sequence[Opening]) -> Written:
         if one.subscription.id in cycle_ids
     ]
     attempt_ids = {of: made for of, made in session.execute(_TRY, {"rows": _json(attempts)})}
-    missing = [one.cycle for one in openings if one.subscription.id not in cycle_ids]
+    missing = [
+        (one.subscription.id, one.cycle["number"], one.cycle["month"])
+        for one in openings
+        if one.subscription.id not in cycle_ids
+    ]
     there = there_already(session, missing) if missing else frozenset()
     moved = cycle_ids.keys() | there
     subscriptions = [one.subscription for one in openings if one.subscription.id in moved]
@@ -125,10 +129,10 @@ def write(session: Session, openings: Sequence[Opening]) -> Written:
     return Written(opened, there)
 
 
-def there_already(session: Session, months: Sequence[Mapping[str, Any]]) -> Set[int]:
-    """Whose month, by its number or by its date, the book has already."""
-    numbers = [(month["subscription_id"], month["number"]) for month in months]
-    dates = [(month["subscription_id"], month["month"]) for month in months]
+def there_already(session: Session, months: Sequence[tuple[int, int, date]]) -> Set[int]:
+    """Of which of these subscriptions the book has the month already, by its number or its date."""
+    numbers = [(whose, number) for whose, number, _ in months]
+    dates = [(whose, month) for whose, _, month in months]
     query = select(Cycle.subscription_id).where(
         or_(
             tuple_(Cycle.subscription_id, Cycle.number).in_(numbers),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -62,16 +61,17 @@ def _charge(town: Town) -> None:
     town.run(lambda client: charge(town.book, client, town.policy, ids))
 
 
-class _Nobody:
-    """A queue that keeps what is sent, for `_inquire`."""
+class _Asked:
+    """A queue that keeps what is to be asked."""
 
     def __init__(self) -> None:
-        self.asked: list[int] = []
+        self.ids: list[int] = []
 
-    def charge(self, attempt_ids: object) -> None: ...
+    def charge(self, attempt_ids: Sequence[int]) -> None:
+        raise AssertionError("nothing is dispatched here")
 
-    def inquire(self, attempt_ids: list[int]) -> None:
-        self.asked.extend(attempt_ids)
+    def inquire(self, attempt_ids: Sequence[int]) -> None:
+        self.ids.extend(attempt_ids)
 
     def charges_waiting(self) -> int:
         return 0
@@ -80,10 +80,10 @@ class _Nobody:
 
 
 def _inquire(town: Town) -> None:
-    queue = _Nobody()
-    find_unknown(town.book, queue, town.policy)  # type: ignore[arg-type]
-    if queue.asked:
-        town.run(lambda client: inquire(town.book, client, town.policy, queue.asked))
+    queue = _Asked()
+    find_unknown(town.book, queue, town.policy)
+    if queue.ids:
+        town.run(lambda client: inquire(town.book, client, town.policy, queue.ids))
 
 
 def _look(town: Town) -> None:
@@ -149,38 +149,35 @@ def _enrol_payment(town: Town, *, previous: str | None = None) -> None:
     )
 
 
-_PEOPLE: dict[str, Operation] = {
+_OPERATIONS: dict[str, Operation] = {
+    # People.
     "pause": lambda town: change_status.pause(town.book, town.policy, _SOMEBODY),
     "resume": lambda town: change_status.resume(town.book, town.policy, _SOMEBODY),
     "cancel": lambda town: change_status.cancel(town.book, town.policy, _SOMEBODY),
     "try again": lambda town: try_again(town.book, town.policy, _SOMEBODY),
     "hold": lambda town: hold(town.book, "by hand"),
-}
-_DAEMONS: dict[str, Operation] = {
-    "charge": _charge,
-    "inquire": _inquire,
-    "look": _look,
-    "reconcile": _reconcile,
-    "close": _close,
-}
-_REFUNDS: dict[str, Operation] = {"refund": _refund, "work on refunds": _work_on_refunds}
-
-
-def _some(*names: str) -> dict[str, Operation]:
-    return {name: (_PEOPLE | _DAEMONS | _REFUNDS | _RARE)[name] for name in names}
-
-
-_RARE: dict[str, Operation] = {
-    "open": _open,
-    "seal": lambda town: seal_events(town.book),
-    "enrol again": _enrol_again,
     "release": lambda town: release(town.book, town.policy),
     "let go": lambda town: let_go(town.book, town.policy, _SOMEBODY),
     "forget": lambda town: forget(town.book, town.policy, _SOMEBODY),
     "correct": _correct,
+    "refund": _refund,
+    "enrol again": _enrol_again,
     "enrol payment": _enrol_payment,
     "go on from": lambda town: _enrol_payment(town, previous=_SOMEBODY),
+    # Ticks and workers.
+    "open": _open,
+    "charge": _charge,
+    "inquire": _inquire,
+    "look": _look,
+    "reconcile": _reconcile,
+    "work on refunds": _work_on_refunds,
+    "close": _close,
+    "seal": lambda town: seal_events(town.book),
 }
+
+
+def _some(*names: str) -> dict[str, Operation]:
+    return {name: _OPERATIONS[name] for name in names}
 
 
 # Ticks and messages leave what somebody else has locked to the next one.
@@ -230,11 +227,15 @@ def _by_hand(town: Town) -> None:
     town.move(minutes=5)
 
 
-def _unknown(town: Town) -> None:
+def _asked_in_vain(town: Town, fault: str) -> None:
     town.subscribe()
-    town.wire.faults[_AGAIN] = "unanswered"
+    town.wire.faults[_AGAIN] = fault
     assert town.charge() == {"unknown": 1}
     town.wire.faults.clear()
+
+
+def _unknown(town: Town) -> None:
+    _asked_in_vain(town, "unanswered")
     _announce(town, _newest(town))
     town.move(minutes=5)
 
@@ -249,10 +250,7 @@ def _lease_over(town: Town) -> None:
 
 
 def _never_arrived(town: Town) -> None:
-    town.subscribe()
-    town.wire.faults[_AGAIN] = "lost"
-    assert town.charge() == {"unknown": 1}
-    town.wire.faults.clear()
+    _asked_in_vain(town, "lost")
     town.move(minutes=5)
 
 
@@ -430,7 +428,7 @@ def left(town: Town) -> dict[str, object]:
     rows["notices"] = query(town.book, "SELECT kind FROM notices ORDER BY 1")
     payments = [(one.status, one.amount) for one in town.sandbox.ledger.payments]
     rows["payments"] = sorted(payments, key=str)
-    return json.loads(json.dumps(rows, default=str))  # type: ignore[no-any-return]
+    return rows
 
 
 def quiet(town: Town) -> None:

@@ -37,6 +37,7 @@ from billing.services.reconcile import Report
 from billing.services.record import record
 from billing.services.refund import propose, request, work_on_open
 from billing.store import attempts
+from billing.store.attempts import Claim
 from billing.store.session import Book
 from tests.builders import execute, query, subscribed
 from tests.conftest import MovedClock
@@ -434,12 +435,18 @@ def test_an_event_that_was_edited_leaves_every_fact_examined(world: World) -> No
     assert found <= {"I7 nothing was edited"}
 
 
-def test_a_second_payment_without_a_moment_hides_no_first_one(world: World) -> None:
+def claimed(world: World) -> Claim:
+    """The one attempt of the only subscriber, on its way."""
     world.enrol("customer-1")
     world.open()
     now = world.clock.now
     with world.book.transaction() as tx:
         (claim,) = attempts.claim(tx.session, [1], now, now + world.policy.lease)
+    return claim
+
+
+def test_a_second_payment_without_a_moment_hides_no_first_one(world: World) -> None:
+    claim, now = claimed(world), world.clock.now
     request = claim.request
     name, amount = request.merchant_uid, request.amount
     first = Payment("imp_1", name, "paid", amount, "customer-1", paid_at=now)
@@ -458,11 +465,7 @@ def of_everybody(book: Book) -> list[tuple[Any, ...]]:
 
 def test_what_the_database_cannot_hold_is_not_tried_until_the_lease_ends(world: World) -> None:
     """It refuses that again. The worker goes on; the attempt is asked about later."""
-    world.enrol("customer-1")
-    world.open()
-    now = world.clock.now
-    with world.book.transaction() as tx:
-        (claim,) = attempts.claim(tx.session, [1], now, now + world.policy.lease)
+    claim, now = claimed(world), world.clock.now
     answer = Answer(1, claim.fence, Approved("imp_" + "9" * 70, claim.request.amount, now))
 
     async def hand_in() -> Result:

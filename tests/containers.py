@@ -11,6 +11,7 @@ import contextlib
 import os
 import random
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -138,6 +139,30 @@ class Host:
         code = self.process(name).poll()
         is_what = "is not well" if code is None else f"ended with {code}"
         return f"{name} {is_what}. The end of its log:\n{self.log(name)[-4000:]}"
+
+    def typed(self, command: str, **mounted: Path) -> subprocess.CompletedProcess[str]:
+        """What `docker compose exec` or `run` of one of our services would run in its container,
+        run here with its environment. `mounted`: what is here in place of a mounted path."""
+        words = shlex.split(command)
+        at = next(at for at, word in enumerate(words) if word in ("exec", "run")) + 1
+        mounts: dict[str, str] = {}
+        while words[at].startswith("-"):
+            if words[at] == "-v":
+                at += 1
+                source, inside = words[at].removesuffix(":ro").split(":")
+                mounts[inside] = str(mounted[Path(source).stem])
+            at += 1
+        name, *program = words[at:]
+        return subprocess.run(
+            [mounts.get(word, word) for word in program],
+            env=self.environment(name),
+            cwd=self.folder / name,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+            timeout=60,
+        )
 
     def alive_file(self, name: str) -> Path:
         return self.folder / name / "alive"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -26,7 +27,8 @@ import redis
 from billing.domain.calendar import SEOUL
 from billing.store.session import Book, create_book_engine
 from tests.builders import plain, query
-from tests.containers import BIN, Host, until
+from tests.console_blocks import steps
+from tests.containers import BIN, ROOT, Host, until
 
 DAEMONS = ("beat", "ticks", "charges")
 WAITING = (*DAEMONS, "web", "flower")
@@ -54,7 +56,7 @@ def test_all_services_start_get_well_and_a_charge_goes_through(host: Host) -> No
         for one in told.values():
             assert one.recv(100) == b"WATCHDOG=1"
 
-    _enrol_one(host)
+    _goes_live_as_the_page_says(host)
     book = Book(create_book_engine(host.secret("database_url")), lambda _: datetime.now(UTC))
     try:
         until(lambda: _statuses(book) == ["paid"], "the charge did not go through")
@@ -62,6 +64,7 @@ def test_all_services_start_get_well_and_a_charge_goes_through(host: Host) -> No
         book.close()
     verdict = _ask(f"{host.sandbox}/sandbox/verdict")
     assert verdict["ok"] is True, verdict
+    _reports_as_the_page_says(host)
 
     _the_daemons_own_nothing(host)
     _nobody_was_refused_by_the_broker(host)
@@ -164,25 +167,43 @@ def _grows_old(host: Host, name: str, *, minutes: float) -> None:
     os.utime(host.alive_file(name), (then, then))
 
 
-def _enrol_one(host: Host) -> None:
-    """A customer who paid for the first time a month ago, so that this month is due."""
+def _goes_live_as_the_page_says(host: Host) -> None:
+    """docs/deploying.md from a hold to its end, with a customer who paid for the first time a month
+    ago, so that this month is due."""
     today = datetime.now(SEOUL)
     month_before = today.replace(day=1) - timedelta(days=1)
     paid_at = month_before.replace(day=min(today.day, 28), hour=12, microsecond=0).isoformat()
     one = {"customer_uid": "customer-1", "amount": 9900, "name": "plan", "paid_at": paid_at}
     _ask(f"{host.sandbox}/sandbox/customers", [one])
-    file = host.folder / "one.csv"
+    file = host.folder / "subscribers.csv"
     file.write_text(
         f"customer_uid,amount,order_name,initial_paid_at\ncustomer-1,9900,plan,{paid_at}\n",
         encoding="utf-8",
     )
-    subprocess.run(
-        [BIN / "maewol", "subscription", "import", file],
-        env=host.environment("ticks"),
-        check=True,
-        capture_output=True,
-        timeout=60,
-    )
+    inside = ("docker compose exec ", "docker compose run ")
+    page = [one.command for one in steps((ROOT / "docs/deploying.md").read_text("utf-8"))]
+    found = [command for command in page if command.startswith(inside)]
+    assert [re.findall(r"maewol (\w+)", command)[-1] for command in found] == [
+        *("doctor", "hold", "subscription", "due", "release", "doctor")
+    ]
+    said = [_typed(host, command, subscribers=file) for command in found]
+    assert "first import" in said[1] + said[4]
+    assert "customer-1" in said[3]
+
+
+def _reports_as_the_page_says(host: Host) -> None:
+    page = steps((ROOT / "docs/operating.md").read_text("utf-8"))
+    (command,) = [one.command for one in page if one.command.startswith("docker")]
+    folder = host.folder / "reports"
+    folder.mkdir()
+    _typed(host, command.partition("#")[0], reports=folder)
+    assert len(list(folder.iterdir())) == 5
+
+
+def _typed(host: Host, command: str, **mounted: Path) -> str:
+    done = host.typed(command, **mounted)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
 
 
 def _statuses(book: Book) -> list[str]:

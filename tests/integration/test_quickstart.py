@@ -107,14 +107,6 @@ def test_the_page_leads_to_a_first_charge(home: Path) -> None:
     assert len(report) == 5
 
 
-def test_both_languages_do_the_same() -> None:
-    english, korean = (
-        [step.command.replace("--lang ko", "--lang en") for step in commands(name)]
-        for name in ("quickstart.md", "quickstart.ko.md")
-    )
-    assert english == korean
-
-
 def test_a_command_that_fails_is_seen(home: Path) -> None:
     code, told = run(script([Step("true", []), Step("false", []), Step("true", [])], 1), home)
     assert code == 1

@@ -302,7 +302,15 @@ def _at_a_terminal(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]
     ours, theirs = pty.openpty()
     script = ["sh", str(ROOT / "tools/secrets.sh"), str(folder / "secrets")]
     env = {"PATH": os.environ["PATH"]}
-    with subprocess.Popen(script, env=env, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+    with subprocess.Popen(
+        script,
+        env=env,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        # Whoever runs the suite in the background may have it ignored, and a shell keeps to that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         yield process, ours
     os.close(theirs)
     os.close(ours)

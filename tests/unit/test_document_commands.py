@@ -1,7 +1,8 @@
-"""Every command in README.md and docs/ is one that exists: programs, subcommands and options.
+"""Every command in README.md and docs/ is one that exists: programs, subcommands and options; and
+both languages of a page tell to type the same.
 
 What can be run is run elsewhere: docs/quickstart.md by `tests/integration/test_quickstart.py`,
-docs/sandbox.md by `tests/integration/test_sandbox_page.py`.
+docs/sandbox.md by `test_sandbox_page.py`, the others by `test_pages.py`.
 """
 
 from __future__ import annotations
@@ -23,30 +24,25 @@ from tests.containers import ROOT, SERVICES
 
 DOCUMENTS = sorted([*ROOT.glob("README*.md"), *ROOT.glob("docs/*.md")])
 
-# Run whole, in order, with their exit codes checked.
-RUN = {"quickstart.md", "quickstart.ko.md", "sandbox.md"}
-# Only read, and why.
+# Typed whole, in order, with their exit codes checked; but for the commands of other systems.
+RUN = {
+    "README.md",
+    "api.md",
+    "checkout.md",
+    "notices.md",
+    "operating.md",
+    "quickstart.md",
+    "sandbox.md",
+    "simulation.md",
+}
+# Typed in part or elsewhere, and why.
 READ = {
-    "README.md": "the demo, the suite and the daemons have tests of their own (test_demo, test_up)",
-    "README.ko.md": "as README.md",
-    "api.md": "asks a server of the reader's; the routes are those of test_api",
-    "api.ko.md": "as api.md",
     "backup.md": "tests/lasting/test_backup.py runs its blocks, in its own order",
-    "backup.ko.md": "as backup.md",
-    "checkout.md": "asks a server of the reader's",
-    "checkout.ko.md": "as checkout.md",
-    "deploying.md": "needs Docker, systemd or Kubernetes; test_deployment starts the same commands",
-    "deploying.ko.md": "as deploying.md",
-    "mutants.md": "takes minutes",
-    "notices.md": "needs a notice with that number; test_notices_cli runs them",
-    "notices.ko.md": "as notices.md",
-    "operating.md": "needs payments to give back; test_reconcile_cli runs them",
-    "operating.ko.md": "as operating.md",
+    "deploying.md": "needs Docker, systemd or Kubernetes: test_deployment runs what Compose would"
+    " run in its containers, and starts the same processes",
+    "mutants.md": "takes minutes; tests/mutation has tests of its own",
     "security.md": "test_run_role makes the roles of the page and migrates",
-    "security.ko.md": "as security.md",
-    "simulation.md": "takes minutes",
     "upgrading.md": "needs Docker; test_run_role runs the script on a database of before",
-    "upgrading.ko.md": "as upgrading.md",
 }
 # Programs that are not ours, and why they are not looked into.
 FOREIGN = {
@@ -242,7 +238,23 @@ def test_every_command_that_is_spoken_of_exists(document: Path) -> None:
 
 
 def test_every_page_with_commands_is_run_or_has_a_reason_not_to_be() -> None:
-    assert {path.name for path in with_blocks()} == RUN | set(READ)
+    english = {path.name for path in with_blocks() if not path.name.endswith(".ko.md")}
+    assert english == RUN | set(READ)
+
+
+KOREAN = [path for path in with_blocks() if path.name.endswith(".ko.md")]
+
+
+@pytest.mark.parametrize("korean", KOREAN, ids=lambda path: path.name)
+def test_both_languages_tell_to_type_the_same(korean: Path) -> None:
+    english = korean.with_name(korean.name.replace(".ko.md", ".md"))
+    assert typed(korean) == typed(english)
+
+
+def typed(document: Path) -> list[list[str]]:
+    """Its commands, without comments and the language asked for."""
+    found = [shlex.split(one.command, comments=True) for one in steps(document.read_text("utf-8"))]
+    return [["en" if word == "ko" else word for word in words] for words in found]
 
 
 @pytest.mark.parametrize(

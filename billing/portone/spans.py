@@ -15,6 +15,7 @@ therefore never proof; whoever misses a payment asks for it by its name.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 
@@ -23,13 +24,16 @@ from billing.domain.money import CURRENCY
 from billing.domain.payment import Payment
 from billing.portone import fields, rows
 from billing.portone.answer import Unreadable
-from billing.portone.lookups import Lookups
+from billing.portone.lookups import Lookups, Page
 
 STATUSES = ("all", "ready", "paid", "cancelled", "failed")
 # 90 days may be asked for at once (docs/gateway.md §4), less the second that is added to both ends.
 LONGEST_SPAN = 90 * 86_400 - 2
 # A portion's rows are held until the last page agrees: a few MB.
 MOST_ROWS = 5000
+# Pages that are open at the gateway at once: they must not crowd out charges. In which order they
+# are read does not matter, since a portion counts by its number of different rows.
+PAGES_AT_ONCE = 5
 # A list that changes under every reading will be quieter tomorrow.
 MOST_READINGS = 4
 
@@ -84,28 +88,50 @@ class Spans:
 
     async def _once(self, path: str, query: dict[str, str], status: str) -> list[Payment] | None:
         """One reading; None when the list moved meanwhile."""
+        first = await self._lookups.page(path, query, 1)
+        if first is None:
+            return []
+        if first.total > MOST_ROWS:
+            raise _TooLong
         found: dict[str, Payment | None] = {}
-        total: int | None = None
-        number = 1
-        while True:
-            page = await self._lookups.page(path, query, number)
-            if page is None:
-                break
-            total = page.total if total is None else total
-            if page.total != total or number > total // self._lookups.page_limit + 1:
+        self._take(first, status, found)
+        more = first.more
+        last = max(1, -(-first.total // self._lookups.page_limit))
+        for number in range(2, last + 1, PAGES_AT_ONCE):
+            numbers = range(number, min(number + PAGES_AT_ONCE, last + 1))
+            for page in await self._pages(path, query, numbers):
+                if page is None or page.total != first.total:
+                    return None
+                self._take(page, status, found)
+                more = page.more
+        if more:
+            # Past the rows that it counts; what is there must be nothing.
+            beyond = await self._lookups.page(path, query, last + 1)
+            if beyond is not None and (beyond.rows or beyond.more or beyond.total != first.total):
                 return None
-            if total > MOST_ROWS:
-                raise _TooLong
-            for imp_uid, payment in map(self._read, page.rows):
-                if payment is not None and status not in ("all", payment.status):
-                    raise GatewayUnavailable("look-up: rows in another status")
-                found[imp_uid] = payment
-            if not page.more:
-                break
-            number += 1
-        if len(found) != (total or 0):
+        if len(found) != first.total:
             return None
         return [payment for payment in found.values() if payment is not None]
+
+    async def _pages(
+        self, path: str, query: dict[str, str], numbers: Sequence[int]
+    ) -> list[Page | None]:
+        """Some pages at once. What goes wrong is told when all of them have ended: none is left
+        under way."""
+        asked = (self._lookups.page(path, query, number) for number in numbers)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        pages: list[Page | None] = []
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+            pages.append(answer)
+        return pages
+
+    def _take(self, page: Page, status: str, found: dict[str, Payment | None]) -> None:
+        for imp_uid, payment in map(self._read, page.rows):
+            if payment is not None and status not in ("all", payment.status):
+                raise GatewayUnavailable("look-up: rows in another status")
+            found[imp_uid] = payment
 
     def _read(self, value: object) -> tuple[str, Payment | None]:
         """A payment under its id; without the payment when it is in another currency, or cannot be

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,8 @@ SINCE = datetime(2026, 11, 1, tzinfo=UTC)
 BEGINS = int(SINCE.timestamp())
 DAY = 86_400
 LIMIT = 3
+# Of a list in these tests, but for those that are too long.
+MOST_PAGES = 12
 
 
 def row(number: int) -> dict[str, object]:
@@ -33,11 +36,19 @@ class Listed:
     asked: list[tuple[int, int, int]] = field(default_factory=list)
     page_limit: int = LIMIT
     status: str = "paid"
+    # How many are under way, and were at most. Earlier pages take longer.
+    open: int = 0
+    most: int = 0
 
     async def page(self, path: str, query: Mapping[str, str], number: int) -> Page | None:
         assert path == f"/payments/status/{self.status}"
         first, last = int(query["from"]) + 1, int(query["to"]) - 1
         self.asked.append((first - BEGINS, last - BEGINS, number))
+        self.open += 1
+        self.most = max(self.most, self.open)
+        for _ in range(2 * MOST_PAGES - number):
+            await asyncio.sleep(0)
+        self.open -= 1
         return self.page_of(first - BEGINS, last - BEGINS, number)
 
     async def read(self, seconds: int) -> list[int]:
@@ -113,10 +124,66 @@ async def test_a_list_that_moves_is_read_four_times() -> None:
     assert len(listed.asked) == 4
 
 
-@pytest.mark.parametrize(("total", "pages"), [(0, 1), (2, 1), (3, 2), (5, 2), (6, 3)])
+@pytest.mark.parametrize(("total", "pages"), [(0, 1), (2, 1), (3, 1), (4, 2), (6, 2), (7, 3)])
 async def test_one_page_more_than_the_rows_fill_and_no_further(total: int, pages: int) -> None:
     """It names a next page for ever: one past the end may be the documented end, a second not."""
     listed = Listed(lambda first, last, number: Page([], True, total))
     with pytest.raises(GatewayUnavailable, match="the list changes while it is read"):
         await listed.read(10)
     assert [number for _, _, number in listed.asked] == list(range(1, pages + 2)) * 4
+
+
+@pytest.mark.parametrize(
+    ("beyond", "is_whole"),
+    [
+        (None, True),
+        (Page([], False, 6), True),
+        (Page([row(6)], False, 6), False),
+        (Page([], True, 6), False),
+        (Page([], False, 7), False),
+    ],
+    ids=["unknown", "empty", "a row", "names another", "another total"],
+)
+async def test_a_last_page_that_names_a_next_one(beyond: Page | None, is_whole: bool) -> None:
+    def page(first: int, last: int, number: int) -> Page | None:
+        begins = (number - 1) * LIMIT
+        rows: list[object] = [row(one) for one in range(begins, begins + LIMIT)]
+        return Page(rows, True, 6) if number <= 2 else beyond
+
+    listed = Listed(page)
+    if is_whole:
+        assert await listed.read(10) == [6]
+        return
+    with pytest.raises(GatewayUnavailable, match="the list changes while it is read"):
+        await listed.read(10)
+
+
+@pytest.mark.parametrize("place", [2, 4, 6])
+async def test_a_page_that_is_gone_makes_it_a_list_that_moved(place: int) -> None:
+    whole = pages_of(6 * LIMIT)
+    listed = Listed(lambda *asked: None if asked[2] == place else whole(*asked))
+    with pytest.raises(GatewayUnavailable, match="the list changes while it is read"):
+        await listed.read(10)
+
+
+async def test_five_pages_at_once_and_not_one_more() -> None:
+    """After the first, which says how many there are."""
+    listed = Listed(pages_of(MOST_PAGES * LIMIT - 1))
+    assert await listed.read(10) == [MOST_PAGES * LIMIT - 1]
+    assert listed.most == 5
+    assert [number for _, _, number in listed.asked] == list(range(1, MOST_PAGES + 1))
+
+
+async def test_a_page_that_fails_leaves_none_under_way() -> None:
+    whole = pages_of(6 * LIMIT)
+
+    def page(first: int, last: int, number: int) -> Page | None:
+        if number == 2:
+            raise GatewayUnavailable("look-up: HTTP 503")
+        return whole(first, last, number)
+
+    listed = Listed(page)
+    with pytest.raises(GatewayUnavailable, match="HTTP 503"):
+        await listed.read(10)
+    assert listed.open == 0
+    assert len(listed.asked) == 6

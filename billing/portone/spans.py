@@ -148,10 +148,13 @@ class Spans:
         try:
             if fields.text(row, "currency") not in (None, CURRENCY):
                 return imp_uid, None
-            return imp_uid, rows.payment(row, sandbox=self._sandbox)
+            payment = rows.payment(row, sandbox=self._sandbox)
         except Unreadable as error:
             self._unread[imp_uid] = str(error)
             return imp_uid, None
+        # Read again, it may be whole.
+        self._unread.pop(imp_uid, None)
+        return imp_uid, payment
 
 
 class _TooLong(Exception):

@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from billing.domain.errors import GatewayUnavailable
+from billing.domain.errors import GatewayUnavailable, RowsUnreadable
 from billing.portone.lookups import Lookups, Page
 from billing.portone.spans import Spans
 
@@ -187,3 +187,23 @@ async def test_a_page_that_fails_leaves_none_under_way() -> None:
         await listed.read(10)
     assert listed.open == 0
     assert len(listed.asked) == 6
+
+
+@pytest.mark.parametrize("heals", [True, False])
+async def test_a_row_that_can_be_read_the_second_time_is_read(heals: bool) -> None:
+    """The first reading does not count, since its list moved."""
+    readings = 0
+
+    def page(first: int, last: int, number: int) -> Page | None:
+        nonlocal readings
+        readings += 1
+        is_odd = readings == 1 or not heals
+        rows: list[object] = [{**row(1), "amount": "much"} if is_odd else row(1)]
+        return Page(rows, False, 2 if readings == 1 else 1)
+
+    listed = Listed(page)
+    if heals:
+        assert await listed.read(10) == [1]
+        return
+    with pytest.raises(RowsUnreadable):
+        await listed.read(10)

@@ -97,9 +97,9 @@ class Spans:
         self._take(first, status, found)
         more = first.more
         last = max(1, -(-first.total // self._lookups.page_limit))
-        for number in range(2, last + 1, PAGES_AT_ONCE):
-            numbers = range(number, min(number + PAGES_AT_ONCE, last + 1))
-            for page in await self._pages(path, query, numbers):
+        rest = range(2, last + 1)
+        for at in range(0, len(rest), PAGES_AT_ONCE):
+            for page in await self._pages(path, query, rest[at : at + PAGES_AT_ONCE]):
                 if page is None or page.total != first.total:
                     return None
                 self._take(page, status, found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
@@ -166,6 +166,18 @@ async def test_a_page_that_is_gone_makes_it_a_list_that_moved(place: int) -> Non
         await listed.read(10)
 
 
+async def test_a_page_that_names_another_total_makes_it_a_list_that_moved() -> None:
+    """As many different rows came: one of them in place of another, perhaps."""
+    whole = pages_of(3 * LIMIT)
+
+    def page(first: int, last: int, number: int) -> Page | None:
+        found = whole(first, last, number)
+        return replace(found, total=3 * LIMIT + 1) if found and number == 2 else found
+
+    with pytest.raises(GatewayUnavailable, match="the list changes while it is read"):
+        await Listed(page).read(10)
+
+
 async def test_five_pages_at_once_and_not_one_more() -> None:
     """After the first, which says how many there are."""
     listed = Listed(pages_of(MOST_PAGES * LIMIT - 1))
@@ -175,10 +187,11 @@ async def test_five_pages_at_once_and_not_one_more() -> None:
 
 
 async def test_a_page_that_fails_leaves_none_under_way() -> None:
+    """It is the first of them to end."""
     whole = pages_of(6 * LIMIT)
 
     def page(first: int, last: int, number: int) -> Page | None:
-        if number == 2:
+        if number == 6:
             raise GatewayUnavailable("look-up: HTTP 503")
         return whole(first, last, number)
 

@@ -200,11 +200,14 @@ def create_book_engine(url: str, *, pool_size: int = 5, pre_ping: bool = True) -
             # than a minute.
             "tcp_user_timeout": 30_000,
             "application_name": "maewol",
+            "client_encoding": "utf8",
             # A statement or an idle transaction that hangs must not hold rows for ever.
             # Up to PostgreSQL 17 a way that `by_index` forbids is priced at ten thousand million:
             # every claim and due scan would be compiled first, in 30 to 400 ms.
             "options": "-c statement_timeout=60000 -c idle_in_transaction_session_timeout=60000"
-            " -c lock_timeout=20000 -c timezone=UTC -c jit=off",
+            " -c lock_timeout=20000 -c timezone=UTC -c jit=off"
+            # What was locked is read anew after a wait; a role or server may have another default.
+            r" -c default_transaction_isolation=read\ committed",
         },
     )
     event.listen(engine, "connect", beyond.read_it)

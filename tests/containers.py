@@ -45,8 +45,9 @@ ADDED = {"MAEWOL_CHARGE_CRON": "* * * * *", "MAEWOL_SCAN_CRON": "* * * * * */2"}
 ANYWHERE = "0.0.0.0"  # noqa: S104 - of a container's own network
 
 # The client that no wheel has. Without a library: loading one takes longer than any check may on a
-# machine that is busy enough.
-_VALKEY_CLI = f"""#!{sys.executable} -IS
+# machine that is busy enough. By a shell, since no `#!` may name a path with a space.
+_VALKEY_CLI = f"""#!/bin/sh
+"exec" "{sys.executable}" "-IS" "$0" "$@"
 import os, socket, sys
 _, option, user, command = sys.argv
 assert (option, command) == ("--user", "ping")

@@ -36,7 +36,7 @@ def executable(bundled: str) -> str:
 @contextmanager
 def _one_at_a_time() -> Iterator[None]:
     """Test processes that run side by side would be refused by apt while one of them installs."""
-    with (Path(tempfile.gettempdir()) / "maewol-chromium.lock").open("w") as door:
+    with (Path(tempfile.gettempdir()) / f"maewol-chromium-{os.getuid()}.lock").open("w") as door:
         fcntl.flock(door, fcntl.LOCK_EX)
         yield
 

@@ -54,11 +54,15 @@ def test_systemd_reads_every_unit(tmp_path: Path) -> None:
     verify = shutil.which("systemd-analyze")
     if verify is None:
         pytest.skip("systemd is not on this machine")
+    # Without a space in it, whatever the path of the checkout has.
+    (tmp_path / "bin").symlink_to(BIN)
+    units = tmp_path / "units"
+    units.mkdir()
     for unit in UNITS:
-        text = unit.read_text(encoding="utf-8").replace("/opt/maewol/bin/", f"{BIN}/")
-        (tmp_path / unit.name).write_text(text, encoding="utf-8")
+        text = unit.read_text(encoding="utf-8").replace("/opt/maewol/bin/", f"{tmp_path}/bin/")
+        (units / unit.name).write_text(text, encoding="utf-8")
     done = subprocess.run(
-        [verify, "verify", *tmp_path.iterdir()], capture_output=True, text=True, check=False
+        [verify, "verify", *units.iterdir()], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
 

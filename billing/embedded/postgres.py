@@ -18,7 +18,6 @@ from billing.domain.errors import EmbeddedServerError
 from billing.embedded.home import Home, private_folder
 from billing.embedded.processes import last_lines, runs
 from billing.embedded.programs import PostgresPrograms, postgres_programs
-from billing.store.keeping import THROW_AWAY
 
 _NAME = "maewol"  # of the database and of its superuser
 _PORT = 5432  # only a part of the socket's name: nothing listens on the network
@@ -45,7 +44,6 @@ log_parameter_max_length_on_error = 0
 fsync = {switch}
 synchronous_commit = {switch}
 full_page_writes = {switch}
-cluster_name = '{name}'
 """
 
 
@@ -102,8 +100,7 @@ def _start(
     if not data.exists():
         announce(f"Making a private PostgreSQL {programs.version} in {data.parent}.")
         _initialize(home, programs, data, durable)
-    switch, name = ("on", "maewol") if durable else ("off", THROW_AWAY)
-    settings = _SETTINGS.format(port=_PORT, sockets=sockets, switch=switch, name=name)
+    settings = _SETTINGS.format(port=_PORT, sockets=sockets, switch="on" if durable else "off")
     home.write(data / "maewol.conf", settings)
     for leftover in (data / "postmaster.pid", sockets / f"{_SOCKET}.lock", sockets / _SOCKET):
         # Written by a server that was killed. PostgreSQL clears them itself unless their number

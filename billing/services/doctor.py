@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from billing.domain.notice import NoticeStatus
 from billing.services import reconciled
-from billing.store import grants, health, heartbeats, keeping, notices, receiver, schema
+from billing.store import grants, health, heartbeats, notices, receiver, schema
 from billing.store.heartbeats import SEEN_WITHIN
 from billing.store.session import Book
 from billing.store.tables import Receiver
@@ -47,7 +47,7 @@ def examine(book: Book, engine: Engine, *, notices_wanted: bool = True) -> list[
     try:
         checks = [_database(engine), _schema(engine)]
         if all(check.ok for check in checks):
-            checks += [_durability(engine), _role(engine)]
+            checks.append(_role(engine))
         if all(check.ok for check in checks):
             checks += _in_the_book(book, notices_wanted)
     except DBAPIError as error:
@@ -78,19 +78,6 @@ def _database(engine: Engine) -> Check:
     found = Said("check_detail.database_copy" if replica else "check_detail.database", values)
     fits = version >= OLDEST_POSTGRESQL and not replica
     return _check("database", fits, "check_remedy.database", found)
-
-
-def _durability(engine: Engine) -> Check:
-    """A book that forgets a claim charges again what the look-up does not show yet."""
-    with engine.connect() as connection:
-        off, thrown_away = keeping.switched_off(connection), keeping.is_thrown_away(connection)
-    if not off:
-        found = Said("check_detail.durable")
-    elif thrown_away:
-        found = Said("check_detail.durable_not_meant")
-    else:
-        found = Said("check_detail.durable_not", {"off": ", ".join(off)})
-    return _check("durability", thrown_away or not off, "check_remedy.durability", found)
 
 
 def _schema(engine: Engine) -> Check:

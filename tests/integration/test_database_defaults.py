@@ -15,7 +15,6 @@ from sqlalchemy import Engine, make_url, text
 
 from billing.embedded import running
 from billing.services.doctor import Check, examine
-from billing.store import schema
 from billing.store.session import Book, create_book_engine
 from tests.builders import plain
 
@@ -52,25 +51,11 @@ def test_a_snapshot_is_one_all_the_same(database_url: str) -> None:
             assert tx.session.execute(isolation).scalar_one() == "read committed"
 
 
-def test_the_server_of_a_test_is_called_what_it_is(database_url: str) -> None:
-    with _opened(database_url) as engine:
-        found = _checks(engine)["durability"]
-    assert (found.ok, found.detail[0].text) == (True, "check_detail.durable_not_meant")
-
-
-def test_a_server_that_may_forget_and_a_database_that_cannot_write_every_name() -> None:
+def test_a_database_that_cannot_write_every_name_down() -> None:
     with tempfile.TemporaryDirectory(prefix="mw-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
-        with running(Path(folder) / "data", broker=False) as servers:
+        with running(Path(folder) / "data", broker=False, durable=False) as servers:
             url = str(servers.database_url)
-            with _opened(url) as engine:
-                schema.upgrade(engine)
-                assert _checks(engine)["durability"].ok
-            _administer(url, "ALTER DATABASE maewol SET synchronous_commit = off")
-            with _opened(url) as engine:
-                found = _checks(engine)["durability"]
-                assert not found.ok
-                assert found.detail[0].values == {"off": "synchronous_commit"}
             _administer(
                 url,
                 "CREATE DATABASE korean TEMPLATE template0 ENCODING 'EUC_KR'"

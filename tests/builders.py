@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
+from billing.domain.calendar import SEOUL
 from billing.domain.policy import BillingPolicy
 from billing.services.import_subscriptions import ImportReport, import_subscriptions
 from billing.services.seal_events import seal_events
@@ -38,6 +39,15 @@ def a_row(number: int, paid_at: str = "2026-10-20T14:30:00+09:00") -> str:
 
 def a_file(*rows: str, header: str = HEADER) -> io.BytesIO:
     return io.BytesIO("\n".join([header, *rows, ""]).encode())
+
+
+def a_month_before(now: datetime) -> datetime:
+    """Noon in Seoul of the same day of the month before, of the 28th at the latest, which every
+    month has: who paid for the first time then is due now."""
+    today = now.astimezone(SEOUL)
+    last_month = today.replace(day=1) - timedelta(days=1)
+    day = min(today.day, 28)
+    return last_month.replace(day=day, hour=12, minute=0, second=0, microsecond=0)
 
 
 def enrolled(book: Book, policy: BillingPolicy, *rows: str, **options: Any) -> ImportReport:

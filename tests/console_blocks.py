@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -15,6 +18,15 @@ class Step:
 
     command: str
     shown: list[str]
+
+
+def terminal() -> dict[str, str]:
+    """The environment of a reader who has followed the set-up: our programs are found, nothing is
+    set. A test's own terminal has a width; a pipe has none."""
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("MAEWOL_")}
+    kept.pop("COLUMNS", None)
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**kept, "PATH": programs, "LC_ALL": "C.UTF-8"}
 
 
 def steps(page: str) -> Iterator[Step]:

@@ -16,7 +16,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,8 @@ import psycopg
 import pytest
 import redis
 
-from billing.domain.calendar import SEOUL
 from billing.store.session import Book, create_book_engine
-from tests.builders import plain, query
+from tests.builders import a_month_before, plain, query
 from tests.console_blocks import steps
 from tests.containers import BIN, ROOT, Host, until
 
@@ -170,9 +169,7 @@ def _grows_old(host: Host, name: str, *, minutes: float) -> None:
 def _goes_live_as_the_page_says(host: Host) -> None:
     """docs/deploying.md from a hold to its end, with a customer who paid for the first time a month
     ago, so that this month is due."""
-    today = datetime.now(SEOUL)
-    month_before = today.replace(day=1) - timedelta(days=1)
-    paid_at = month_before.replace(day=min(today.day, 28), hour=12, microsecond=0).isoformat()
+    paid_at = a_month_before(datetime.now(UTC)).isoformat()
     one = {"customer_uid": "customer-1", "amount": 9900, "name": "plan", "paid_at": paid_at}
     _ask(f"{host.sandbox}/sandbox/customers", [one])
     file = host.folder / "subscribers.csv"

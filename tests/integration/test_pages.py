@@ -8,41 +8,42 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
 
+from billing.domain.calendar import SEOUL
 from billing.embedded import running
 from tests import heard
-from tests.console_blocks import steps
+from tests.builders import a_month_before
+from tests.console_blocks import steps, terminal
 from tests.containers import ROOT, quiet_ports, until
 from tests.merchant import Merchant, a_merchant
+
+# The slowest wait is for a charge: a few ticks of five seconds on a busy machine.
+pytestmark = pytest.mark.timeout(600)
 
 TOKEN = "a-token-of-this-test-alone"
 PLAN = "Monthly plan"
 # Commands that are not typed here, each with where they are.
 ELSEWHERE = {
-    "docker": "no container engine here; test_compose_pages",
-    "make": "the targets' own tests: test_simulation, planted",
+    "docker": "no container engine here; test_deployment runs what Compose would",
+    "make": "the same simulation, for hours, and tests of its own in tests/simulation",
     "openssl": "makes a secret; the shop has one",
 }
-SEOUL = ZoneInfo("Asia/Seoul")
 
 
 @dataclass
 class Shop:
-    """A folder where `maewol up` and a sandbox run, as on the page of the quick start."""
+    """A merchant's folder, beside a sandbox and a system that receives notices."""
 
     folder: Path
     gateway: str
@@ -129,9 +130,7 @@ class Shop:
 
 
 def a_month_ago() -> str:
-    now = datetime.now(SEOUL)
-    last_month = now.replace(day=1) - timedelta(days=1)
-    return last_month.replace(day=min(now.day, 28)).isoformat(timespec="seconds")
+    return a_month_before(datetime.now(UTC)).isoformat()
 
 
 @contextlib.contextmanager
@@ -145,14 +144,7 @@ def opened() -> Iterator[tuple[Shop, contextlib.ExitStack]]:
         folder = Path(home)
         folder.chmod(0o755)
         merchant = stack.enter_context(a_merchant())
-        environ = {
-            **{name: text for name, text in os.environ.items() if not name.startswith("MAEWOL_")},
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "LC_ALL": "C.UTF-8",
-            "MAEWOL_API_TOKEN": TOKEN,
-            "API_TOKEN": TOKEN,
-        }
-        environ.pop("COLUMNS", None)
+        environ = {**terminal(), "MAEWOL_API_TOKEN": TOKEN, "API_TOKEN": TOKEN}
         sandbox = "maewol sandbox --port 0 --data gateway.db"
         gateway = stack.enter_context(started(sandbox, folder, environ, listens=True))
         (folder / ".env").write_text(_settings(gateway, merchant), encoding="utf-8")
@@ -212,10 +204,6 @@ MAEWOL_NOTICE_URL={merchant.url}
 MAEWOL_NOTICE_SECRET={merchant.secret!s}
 MAEWOL_ARCHIVE_DIR=archive
 """
-
-
-# The slowest wait is for a charge: a few ticks of five seconds on a busy machine.
-pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.mark.parametrize(("page", "uid"), [("docs/api.md", "dana"), ("docs/checkout.md", "eve")])
@@ -287,7 +275,7 @@ def test_operating(shop: Shop) -> None:
         },
         {
             "maewol subscription correct CUSTOMER_UID          # says what differs, and asks": 1,
-            # A shop of this minute has none: test_archives looks into real ones.
+            # A shop of this minute has none: test_archive_files looks into real ones.
             "maewol archive verify FOLDER"
             "    # every file there, whole, and what this book has sealed": 2,
         },
@@ -299,7 +287,7 @@ def test_operating(shop: Shop) -> None:
     shop.wait(lambda: shop.is_paid("kim"))
     written = {path.suffix for path in (shop.folder / "reports").iterdir()}
     assert written == {".html", ".csv"}
-    assert shop.asked("invariants") is not None
+    shop.does("maewol invariants")
 
 
 def test_operating_it_as_the_readme_says() -> None:

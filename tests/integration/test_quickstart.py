@@ -8,14 +8,13 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.console_blocks import Step, steps
+from tests.console_blocks import Step, steps, terminal
 
 DOCS = Path(__file__).parents[2] / "docs"
 # What a terminal of its own runs until Ctrl-C.
@@ -57,16 +56,10 @@ def home() -> Iterator[Path]:
 
 def run(text: str, home: Path) -> tuple[int, str]:
     """The exit code, and everything that was printed. Nothing goes on afterwards."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("MAEWOL_")}
-    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env["LC_ALL"] = "C.UTF-8"
-    env["HOME"] = str(home)
-    # A test's own terminal has a width; a pipe has none.
-    env.pop("COLUMNS", None)
     process = subprocess.Popen(
         ["bash", "-c", text],
         cwd=home,
-        env=env,
+        env={**terminal(), "HOME": str(home)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",

@@ -24,7 +24,7 @@ from billing.portone.token import MemoryTokenStore
 from billing.services.charge import charge
 from billing.services.open_cycles import open_cycles
 from billing.store.session import Book
-from tests.builders import enrolled, execute, query
+from tests.builders import a_month_before, enrolled, execute, query
 from tests.called import Call, Done
 from tests.conftest import MovedClock
 
@@ -98,10 +98,7 @@ def settings(gateway: str) -> dict[str, str]:
 
 def charged(book: Book, policy: BillingPolicy, gateway: str, now: datetime, count: int) -> None:
     """So many subscribers whose month is paid, at a gateway that runs on real time."""
-    today = now.astimezone(SEOUL).date()
-    last_month = today.replace(day=1) - timedelta(days=1)
-    day = min(today.day, 28, last_month.day)
-    paid_at = datetime(last_month.year, last_month.month, day, 12, tzinfo=SEOUL).isoformat()
+    paid_at = a_month_before(now).isoformat()
     people = [
         {"customer_uid": f"c{n}", "amount": 9900 + n, "name": "plan", "paid_at": paid_at}
         for n in range(count)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import heard
-from tests.console_blocks import BLOCK, steps
+from tests.console_blocks import BLOCK, steps, terminal
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sandbox.md").read_text("utf-8")
 
@@ -29,11 +27,10 @@ def shell(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A shell where `maewol` is ours, in a folder with the page's faults file."""
     (toml,) = (text for kind, text in BLOCK.findall(PAGE) if kind == "toml")
     (tmp_path / "faults.toml").write_text(toml, "utf-8")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with subprocess.Popen(
         ["bash"],
         cwd=tmp_path,
-        env={**os.environ, "PATH": path, "LC_ALL": "C.UTF-8"},
+        env=terminal(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

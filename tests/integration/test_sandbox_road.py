@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from billing import clock as clocks
-from billing.domain.calendar import SEOUL
 from billing.domain.policy import BillingPolicy
 from billing.portone.client import PortOneClient
 from billing.portone.token import MemoryTokenStore
@@ -22,7 +21,7 @@ from billing.services.answer import Result
 from billing.services.charge import charge
 from billing.services.open_cycles import open_cycles
 from billing.store.session import Book
-from tests.builders import enrolled, query
+from tests.builders import a_month_before, enrolled, query
 from tests.conftest import MovedClock
 from tests.world import World
 
@@ -56,10 +55,7 @@ def test_charges_are_approved_declined_and_judged_clean(
 ) -> None:
     clock.move_to(datetime.now(UTC))
     policy = make_policy(charge_cron="* * * * *", charges_per_second=0)
-    today = clock.now.astimezone(SEOUL)
-    last_month = (today.year * 12 + today.month - 2) // 12, (today.month - 2) % 12 + 1
-    day = min(today.day, 28)
-    paid_at = datetime(*last_month, day, 12, 0, tzinfo=SEOUL)
+    paid_at = a_month_before(clock.now)
     customers = [
         {
             "customer_uid": f"customer-{number}",

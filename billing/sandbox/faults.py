@@ -51,7 +51,8 @@ A look-up can meet: timeout, reset, http:STATUS, html, cut_json, cut_body, unaut
 too_many:SECONDS, slow:MILLISECONDS, hidden (nothing is found).
 
 A cancellation ([chances.cancel]) can meet: timeout, reset, http:STATUS, html, cut_json, cut_body,
-each with _before_cancel or _after_cancel; unauthorized, too_many:SECONDS, slow:MILLISECONDS.
+each with _before_cancel or _after_cancel; unauthorized, too_many:SECONDS, slow:MILLISECONDS;
+refused:CODE, which names a `[[cancel]]` of texts.toml, and cancels nothing.
 
 A webhook ([chances.webhook]) can be: lost, late:SECONDS, doubled.
 
@@ -64,7 +65,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from billing.sandbox.texts import matching
+from billing.sandbox.texts import cancel_text, matching
 
 # The transport's and server's faults, with what their argument is.
 BROKEN = {
@@ -96,7 +97,7 @@ def _around(act: str) -> dict[str, str]:
 
 
 _CHARGE = {**_DOOR, **_ANSWER, **_around("charge")}
-_CANCEL = {**_DOOR, "ok": "", **_around("cancel")}
+_CANCEL = {**_DOOR, "ok": "", "refused": "refusal", **_around("cancel")}
 _LOOKUP = {**BROKEN, **_DOOR, "ok": "", "hidden": ""}
 _SPELL = {**BROKEN, **_DOOR}
 _WEBHOOK = {"ok": "", "lost": "", "late": "number", "doubled": ""}
@@ -182,4 +183,6 @@ def _parsed(text: str, known: dict[str, str], what: str) -> Fault:
             raise ValueError(f"{text!r}: write {kind}:STATUS, 400 to 599")
         case "decline":
             matching(argument)
+        case "refusal":
+            cancel_text(argument)
     return Fault(kind, argument)

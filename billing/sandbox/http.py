@@ -26,6 +26,7 @@ from billing.sandbox.reply import (
     refusal,
     unauthorized,
 )
+from billing.sandbox.texts import cancel_text
 from billing.sandbox.wire import respond
 
 Form = Mapping[str, object]
@@ -227,6 +228,8 @@ async def _through(
         reply, outcome = turned_away, "turned_away"
     elif fault and fault.kind == "hidden":
         reply, outcome = not_found(), "404"
+    elif fault and fault.kind == "refused":
+        reply, outcome = refusal(cancel_text(fault.argument)), "200:refused"
     else:
         reply = answer()
         outcome = f"{reply.status}" if reply.body["code"] == 0 else f"{reply.status}:refused"

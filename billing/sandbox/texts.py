@@ -1,13 +1,14 @@
-"""The carrier's refusals by code, from `texts.toml` beside this module (docs/gateway.md §9)."""
+"""The carrier's refusals by code, from `texts.toml` beside this module (docs/gateway.md §8, §9)."""
 
 from __future__ import annotations
 
 import random
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 CLASSES = "ABCDEFG"
 
@@ -23,12 +24,16 @@ class Decline:
 
 
 @cache
+def _document() -> Mapping[str, Any]:
+    return tomllib.loads(files(__package__).joinpath("texts.toml").read_text("utf-8"))
+
+
+@cache
 def declines() -> Sequence[Decline]:
     """All refusals there are, in the order of the file."""
-    document = tomllib.loads(files(__package__).joinpath("texts.toml").read_text("utf-8"))
     return [
         Decline(entry["code"], entry["class"], entry["text"], entry.get("name", ""))
-        for entry in document["decline"]
+        for entry in _document()["decline"]
     ]
 
 
@@ -52,3 +57,17 @@ def decline(what: str, dice: random.Random | None = None) -> Decline:
     """One refusal; of a class, one by the dice. Raises `ValueError`."""
     found = matching(what)
     return found[0] if dice is None or len(found) == 1 else dice.choice(found)
+
+
+@cache
+def cancel_texts() -> Mapping[str, str]:
+    """Why a cancellation is refused, by code."""
+    return {entry["code"]: entry["text"] for entry in _document()["cancel"]}
+
+
+def cancel_text(code: str) -> str:
+    """The answer to a cancellation refused with this code. Raises `ValueError`."""
+    if code not in cancel_texts():
+        known = ", ".join(cancel_texts())
+        raise ValueError(f"no cancellation is refused with {code!r}; known: {known}")
+    return f"[{code}] {cancel_texts()[code]}"

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from billing.sandbox.texts import cancel_texts
+
 # Kind → the lowest and highest rate: a share of the moments at which it could happen, or for those
 # that end in `_a_month`, how often it comes in a month.
 KINDS: Final[Mapping[str, tuple[float, float]]] = {
@@ -75,6 +77,7 @@ KINDS: Final[Mapping[str, tuple[float, float]]] = {
     "webhook_late": (0.01, 0.5),
     "webhook_forged_a_month": (0.5, 20),
     "gateway_cancel_faults": (0.05, 0.7),
+    "refunds_refused": (0.02, 0.3),
 }
 
 
@@ -117,6 +120,9 @@ def mood_of(swarm: Swarm, dice: random.Random) -> dict[str, Any]:
         charge[f"late_paid:{dice.choice((30, 600, 20_000, 200_000))}"] = late
     if operator := swarm.rate("operator_declines"):
         charge["declined:F"] = operator
+    cancel = _shares(list(_CANCEL_WORDS), swarm.rate("gateway_cancel_faults"))
+    if refused := swarm.rate("refunds_refused"):
+        cancel[f"refused:{dice.choice(list(cancel_texts()))}"] = refused
     looks = sorted(dice.sample(_LOOKUP_WORDS, dice.randint(2, 5)))
     lag = dice.choice((2, 10, 14)) if swarm.rate("lookup_lag") else 0
     return {
@@ -127,7 +133,7 @@ def mood_of(swarm: Swarm, dice: random.Random) -> dict[str, Any]:
         "chances": {
             "charge": charge,
             "lookup": _shares(looks, swarm.rate("gateway_lookup_faults")),
-            "cancel": _shares(list(_CANCEL_WORDS), swarm.rate("gateway_cancel_faults")),
+            "cancel": cancel,
         },
     }
 

@@ -15,7 +15,12 @@ GIVEN_BACK = Scenario(
     seed=1,
     months=1.2,
     subscribers=6,
-    rates={"refund_a_month": 12, "payment_cancelled_a_month": 6, "gateway_cancel_faults": 0.5},
+    rates={
+        "refund_a_month": 30,
+        "payment_cancelled_a_month": 6,
+        "gateway_cancel_faults": 0.4,
+        "refunds_refused": 0.4,
+    },
 )
 
 
@@ -27,6 +32,7 @@ def test_what_goes_back_is_followed_and_is_one_run_bit_for_bit(engine: Engine) -
     assert first.evidence.back.asked_back
     assert first.evidence.back.whole
     assert first.sometimes["given back by us"]
+    assert first.sometimes["refund refused"]
     assert {month.status for month in first.evidence.months} >= {"refunded"}
 
 

@@ -73,10 +73,19 @@ def test_words_that_are_wrong(word: str, told: str) -> None:
 
 
 def test_words_of_cancellations() -> None:
-    for word in ("http_after_cancel:502", "reset_before_cancel", "too_many:3", "ok"):
+    for word in (
+        "http_after_cancel:502",
+        "reset_before_cancel",
+        "too_many:3",
+        "ok",
+        "refused:0043",
+    ):
         assert str(cancel_fault(word)) == word
     for word in ("reset_after_charge", "declined:0016"):
         with pytest.raises(ValueError, match="nothing that a cancellation can meet"):
+            cancel_fault(word)
+    for word in ("refused", "refused:0016", "refused:A"):
+        with pytest.raises(ValueError, match="no cancellation is refused with"):
             cancel_fault(word)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from billing.sandbox import SandboxNetworkFault
+from billing.sandbox.texts import cancel_texts
 from tests.unit.sandbox.kit import ADA, Shop, a_customer, seoul
 
 MISSING = {"code": -1, "message": "존재하지 않는 결제정보입니다.", "response": None}
@@ -278,6 +279,18 @@ def test_a_cancellation_can_lose_its_answer(fault: str, cancelled_after: bool) -
     assert status == ("cancelled" if cancelled_after else "paid")
     shop.control("POST", "faults", {})
     assert cancelled(shop, imp_uid=imp_uid)["code"] == (1 if cancelled_after else 0)
+
+
+@pytest.mark.parametrize("code", sorted(cancel_texts()))
+def test_a_cancellation_refused_by_chance(code: str) -> None:
+    shop = Shop(faults={"chances": {"cancel": {f"refused:{code}": 1}}}).register()
+    imp_uid = shop.payment()["imp_uid"]
+    answer = cancelled(shop, imp_uid=imp_uid)
+    assert answer["code"] == 1
+    assert answer["message"] == f"[{code}] {cancel_texts()[code]}"
+    assert shop.found(f"/payments/{imp_uid}")["status"] == "paid"
+    shop.control("POST", "faults", {})
+    assert cancelled(shop, imp_uid=imp_uid)["code"] == 0
 
 
 def test_a_test_payment_is_taken_back_by_itself() -> None:

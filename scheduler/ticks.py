@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
@@ -29,6 +28,7 @@ from billing.broker import (
 from billing.domain.errors import BrokerUnavailable, InvalidSetting
 from billing.ports import PaymentGateway
 from billing.services import reconciled
+from billing.services.alone import alone
 from billing.services.check import check
 from billing.services.clock_guard import ClockGuard
 from billing.services.close_cycles import anything_ends, close_cycles
@@ -50,7 +50,6 @@ PRUNE_SECONDS = 1200
 
 _house = this_process.house
 _guard = ClockGuard(clock.host_time, clock.monotonic)
-_reconciling = threading.Lock()
 
 
 def _seen(tick: str) -> None:
@@ -161,27 +160,18 @@ def webhooks_() -> dict[str, int]:
 
 @app.task(name=TICK_RECONCILE)  # type: ignore[untyped-decorator]
 def reconcile_() -> dict[str, int]:
-    # One at a time in a process: an hourly one must not begin beside one that takes long.
-    if not _reconciling.acquire(blocking=False):
-        return {}
-    try:
-        return _reconcile_if_due()
-    finally:
-        _reconciling.release()
-
-
-def _reconcile_if_due() -> dict[str, int]:
     def due(tx: Transaction) -> bool:
         return reconciled.is_due(tx, _house.policy, reconcile_slots)
 
     _watch_the_clock(due)
     # By a clock that is wrong it would sign days that have not been.
-    if not _house.book.run(lambda tx: due(tx) and _guard.may_end(tx)):
-        return {}
-    folder = _house.settings.proof_dir
-    report = this_process.run(
-        lambda gateway: reconciled.make(_house.book, gateway, _house.policy, folder)
-    )
+    with alone(_house.book, lambda tx: due(tx) and _guard.may_end(tx)) as ours:
+        if not ours:
+            return {}
+        folder = _house.settings.proof_dir
+        report = this_process.run(
+            lambda gateway: reconciled.make(_house.book, gateway, _house.policy, folder)
+        )
     return {
         "differences": len(report.differences),
         "applied": len(report.applied),

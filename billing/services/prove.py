@@ -33,6 +33,18 @@ def first_missing(folder: Path) -> date | None:
     return max(days) + timedelta(days=1) if days else None
 
 
+def check_follows(folder: Path, first: date) -> None:
+    """Raises `InvalidInput` where a day would be left out between the last proof and `first`."""
+    following = first_missing(folder)
+    if following is not None and first > following:
+        raise InvalidInput(
+            "from",
+            first.isoformat(),
+            "leaves days out between the last proof and this span",
+            f"Begin with --from {following}",
+        )
+
+
 def write_proofs(
     tx: Transaction, policy: BillingPolicy, scope: ledger.Scope, folder: Path
 ) -> Proofs:
@@ -42,14 +54,7 @@ def write_proofs(
     left out between the last proof and the scope."""
     zone, done = policy.plan.zone, Proofs()
     first, last = day_of(scope.since, zone), day_of(scope.until, zone) - timedelta(days=1)
-    following = first_missing(folder)
-    if following is not None and first > following:
-        raise InvalidInput(
-            "from",
-            first.isoformat(),
-            "leaves days out between the last proof and this span",
-            f"Begin with --from {following}",
-        )
+    check_follows(folder, first)
     key = installation.stored_key(tx.session)
     folder.mkdir(parents=True, exist_ok=True)
     day, previous = first, _digest_before(folder, first)

@@ -41,7 +41,7 @@ from billing.services.confirm_difference import by_name
 from billing.services.prove import Proofs
 from billing.services.questions import Questions, Sleep
 from billing.services.settle_difference import Settled, conclude, settle, tell, tell_unanswered
-from billing.store import ledger
+from billing.store import events, ledger
 from billing.store.ledger import Compared, Key, PaidInBook, Scope
 from billing.store.session import Book, Transaction
 from billing.store.subscriptions import take_time
@@ -63,6 +63,8 @@ SCHEDULE_SPAN = timedelta(days=89)
 # How far back the daily run looks, beside the current month; and at most, when it was long away.
 LAST_DAYS = 7
 LONGEST_CATCH_UP = timedelta(days=92)
+# Less than a day, so that each day's run tells, whatever minute it comes to it.
+TELL_AGAIN = timedelta(hours=20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +129,11 @@ async def reconcile(
 ) -> Report:
     """Compare the days of `span`; ask about the keys of so many `days`, today the last. Raises
     `GatewayError` when a list is not to be had whole: then nothing is concluded and nothing is
-    written; `InvalidInput` for a span that makes no sense."""
+    written; `InvalidInput` for a span that makes no sense, or leaves days without a proof."""
     now = await asyncio.to_thread(book.run, lambda tx: tx.now)
     scope, questions = _scope(span, now, policy), Questions(sleep)
+    if proofs is not None:
+        prove.check_follows(proofs, span.first)
     with tempfile.TemporaryFile("w+", encoding="utf-8") as spool:
         questions.failed = await _read(gateway, scope, now, spool)
         compared = await asyncio.to_thread(_compare, book, scope, spool)
@@ -162,14 +166,30 @@ async def reconcile_today(
     sleep: Sleep = asyncio.sleep,
 ) -> Report:
     """The daily run: applies what the design names, tells of the rest. Raises `GatewayError`; the
-    next run looks back to the last one that was whole, `last_run`."""
+    next run looks back to the last one that was whole, `last_run`. Proofs that ended longer ago
+    than it looks back wait for a person: a chain must leave no day out, and a list of so many
+    months is not read unasked."""
     now = await asyncio.to_thread(book.run, lambda tx: tx.now)
     proved_to = prove.first_missing(proofs) if proofs is not None else None
     span = span_of_today(now, policy, last_run, proved_to)
+    if proved_to is not None and proved_to < span.first:
+        await asyncio.to_thread(_tell_unproved, book, proved_to)
+        proofs = None
     days = days_of_keys(now, policy, last_run)
     return await reconcile(
         book, gateway, policy, span, apply=True, proofs=proofs, days=days, sleep=sleep
     )
+
+
+def _tell_unproved(book: Book, since: date) -> None:
+    """An alarm at most once a day, however often the day's run is made again."""
+
+    def step(tx: Transaction) -> None:
+        if not events.told_since(tx.session, "reconcile.unproved", tx.now - TELL_AGAIN):
+            data = {"no_proof_since": since.isoformat()}
+            events.add(tx.session, at=tx.now, kind="reconcile.unproved", data=data, alarm=True)
+
+    book.run(step)
 
 
 def days_of_keys(now: datetime, policy: BillingPolicy, last_run: datetime | None) -> int:

@@ -12,6 +12,8 @@ from billing.store.tables import Heartbeat
 
 # The tick of the daily reconciliation: not when it last ran, but when it was last whole.
 RECONCILED = "maewol.tick.reconcile"
+# The process that makes it, for as long as it does.
+RECONCILING = "maewol.reconciling"
 # Who was not seen for longer is away.
 SEEN_WITHIN = timedelta(minutes=5)
 
@@ -20,6 +22,20 @@ def beat(session: Session, name: str, now: datetime) -> None:
     """Write down that `name` was alive at `now`."""
     row = insert(Heartbeat).values(name=name, at=now)
     session.execute(row.on_conflict_do_update(index_elements=["name"], set_={"at": now}))
+
+
+def take(session: Session, name: str, now: datetime) -> bool:
+    """Be `name`, unless somebody else was seen as it lately; whether it is ours now. Seen long
+    after `now` is seen by a clock that was wrong, and counts as not at all."""
+    lately = Heartbeat.at.between(now - SEEN_WITHIN, now + SEEN_WITHIN)
+    row = insert(Heartbeat).values(name=name, at=now)
+    taken = row.on_conflict_do_update(index_elements=["name"], set_={"at": now}, where=~lately)
+    return session.execute(taken.returning(Heartbeat.name)).first() is not None
+
+
+def leave(session: Session, name: str) -> None:
+    """Be `name` no longer: the next who asks may take it at once."""
+    session.execute(delete(Heartbeat).where(Heartbeat.name == name))
 
 
 def seen(session: Session) -> dict[str, datetime]:

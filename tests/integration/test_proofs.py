@@ -19,6 +19,7 @@ from billing.services.open_cycles import open_cycles
 from billing.services.prove import first_missing, verify
 from billing.services.reconcile import Report, reconcile_today
 from billing.store.session import Book
+from tests.builders import query
 from tests.conftest import MovedClock
 from tests.town import Town
 
@@ -135,6 +136,37 @@ def test_no_day_is_left_out(town: Town, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="--from 2026-11-11"):
         town.reconcile("2026-11-15", "2026-11-20", proofs=tmp_path)
     town.reconcile("2026-11-11", "2026-11-20", proofs=tmp_path)
+    assert verify(town.book, tmp_path) == []
+
+
+def test_nothing_is_asked_of_the_gateway_for_a_chain_that_would_have_a_gap(
+    town: Town, tmp_path: Path
+) -> None:
+    town.reconcile("2026-11-01", "2026-11-10", proofs=tmp_path)
+    asked = len(town.sandbox.ledger.requests)
+    with pytest.raises(InvalidInput, match="leaves days out"):
+        town.reconcile("2026-11-15", "2026-11-20", proofs=tmp_path)
+    assert len(town.sandbox.ledger.requests) == asked
+
+
+def test_proofs_that_ended_long_ago_wait_for_a_person_and_nothing_else_does(
+    town: Town, tmp_path: Path
+) -> None:
+    daily(town, tmp_path)
+    town.at("2027-02-22 05:30")
+    assert daily(town, tmp_path).proofs.written[-1] == "2027-02-21", "92 days are caught up with"
+    town.at("2027-05-26 05:30")
+    for _ in range(2):
+        report = daily(town, tmp_path)
+        assert (report.whole, report.proofs.written) == (True, [])
+    told = "SELECT data, alarm FROM events WHERE kind = 'reconcile.unproved'"
+    assert query(town.book, told) == [({"no_proof_since": "2027-02-22"}, True)]
+    town.at("2027-05-27 05:30")
+    daily(town, tmp_path)
+    assert len(query(town.book, told)) == 2, "again every day"
+    town.reconcile("2027-02-22", "2027-05-26", proofs=tmp_path)
+    assert daily(town, tmp_path).whole
+    assert len(query(town.book, told)) == 2
     assert verify(town.book, tmp_path) == []
 
 

@@ -187,6 +187,9 @@ def test_compare_give_back_and_prove(
     # The day has its own by then.
     assert scheduler.tick("reconcile_", "refund_", "reconcile_") == [made, {"worked_on": 0}, {}]
     execute(book, "DELETE FROM heartbeats WHERE name = 'maewol.tick.reconcile'")
+    execute(book, "INSERT INTO heartbeats (name, at) VALUES ('maewol.reconciling', now())")
+    assert scheduler.tick("reconcile_") == [{}], "another process is at it"
+    execute(book, "UPDATE heartbeats SET at = at - interval '1 hour' WHERE name LIKE '%ing'")
     assert scheduler.tick("reconcile_", "reconcile_") == [made, {}], "due until it was made"
     assert query(book, "SELECT count(*) FROM events WHERE kind = 'reconcile.difference'") == [(1,)]
     assert document("status")["differences"] == 1

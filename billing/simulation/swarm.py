@@ -77,7 +77,7 @@ KINDS: Final[Mapping[str, tuple[float, float]]] = {
     "webhook_late": (0.01, 0.5),
     "webhook_forged_a_month": (0.5, 20),
     "gateway_cancel_faults": (0.05, 0.7),
-    "refunds_refused": (0.02, 0.3),
+    "refunds_refused": (0.1, 0.3),
 }
 
 

@@ -116,7 +116,7 @@ def _say_what_follows(house: House, proposal: Proposal) -> None:
     until = f"{proposal.refund_by.astimezone(zone):%Y-%m-%d %H:%M}"
     for line in (proposal.warning_en, proposal.warning_ko):
         err.print(line, markup=False)
-    err.print(f"Possible until {until} (Seoul). 환불은 {until}(서울)까지 가능합니다.", markup=False)
+    err.print(f"Possible until {until} (Seoul). 환불은 {until}(서울) 전까지입니다.", markup=False)
 
 
 def _known(house: House, merchant_uid: str, imp_uid: str | None) -> Refund | None:

@@ -43,9 +43,10 @@ Nothing reads a misspelt name: `doctor` and the daemons' log ask whether
 설정은 환경 변수에서, 그다음 프로세스를 시작한 폴더의 `.env` 파일에서 읽습니다.
 모든 이름 앞에는 `MAEWOL_`이 붙습니다. **비밀값** `X`는 파일로 줄 수도 있습니다.
 `MAEWOL_X_FILE`에 경로를 적습니다. 빈 값은 설정하지 않은 것으로 봅니다.
-잘못된 값은 시작할 때 이름, 값(비밀값은 가림), 해결 방법과 함께 프로세스를 멈춥니다.
-적용 중인 값은 `maewol doctor`가 보여 줍니다. 철자가 틀린 이름은 아무도 읽지 않습니다.
-`doctor`와 데몬의 로그가 `MAEWOL_CHARGE_PER_SECOND`를 보고 `MAEWOL_CHARGES_PER_SECOND`인지 묻습니다.
+값이 잘못되면 프로세스는 시작할 때 이름, 값(비밀값은 가림), 해결 방법을 알리고 멈춥니다.
+적용 중인 값은 `maewol doctor`가 보여 줍니다. 철자가 틀린 이름은 무시됩니다. 예를 들어
+`MAEWOL_CHARGE_PER_SECOND`라고 적으면 `doctor`와 데몬의 로그가
+`MAEWOL_CHARGES_PER_SECOND`가 아닌지 묻습니다.
 """,
 }
 _COLUMNS = {
@@ -61,9 +62,9 @@ _WORDS = {
     "secret": ("**secret**", "**비밀값**"),
     "none": ("none", "없음"),
     "example": ("For example", "예"),
-    "more": ("more than", "초과:"),
+    "more": ("more than {}, ≤ {}", "{} 초과, {} 이하"),
     "form": ("form", "형식"),
-    "characters": ("characters", "자"),
+    "characters": (" characters", "자"),
 }
 
 
@@ -132,11 +133,9 @@ def _bounds(field: FieldInfo, language: str) -> list[str]:
     if "ge" in found:
         bounds.append(f"{_number(found['ge'])}–{_number(found['le'])}")
     elif "gt" in found:
-        bounds.append(f"{_word('more', language)} {found['gt']:g}, ≤ {_number(found['le'])}")
+        bounds.append(_word("more", language).format(f"{found['gt']:g}", _number(found["le"])))
     if "max_length" in found:
-        bounds.append(
-            f"{found['min_length']}–{found['max_length']} {_word('characters', language)}"
-        )
+        bounds.append(f"{found['min_length']}–{found['max_length']}{_word('characters', language)}")
     if "pattern" in found:
         bounds.append(f"{_word('form', language)} `{found['pattern']}`")
     return bounds

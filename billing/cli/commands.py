@@ -449,7 +449,7 @@ def hold(why: Annotated[str, typer.Option()] = "held by hand", as_json: Json = F
             f"No scheduler has worked on this book lately ({opened.where}). If yours runs, it has "
             "another MAEWOL_DATABASE_URL, and goes on charging.\n"
             "최근 이 장부에서 일한 스케줄러가 없습니다. 실행 중인 스케줄러가 있다면 다른 장부를 "
-            "쓰고 있으며, 청구는 멈추지 않았습니다.",
+            "쓰고 있으며, 결제는 멈추지 않았습니다.",
             markup=False,
             soft_wrap=True,
         )

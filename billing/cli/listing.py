@@ -44,7 +44,8 @@ class Listing:
         if self.is_cut:
             err.print(
                 f"The first {self.count:,} only; more with a higher --limit, all without it."
-                f" 처음 {self.count:,}건만 표시했습니다.",
+                f" 처음 {self.count:,}건만 표시했습니다."
+                " --limit을 늘리면 더, 빼면 모두 표시합니다.",
                 markup=False,
                 highlight=False,
             )

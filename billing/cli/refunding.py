@@ -116,7 +116,7 @@ def _say_what_follows(house: House, proposal: Proposal) -> None:
     until = f"{proposal.refund_by.astimezone(zone):%Y-%m-%d %H:%M}"
     for line in (proposal.warning_en, proposal.warning_ko):
         err.print(line, markup=False)
-    err.print(f"Possible until {until} (Seoul). {until}(서울)까지 가능합니다.", markup=False)
+    err.print(f"Possible until {until} (Seoul). 환불은 {until}(서울) 전까지입니다.", markup=False)
 
 
 def _known(house: House, merchant_uid: str, imp_uid: str | None) -> Refund | None:
@@ -136,6 +136,6 @@ def _see_through(house: House, refund_id: int) -> None:
 
 def _document(house: House, refund_id: int, *, already: bool) -> dict[str, Any]:
     if already:
-        err.print("Given back already; nothing was sent. 이미 환불되었습니다.")
+        err.print("Given back already; nothing was sent. 이미 환불되어 아무것도 보내지 않았습니다.")
     with house.book.transaction() as tx:
         return views.refund(tx.session, house.policy.plan.zone, refund_id, already=already)

@@ -21,7 +21,7 @@ class Remedy:
 
 _COUNT_IT = Remedy(
     "It counts as this month's payment: `maewol reconcile --apply`, or the next daily run.",
-    "이 달의 결제로 인정됩니다. `maewol reconcile --apply`를 실행하거나 다음 일일 대사를"
+    "그 달의 결제로 인정됩니다. `maewol reconcile --apply`를 실행하거나 다음 일일 대사를"
     " 기다리십시오.",
 )
 _COUNTS_LATER = Remedy(
@@ -32,7 +32,7 @@ _COUNTS_LATER = Remedy(
 )
 _LOOK = Remedy(
     "Compare the gateway's console with `maewol cycles`; nothing is changed by itself.",
-    "콘솔의 결제 내역과 `maewol cycles`를 비교하십시오. 자동으로 바뀌는 것은 없습니다.",
+    "포트원 콘솔의 결제 내역과 `maewol cycles`를 비교하십시오. 자동으로 바뀌는 것은 없습니다.",
 )
 
 _FIRST_CANCELLED = Remedy(
@@ -51,28 +51,26 @@ _REMEDIES = {
         "A key that this book does not know is being charged in this store. If it is one of yours,"
         " enrol it; if another system charges it, leave it there and only there.",
         "이 장부에 없는 빌링키가 같은 상점에서 결제되고 있습니다. 우리 고객이면 등록하고, 다른"
-        " 시스템의"
-        " 것이면 그 시스템에서만 결제하십시오.",
+        " 시스템이 결제하는 것이면 그 시스템에서만 결제하게 두십시오.",
     ),
     DifferenceKind.CANCELLED: Remedy(
         "The payment was given back outside Maewol. `maewol reconcile --apply` or the next daily"
         f" run marks the month refunded. {REFUSED_NEXT_MONTH[0]}",
-        "결제가 Maewol 밖에서 취소되었습니다. `maewol reconcile --apply` 또는 다음 일일 대사가 이"
+        "결제가 Maewol 밖에서 취소되었습니다. `maewol reconcile --apply` 또는 다음 일일 대사가 그"
         f" 달을 환불로 표시합니다. {REFUSED_NEXT_MONTH[1]}",
     ),
     DifferenceKind.FAILED: Remedy(
         "The book says paid, the gateway says failed: no money came. Ask PortOne's support about"
         " this imp_uid before anything else.",
-        "장부는 결제 완료, 결제사는 실패입니다. 대금이 들어오지 않았습니다. 먼저 이 imp_uid를"
-        " 포트원에"
-        " 문의하십시오.",
+        "장부는 결제 완료, 결제사는 실패입니다. 대금이 들어오지 않았습니다. 다른 조치보다 먼저 이"
+        " imp_uid를 포트원에 문의하십시오.",
     ),
     DifferenceKind.MISSING: Remedy(
         "The gateway does not know this payment. Usually the credentials are those of another"
         " store,"
         " or INCLUDE_SANDBOX is wrong; else ask PortOne's support.",
         "결제사에 이 결제가 없습니다. 대개 다른 상점의 API 키이거나 INCLUDE_SANDBOX 설정이 잘못된"
-        " 경우입니다. 아니면 포트원에 문의하십시오.",
+        " 경우입니다. 둘 다 아니면 포트원에 문의하십시오.",
     ),
     DifferenceKind.NOT_FINAL: Remedy(
         "The gateway has not finished this payment. Look again tomorrow; if it stays, ask PortOne.",
@@ -82,14 +80,14 @@ _REMEDIES = {
     DifferenceKind.AMOUNT: Remedy(
         "The amounts differ, so it does not count as this month's payment. Find out who charged it;"
         " within its month it can be refunded whole with `maewol refund`.",
-        "금액이 달라 이 달의 결제로 인정하지 않습니다. 누가 결제했는지 확인하십시오. 같은 달 안에는"
-        " `maewol refund`로 전액 환불할 수 있습니다.",
+        "금액이 달라 그 달의 결제로 인정하지 않습니다. 누가 결제했는지 확인하십시오. 결제한 달"
+        " 안에는 `maewol refund`로 전액 환불할 수 있습니다.",
     ),
     DifferenceKind.CUSTOMER: Remedy(
         "The payment carries another customer's key or another name than the book says."
         " Nothing is changed by itself: compare both in the gateway's console.",
-        "결제의 고객 또는 주문번호가 장부와 다릅니다. 자동으로 바뀌는 것은 없으니 콘솔에서"
-        " 비교하십시오.",
+        "결제의 고객 또는 주문번호가 장부와 다릅니다. 자동으로 바뀌는 것은 없으니 포트원"
+        " 콘솔에서 비교하십시오.",
     ),
     DifferenceKind.PARTLY_CANCELLED: Remedy(
         "Part of the payment was given back, which phone billing does not know. Ask PortOne whether"
@@ -98,9 +96,9 @@ _REMEDIES = {
         " 문의하십시오.",
     ),
     DifferenceKind.NOT_REFUNDED: Remedy(
-        "The book says refunded, the gateway still holds the money. Cancel it in the console within"
-        " its month, or pay it back by transfer.",
-        "장부는 환불, 결제사는 결제 상태입니다. 같은 달 안에 콘솔에서 취소하거나 계좌로"
+        "The book says refunded, the gateway still holds the money. Cancel it in PortOne's console"
+        " within its month, or pay it back by transfer.",
+        "장부는 환불, 결제사는 결제 상태입니다. 결제한 달 안에 포트원 콘솔에서 취소하거나 계좌로"
         " 환불하십시오.",
     ),
     DifferenceKind.SANDBOX: Remedy(
@@ -108,15 +106,13 @@ _REMEDIES = {
         " one"
         " book must see only one kind.",
         "실결제와 테스트 결제가 섞였습니다. 채널과 INCLUDE_SANDBOX를 확인하십시오. 장부 하나에는"
-        " 한 종류만"
-        " 있어야 합니다.",
+        " 한 종류만 있어야 합니다.",
     ),
     DifferenceKind.SCHEDULED: Remedy(
         "The gateway itself will charge this key: a second charger. Unschedule it there"
         " (POST /subscribe/payments/unschedule).",
         "결제사 예약 결제가 이 빌링키에 걸려 있습니다(이중 결제 위험). 결제사에서 예약을"
-        " 취소하십시오"
-        " (POST /subscribe/payments/unschedule).",
+        " 취소하십시오(POST /subscribe/payments/unschedule).",
     ),
 }
 
@@ -144,13 +140,13 @@ def remedy(found: Difference, now: datetime, zone: ZoneInfo) -> Remedy:
 
 def _give_back(found: Difference, now: datetime, zone: ZoneInfo) -> Remedy:
     kept = f" Keep {found.keep}." if found.keep else ""
-    kept_ko = f" {found.keep}은(는) 유지합니다." if found.keep else ""
+    kept_ko = f" 남겨 둘 결제: {found.keep}." if found.keep else ""
     if found.refund_by is None or now >= found.refund_by:
         return Remedy(
             f"The customer paid too much, and the gateway takes back nothing after the month's end:"
             f" pay it back by transfer.{kept}",
-            f"고객이 더 낸 결제이며 달이 지나 결제 취소가 되지 않습니다. 계좌로"
-            f" 환불하십시오.{kept_ko}",
+            "고객이 더 낸 결제이며, 결제한 달이 지나 취소할 수 없습니다."
+            f" 계좌로 환불하십시오.{kept_ko}",
         )
     last = f"{found.refund_by.astimezone(zone):%Y-%m-%d %H:%M}"
     command = f"maewol refund {found.merchant_uid} --imp-uid {found.imp_uid}"

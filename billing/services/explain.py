@@ -37,7 +37,8 @@ _RELEASE = (
 )
 _LOOK_AND_LET_GO = (
     "Compare the gateway's console with the book; then `maewol release CUSTOMER_UID` charges it.",
-    "콘솔의 결제 내역과 장부를 비교한 다음 `maewol release CUSTOMER_UID`로 결제를 계속하십시오.",
+    "포트원 콘솔의 결제 내역과 장부를 비교한 다음 `maewol release CUSTOMER_UID`로 결제를"
+    " 계속하십시오.",
 )
 _CORRECT = (
     "`maewol subscription correct CUSTOMER_UID` compares the book with the initial payment at the"
@@ -165,12 +166,12 @@ def _not_there(case: _Case) -> tuple[Text, Text]:
     if case.now > case.last_start:
         return (
             f"Too late for cycle {number} ({month}): the last moment was {case.last}.",
-            f"{number}회차({month})를 결제하기에 늦었습니다. 마지막 시각은 {case.last}이었습니다.",
+            f"{number}회차({month})를 결제하기에 늦었습니다. 마지막 시각: {case.last}.",
         ), _NOTHING
     if case.next_opens_at <= case.now:
         return (
             "It is due: the cycle opens at the next tick, once the month before has ended.",
-            "예정 시각이 되었습니다. 앞 회차가 끝났다면 다음 틱에 열립니다.",
+            "열릴 시각이 되었습니다. 앞 회차가 끝나면 그다음 틱에 열립니다.",
         ), _NOTHING
     return (f"The cycle opens at {opens_at}.", f"{opens_at}에 회차가 열립니다."), _NOTHING
 
@@ -217,12 +218,12 @@ def _waiting(case: _Case, cycle: dict[str, Any], number: int, at: str) -> tuple[
     if case.now > case.last_start:
         return (
             f"Too late for attempt {number}: the last moment was {case.last}.",
-            f"{number}번째 시도를 하기에 늦었습니다. 마지막 시각은 {case.last}이었습니다.",
+            f"{number}번째 시도를 하기에 늦었습니다. 마지막 시각: {case.last}.",
         ), _advice(case, cycle)
     if datetime.fromisoformat(at) <= case.now:
         return (
             f"Attempt {number} is due and goes out as soon as a worker takes it.",
-            f"{number}번째 시도의 시각이 되었습니다. 워커가 받는 대로 보냅니다.",
+            f"{number}번째 시도의 예정 시각이 되었습니다. 워커가 받는 대로 보냅니다.",
         ), _advice(case, cycle)
     return (
         f"Attempt {number} goes out at {at}.",
@@ -274,7 +275,7 @@ def _ended(case: _Case, cycle: dict[str, Any]) -> tuple[Text, Text]:
         people = _WHO_CHARGED
     elif case.subscription["status"] == SubscriptionStatus.SUSPENDED:
         people = _REGISTER_ANEW
-    ended = f"{_ENDED_KO[status]} ({reason})" if reason else _ENDED_KO[status]
+    ended = f"{_ENDED_KO[status]}({reason})" if reason else _ENDED_KO[status]
     return (f"The cycle ended: {shown}.", f"회차가 끝났습니다: {ended}."), people
 
 

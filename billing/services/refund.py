@@ -89,10 +89,11 @@ class Proposal:
     @property
     def warning_ko(self) -> str:
         """The same in Korean."""
+        won = f"{self.amount.amount:,}원"
         if not self.breaks_chain:
-            return f"{self.amount}을 고객에게 환불합니다. 이 달은 다른 결제로 유지됩니다."
+            return f"{won}을 고객에게 환불합니다. 이번 달은 다른 결제로 유지됩니다."
         return (
-            f"{self.amount}을 고객에게 환불하며, 이 달에는 결제가 없게 됩니다."
+            f"{won}을 고객에게 환불하며, 이번 달에는 결제가 없게 됩니다."
             f" {REFUSED_NEXT_MONTH[1]} 되돌릴 수 없습니다."
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 
-from billing.domain.calendar import cycle_dates
+from billing.domain.calendar import LATEST_BAND_OPENING, cycle_dates
 from billing.domain.order import Order
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SubscriptionStatus
@@ -21,6 +21,11 @@ class SoldSubscription:
     amount: int
     anchor_day: int
     next_on: date | None
+
+    @property
+    def first_day(self) -> int:
+        """The earliest day of a month on which it is charged: late anchors may begin earlier."""
+        return min(self.anchor_day, LATEST_BAND_OPENING)
 
 
 def show_order(book: Book, policy: BillingPolicy, order: Order) -> SoldSubscription | None:

@@ -66,15 +66,15 @@ def chart(
 def _days(canvas: Any, request: Request, edge: Edge, t: Texts) -> None:
     days = money.figures_of(edge, money.span_asked(request, edge)).days
     charts.label(canvas, [str(day.on.day) for day in days], every=5)
-    canvas.add(t("money.collected"), [day.won for day in days])
-    canvas.add(t("money.given_back"), [day.refunded_won for day in days])
+    canvas.add(t("money.kept"), [day.won for day in days])
+    canvas.add(t("money.not_kept"), [day.refunded_won for day in days])
 
 
 def _months(canvas: Any, request: Request, edge: Edge, t: Texts, every: int) -> None:
     months = money.by_month(edge, money.span_asked(request, edge))
     charts.label(canvas, [f"{month.on:%Y-%m}" for month in months], every)
-    canvas.add(t("money.collected"), [month.won for month in months])
-    canvas.add(t("money.given_back"), [month.refunded_won for month in months])
+    canvas.add(t("money.kept"), [month.won for month in months])
+    canvas.add(t("money.not_kept"), [month.refunded_won for month in months])
 
 
 def _hours(canvas: Any, request: Request, edge: Edge, t: Texts) -> None:

@@ -93,7 +93,7 @@ def test_a_korean_operator_reads_korean(edge: Edge) -> None:
     assert "I2 시도 구간 안에서만" in korean["/system/invariants"]
     assert "closing margin" not in korean["/system/invariants"]
     names = re.findall(r'<span class="name">(.*?)</span>', korean["/events?show=all"])
-    assert {"회차", "이유", "점유 번호", "merchant_uid"} <= set(names)
+    assert {"회차", "사유", "점유 번호", "merchant_uid"} <= set(names)
     assert {one for one in names if one.isascii()} <= told.AS_THEY_ARE
 
 

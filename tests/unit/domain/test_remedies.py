@@ -109,4 +109,4 @@ def test_what_was_paid_too_much_is_given_back_until_the_months_end(kind: Differe
 def test_which_of_two_payments_is_kept(refund_by: datetime | None) -> None:
     told = advice(DifferenceKind.DOUBLE, refund_by=refund_by, keep="imp_0")
     assert told.en.endswith(" Keep imp_0.")
-    assert told.ko.endswith(" imp_0은(는) 유지합니다.")
+    assert told.ko.endswith(" 남겨 둘 결제: imp_0.")

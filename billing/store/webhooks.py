@@ -126,6 +126,15 @@ def put_off(session: Session, webhook_id: int, look_at: datetime) -> None:
     )
 
 
+def give_back(session: Session, now: datetime, webhook_ids: Sequence[int]) -> None:
+    """Let the next tick take those that were taken and not looked at."""
+    session.execute(
+        update(Webhook)
+        .where(Webhook.id.in_(webhook_ids), Webhook.looked_at.is_(None))
+        .values(look_at=now)
+    )
+
+
 def live_attempt(
     session: Session, merchant_uid: str, subscription_id: int | None, month: object
 ) -> Attempt | None:

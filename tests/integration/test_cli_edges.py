@@ -55,6 +55,8 @@ WRONG_CALLS = [
     (["due", "--days", "367"], "--days", "366"),
     (["windows", "--initial-paid-on", "2024-02-30"], "--initial-paid-on", "2024-02-30"),
     (["windows", "--initial-paid-on", "9999-12-01"], "cycle", "9999"),
+    (["report", "--month", "9999-12"], "date", "9999"),
+    (["due", "--at", "9999-12-31T00:00:00+09:00"], "date", "9999"),
     (["why", "a", "--cycle", "0"], "--cycle", "1"),
     (["subscription", "import", "/nowhere.csv"], "file", "does not exist"),
 ]
@@ -79,6 +81,21 @@ def test_a_wrong_amount_is_a_wrong_call_with_a_remedy(call: Call) -> None:
     told = done.document()
     assert (done.code, told["field"], told["value"]) == (2, "amount", "９９００")
     assert told["remedy"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["hold", "--why"], ["subscription", "cancel"], ["cycles", "--customer-uid"]],
+    ids=" ".join,
+)
+def test_an_argument_that_is_no_text_is_a_wrong_call(call: Call, words: list[str]) -> None:
+    """As a terminal in CP949 sends Korean, and Python keeps the bytes."""
+    typed = "점검".encode("cp949").decode("utf-8", "surrogateescape")
+    done = call(*words, typed, "--json")
+    assert done.code == 2
+    assert "UTF-8" in done.document()["error"]
+    assert "Traceback" not in done.err
+    assert call("status", "--json").document()["hold"] is None
 
 
 @pytest.mark.parametrize(

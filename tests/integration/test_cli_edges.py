@@ -58,6 +58,7 @@ WRONG_CALLS = [
     (["report", "--month", "9999-12"], "date", "9999"),
     (["due", "--at", "9999-12-31T00:00:00+09:00"], "date", "9999"),
     (["why", "a", "--cycle", "0"], "--cycle", "1"),
+    (["why", "a", "--cycle", "99999999999999999999"], "--cycle", "120000"),
     (["subscription", "import", "/nowhere.csv"], "file", "does not exist"),
 ]
 

@@ -108,6 +108,10 @@ async def look_at_webhooks(
     return tally
 
 
+def _ended(tx: Transaction, one: Waiting, outcome: WebhookOutcome) -> str:
+    return str(outcome) if webhooks.finish(tx.session, tx.now, one, outcome) else "again"
+
+
 def _giving_back(webhook_ids: Sequence[int]) -> Callable[[Transaction], None]:
     return lambda tx: webhooks.give_back(tx.session, tx.now, webhook_ids)
 
@@ -155,8 +159,7 @@ class _Look:
 
         def step(tx: Transaction) -> str:
             if one.looks >= len(LOOK_AGAIN):
-                webhooks.finish(tx.session, tx.now, one.webhook_id, at_last)
-                return str(at_last)
+                return _ended(tx, one, at_last)
             webhooks.put_off(tx.session, one.webhook_id, tx.now + LOOK_AGAIN[one.looks])
             return "again"
 
@@ -166,8 +169,7 @@ class _Look:
         def step(tx: Transaction) -> str:
             if found.told is not None:
                 tell_one(tx, found.told)
-            webhooks.finish(tx.session, tx.now, one.webhook_id, found.outcome)
-            return str(found.outcome)
+            return _ended(tx, one, found.outcome)
 
         return self._book.run(step)
 

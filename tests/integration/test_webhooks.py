@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -329,6 +330,31 @@ def test_what_changes_while_it_is_looked_at_is_looked_at_again(world: World) -> 
     assert world.statuses("cycles") == {"skipped": 1}
     world.clock.move_to(world.clock.now + LOOK_AGAIN[0])
     assert look(world) == {"unknown_payment": 1}
+
+
+def test_what_is_announced_while_it_is_looked_at_is_looked_at_again(world: World) -> None:
+    """Cancelled in the gateway's console a moment after it was looked up."""
+    world.enrol("somebody")
+    world.tick()
+    charged = newest(world)
+    announce(world, charged.imp_uid, status="ready")
+
+    async def meanwhile(gateway: PortOneClient) -> Counter[str]:
+        as_ever = gateway.payments_of_key
+
+        async def payments_of_key(*about: Any) -> Any:
+            found = await as_ever(*about)
+            cancelled(world, charged)
+            await asyncio.to_thread(announce, world, charged.imp_uid, "cancelled")
+            return found
+
+        gateway.payments_of_key = payments_of_key  # type: ignore[method-assign]
+        return await look_at_webhooks(world.book, gateway, world.policy)
+
+    assert world.ask(meanwhile) == {"again": 1}
+    assert outcomes(world) == [(charged.imp_uid, None)]
+    assert look(world) == {"refunded": 1}
+    assert world.statuses("cycles") == {"refunded": 1}
 
 
 def test_a_payment_under_our_name_that_was_given_back_is_nobodys_loss(world: World) -> None:

@@ -42,6 +42,9 @@ def describe(error: Exception) -> Trouble | None:
     if hasattr(error, "format_message"):
         return Trouble(error.format_message(), 2, _named(error), usage=error)
     family = type(error).__module__.partition(".")[0]
+    if family in ("typer", "click") and type(error).__name__ == "Abort":
+        # Ctrl-C or Ctrl-D at a question; all of them are asked before anything is done.
+        return Trouble("no answer; nothing was done. 답이 없어 실행하지 않았습니다", 1)
     if family == "sqlalchemy":
         return Trouble(_database(error), 1)
     if family in ("redis", "kombu"):

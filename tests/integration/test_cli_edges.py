@@ -643,6 +643,23 @@ def test_an_import_that_cannot_ask_the_gateway_says_so_and_writes_nothing(
     assert query(book, "SELECT count(*) FROM subscriptions") == [(0,)]
 
 
+@pytest.mark.parametrize("key", [KeyboardInterrupt, EOFError], ids=["Ctrl-C", "Ctrl-D"])
+def test_a_question_that_is_left_is_no_yes_and_no_traceback(
+    call: Call, monkeypatch: pytest.MonkeyPatch, key: type[BaseException]
+) -> None:
+    added(call, "a")
+
+    def typed(*_: Any) -> str:
+        raise key
+
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr("typer._click.termui.visible_prompt_func", typed)
+    done = call("subscription", "cancel", "a")
+    assert done.code == 1
+    assert done.err.endswith("maewol: no answer; nothing was done. 답이 없어 실행하지 않았습니다\n")
+    assert call("subscription", "show", "a", "--json").document()["status"] == "active"
+
+
 def test_at_a_terminal_a_cancellation_is_asked_about_first(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,9 @@ class CronSchedule(BaseSchedule):  # type: ignore[misc]  # Celery has no types
     def is_due(self, last_run_at: datetime) -> schedstate:
         """Whether a slot has passed since the last firing, and the seconds to the next one."""
         now = clock.host_time()
-        due = self._cron.after(last_run_at, self._zone) <= now
+        # Beat keeps the moment on disk. One that lies ahead was told by a clock that was wrong:
+        # nothing would fire before it comes, also after a restart.
+        due = last_run_at > now or self._cron.after(last_run_at, self._zone) <= now
         wait = (self._cron.after(now, self._zone) - now).total_seconds()
         return schedstate(is_due=due, next=wait)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
+from celery import Celery
 
 from billing import clock
 from billing.domain.calendar import SEOUL
 from billing.domain.plan import Cron
-from scheduler.schedule import CronSchedule
+from scheduler.schedule import CronSchedule, SteadyScheduler
 
 NOW = datetime(2026, 11, 20, 1, 0, 30, tzinfo=UTC)
 
@@ -32,3 +35,30 @@ def test_a_slot_has_passed_since_the_last_firing(
     every_minute = CronSchedule(Cron.parse("* * * * *", field="SCAN_CRON"), SEOUL)
     state = every_minute.is_due(NOW + last)
     assert (state.is_due, state.next) == (due, 30.0)
+
+
+def test_a_clock_that_goes_back_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its host was a day ahead for one firing, and beat goes on."""
+    now, fired = [NOW], list[datetime]()
+    monkeypatch.setattr(clock, "host_time", lambda: now[0])
+
+    class Beat(SteadyScheduler):
+        def apply_async(self, *_: Any, **__: Any) -> None:
+            fired.append(now[0])
+
+    app = Celery("beat", broker="memory://")
+    every_minute = CronSchedule(Cron.parse("* * * * *", field="SCAN_CRON"), SEOUL)
+    app.conf.beat_schedule = {"a tick": {"task": "a.tick", "schedule": every_minute}}
+    beat = Beat(app, schedule_filename=str(tmp_path / "beat"))
+    for ahead in (timedelta(0), timedelta(days=1), timedelta(minutes=1), timedelta(minutes=2)):
+        now[0] = NOW + ahead
+        while beat.tick() == 0:
+            pass
+    beat.close()
+    assert fired == [NOW + ahead for ahead in (timedelta(days=1), *map(minutes, (1, 2)))]
+
+
+def minutes(count: int) -> timedelta:
+    return timedelta(minutes=count)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import httpx
@@ -813,6 +814,23 @@ def test_some_failures_among_answers_are_no_outage(
     town.move(minutes=5)
     report = town.reconcile(apply=True)
     assert (report.failed, report.whole) == (10, True)
+
+
+def test_answers_that_cannot_be_read_are_no_outage_and_not_asked_for_again(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(questions, "IN_VAIN", 2)
+    town.subscribe(12)
+    assert town.charge() == {"approved": 12}
+    for number in range(1, 12):
+        row = {"merchant_uid": "theirs", "schedule_status": "scheduled", "amount": 10.5}
+        answer = partial(town.says, {"total": 1, "next": 0, "list": [row]})
+        town.wire.faults[f"/{uid(number)}/schedules"] = answer
+    town.move(minutes=5)
+    report = town.reconcile(apply=True)
+    assert (report.failed, report.whole) == (11, True)
+    asked = [path for path in town.wire.asked if path.endswith("/schedules")]
+    assert len(asked) == len(set(asked)) == 12
 
 
 def test_about_a_key_that_was_not_told_nothing_is_concluded(paid: Town) -> None:

@@ -62,6 +62,7 @@ app.conf.update(
     # "leaving" is for beat, which loads what is included, too.
     include=["scheduler.ticks", "scheduler.leaving"],
     task_default_queue=TICKS_QUEUE,
+    beat_scheduler="scheduler.schedule:SteadyScheduler",
     beat_schedule={
         f"{tick} at {cron.expression}": {
             "task": tick,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
+from celery.beat import PersistentScheduler
 from celery.schedules import BaseSchedule, schedstate
 
 from billing import clock
@@ -22,7 +23,9 @@ class CronSchedule(BaseSchedule):  # type: ignore[misc]  # Celery has no types
     def is_due(self, last_run_at: datetime) -> schedstate:
         """Whether a slot has passed since the last firing, and the seconds to the next one."""
         now = clock.host_time()
-        due = self._cron.after(last_run_at, self._zone) <= now
+        # Beat keeps the moment on disk. One that lies ahead was told by a clock that was wrong:
+        # nothing would fire before it comes, also after a restart.
+        due = last_run_at > now or self._cron.after(last_run_at, self._zone) <= now
         wait = (self._cron.after(now, self._zone) - now).total_seconds()
         return schedstate(is_due=due, next=wait)
 
@@ -40,3 +43,19 @@ class CronSchedule(BaseSchedule):  # type: ignore[misc]  # Celery has no types
 
     def __reduce__(self) -> tuple[type[CronSchedule], tuple[Cron, ZoneInfo]]:
         return type(self), (self._cron, self._zone)
+
+
+class SteadyScheduler(PersistentScheduler):  # type: ignore[misc]  # Celery has no types
+    """Celery's own, for a host whose clock may go back: what it planned by a clock that was ahead
+    would wait until that time comes."""
+
+    _seen: datetime | None = None
+
+    def tick(self, *arguments: object, **more: object) -> float:
+        """Fire what is due; after a step back everything is planned anew."""
+        now = clock.host_time()
+        if self._seen is not None and now < self._seen:
+            self._heap = None
+        self._seen = now
+        wait: float = super().tick(*arguments, **more)
+        return wait

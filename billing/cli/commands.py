@@ -395,7 +395,7 @@ def _told(fact: Checked) -> dict[str, Any]:
 @app.command()
 def why(
     customer_uid: str,
-    cycle: Annotated[int | None, typer.Option(min=1)] = None,
+    cycle: Annotated[int | None, typer.Option(min=1, max=120_000)] = None,
     as_json: Json = False,
 ) -> None:
     """One answer: the rule, the attempts, what happens next, and what a person can do."""

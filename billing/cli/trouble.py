@@ -19,6 +19,12 @@ class Trouble:
     usage: Exception | None = None
 
 
+_NO_TEXT = (
+    "an argument is not UTF-8. Set the terminal to UTF-8 and type it again."
+    " 인수가 UTF-8이 아닙니다. 터미널을 UTF-8로 설정하고 다시 입력하십시오"
+)
+
+
 def describe(error: Exception) -> Trouble | None:
     """The trouble behind an exception; None for one that nobody expected: a bug, with traceback."""
     match error:
@@ -27,12 +33,18 @@ def describe(error: Exception) -> Trouble | None:
             return Trouble(str(error), 2 if isinstance(error, InvalidInput) else 1, details)
         case BillingError():
             return Trouble(str(error), 1)
+        case UnicodeEncodeError() if "\ud800" <= error.object[error.start] <= "\udfff":
+            # How Python keeps the bytes of an argument that are no text in the terminal's encoding.
+            return Trouble(_NO_TEXT, 2)
         case OSError():
             return Trouble(f"{error.filename or 'the output'}: {error.strerror or error}", 1)
     # By name, since typer carries a click of its own, and commands without a database load none.
     if hasattr(error, "format_message"):
         return Trouble(error.format_message(), 2, _named(error), usage=error)
     family = type(error).__module__.partition(".")[0]
+    if family in ("typer", "click") and type(error).__name__ == "Abort":
+        # Ctrl-C or Ctrl-D at a question; all of them are asked before anything is done.
+        return Trouble("no answer; nothing was done. 답이 없어 실행하지 않았습니다", 1)
     if family == "sqlalchemy":
         return Trouble(_database(error), 1)
     if family in ("redis", "kombu"):

@@ -198,7 +198,7 @@ def day_of(moment: datetime, zone: ZoneInfo = SEOUL) -> date:
     try:
         return moment.astimezone(zone).date()
     except OverflowError as error:
-        raise _beyond(moment) from error
+        raise beyond(moment) from error
 
 
 def start_of(day: date, zone: ZoneInfo = SEOUL) -> datetime:
@@ -206,7 +206,7 @@ def start_of(day: date, zone: ZoneInfo = SEOUL) -> datetime:
     try:
         return datetime.combine(day, time.min, zone).astimezone(UTC)
     except OverflowError as error:
-        raise _beyond(day) from error
+        raise beyond(day) from error
 
 
 def end_of(day: date, zone: ZoneInfo = SEOUL) -> datetime:
@@ -215,7 +215,7 @@ def end_of(day: date, zone: ZoneInfo = SEOUL) -> datetime:
     Raises `InvalidInput` at the ends of the calendar.
     """
     if day == date.max:
-        raise _beyond(day)
+        raise beyond(day)
     return start_of(day + _ONE_DAY, zone)
 
 
@@ -224,7 +224,8 @@ def _month_index(day: date) -> int:
     return day.year * 12 + day.month - 1
 
 
-def _beyond(value: date) -> InvalidInput:
+def beyond(value: date) -> InvalidInput:
+    """What to raise for a date after, or before, which the calendar has no other."""
     return InvalidInput(
         "date",
         value.isoformat(),

@@ -10,6 +10,7 @@ BillingError
 ├── TransitionRefused       a status cannot follow another
 ├── GatewayError            the gateway could not be asked; nothing is concluded from it
 │   ├── GatewayUnavailable  no answer, or no usable one
+│   │   ├── AnswerUnusable  an answer that will be the same when it is asked for again
 │   │   └── RowsUnreadable  a list but for some rows: what was given of it is true
 │   └── GatewayRefused      our credentials or contract are not accepted
 ├── SchemaMismatch          the schema does not serve this version: migrate, or start a newer one
@@ -75,6 +76,10 @@ class GatewayError(BillingError):
 
 class GatewayUnavailable(GatewayError):
     """No answer, or none that can be used: network, time-out, 5xx, nonsense."""
+
+
+class AnswerUnusable(GatewayUnavailable):
+    """The gateway is not down: it answered, and nothing can be made of that."""
 
 
 class RowsUnreadable(GatewayUnavailable):

@@ -12,7 +12,7 @@ from datetime import date, datetime, timedelta
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
-from billing.domain.calendar import day_of, start_of
+from billing.domain.calendar import beyond, day_of, start_of
 from billing.domain.money import Won
 from billing.domain.outcome import NotSent, Unknown
 from billing.domain.status import Transitions
@@ -87,7 +87,9 @@ def month_of(moment: datetime, zone: ZoneInfo) -> date:
 
 
 def month_after(month: date) -> date:
-    """The first day of the next month."""
+    """The first day of the next month. Raises `InvalidInput` at the end of the calendar."""
+    if (month.year, month.month) == (date.max.year, date.max.month):
+        raise beyond(month)
     return date(month.year + month.month // 12, month.month % 12 + 1, 1)
 
 

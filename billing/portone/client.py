@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import httpx
 
-from billing.domain.errors import GatewayUnavailable
+from billing.domain.errors import AnswerUnusable, GatewayUnavailable
 from billing.domain.money import Won
 from billing.domain.outcome import Outcome
 from billing.domain.refund import CancelOutcome, CancelRequest
@@ -179,7 +179,7 @@ class PortOneClient:
         # The state is left out to get all. Public clients spell that both ways.
         found = self._payments(await self._lookups.all(path, f"{path}/"))
         if any(payment.merchant_uid != merchant_uid for payment in found):
-            raise GatewayUnavailable("look-up: rows of another order")
+            raise AnswerUnusable("look-up: rows of another order")
         return found
 
     async def payments_of_key(self, customer_uid: str, since: datetime) -> Sequence[Payment]:
@@ -191,7 +191,7 @@ class PortOneClient:
         path = f"{_customer(customer_uid)}/payments"
         found = self._payments(await self._lookups.all(path))
         if any(payment.customer_uid not in (None, customer_uid) for payment in found):
-            raise GatewayUnavailable("look-up: rows of another billing key")
+            raise AnswerUnusable("look-up: rows of another billing key")
         return [payment for payment in found if _happened_since(payment, since)]
 
     async def payment(self, imp_uid: str) -> Payment | None:
@@ -201,7 +201,7 @@ class PortOneClient:
             return None
         (found,) = self._payments([row])
         if found.imp_uid != imp_uid:
-            raise GatewayUnavailable("look-up: another payment")
+            raise AnswerUnusable("look-up: another payment")
         return found
 
     async def billing_key(self, customer_uid: str) -> BillingKey | None:
@@ -302,4 +302,4 @@ def _checked(read: Callable[[], T]) -> T:
     try:
         return read()
     except Unreadable as error:
-        raise GatewayUnavailable(f"look-up: {error}") from None
+        raise AnswerUnusable(f"look-up: {error}") from None

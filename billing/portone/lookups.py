@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from billing.domain.errors import GatewayRefused, GatewayUnavailable
+from billing.domain.errors import AnswerUnusable, GatewayRefused, GatewayUnavailable
 from billing.portone import fields
 from billing.portone.answer import Envelope, Unreadable, envelope
 from billing.portone.exchange import Exchange
@@ -163,7 +163,7 @@ class _Broken(GatewayUnavailable):
     """No answer, or none that can be read: the next one may be whole."""
 
 
-class _NoPage(GatewayUnavailable):
+class _NoPage(AnswerUnusable):
     """The gateway says in its own envelope that the query cannot be answered."""
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -28,26 +30,44 @@ def alone(
     it is a row and no lock: whoever dies with it, or cannot write for five minutes, has lost it.
     """
 
-    def take(tx: Transaction) -> bool:
-        return due(tx) and heartbeats.take(tx.session, heartbeats.RECONCILING, tx.now)
+    def take(tx: Transaction) -> datetime | None:
+        taken = due(tx) and heartbeats.take(tx.session, heartbeats.RECONCILING, tx.now)
+        return tx.now if taken else None
 
-    if not book.run(take):
+    began = book.run(take)
+    if began is None:
         yield False
         return
-    over = threading.Event()
-    teller = threading.Thread(target=_tell, args=(book, over, every), daemon=True)
+    turn, over = _Turn(began), threading.Event()
+    teller = threading.Thread(target=_tell, args=(book, turn, over, every), daemon=True)
     teller.start()
     try:
         yield True
     finally:
         over.set()
         teller.join()
-        _write(book, lambda tx: heartbeats.leave(tx.session, heartbeats.RECONCILING))
+        _write(book, turn.end)
 
 
-def _tell(book: Book, over: threading.Event, every: float) -> None:
+@dataclass
+class _Turn:
+    """Being the one who does it; `last` is when that was told."""
+
+    last: datetime
+
+    def tell(self, tx: Transaction) -> None:
+        """Go on, unless another has it by now."""
+        if heartbeats.keep(tx.session, heartbeats.RECONCILING, self.last, tx.now):
+            self.last = tx.now
+
+    def end(self, tx: Transaction) -> None:
+        """Leave it to the next, unless another has it by now."""
+        heartbeats.leave(tx.session, heartbeats.RECONCILING, self.last)
+
+
+def _tell(book: Book, turn: _Turn, over: threading.Event, every: float) -> None:
     while not over.wait(every):
-        _write(book, lambda tx: heartbeats.beat(tx.session, heartbeats.RECONCILING, tx.now))
+        _write(book, turn.tell)
 
 
 def _write(book: Book, line: Callable[[Transaction], None]) -> None:

@@ -58,8 +58,17 @@ def archive_next(book: Book, folder: Path, older_than: datetime) -> int:
     if plan is None:
         return 0
     path = folder / archive.file_name(plan.number)
-    if not path.exists():
-        _write_whole(path, _text(book, plan))
+    try:
+        if not path.exists():
+            _write_whole(path, _text(book, plan))
+    except FileExistsError:
+        # Another process was quicker: its file is checked and taken as one that was left behind.
+        pass
+    except ArchiveDamaged:
+        # So much quicker, perhaps, that the events have left the book while they were read.
+        if book.run(lambda tx: _is_noted(tx, plan)):
+            return 0
+        raise
     digest = _examined(path, plan)
     return book.run(lambda tx: _note(tx, plan, path.name, digest))
 
@@ -195,6 +204,11 @@ def _examined(path: Path, plan: _Plan) -> bytes:
     if list(_runs_of(path)) != list(plan.runs):
         raise ArchiveDamaged(path.name, "is there already and holds something else")
     return _file_digest(path)
+
+
+def _is_noted(tx: Transaction, plan: _Plan) -> bool:
+    last = archives.newest(tx.session)
+    return last is not None and last.number >= plan.number
 
 
 def _note(tx: Transaction, plan: _Plan, name: str, digest: bytes) -> int:

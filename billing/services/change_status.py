@@ -22,7 +22,11 @@ from billing.domain.plan import (
     resume_at,
 )
 from billing.domain.policy import BillingPolicy
-from billing.domain.subscription import SUBSCRIPTION_TRANSITIONS, SubscriptionStatus
+from billing.domain.subscription import (
+    CHAIN_AT_RISK,
+    SUBSCRIPTION_TRANSITIONS,
+    SubscriptionStatus,
+)
 from billing.services import news
 from billing.services.coming import next_dates
 from billing.services.open_cycles import another_attempt, planned, rules_of
@@ -151,7 +155,9 @@ def _moves(
         return False
     SUBSCRIPTION_TRANSITIONS.check(SubscriptionStatus(subscription.status), status)
     before, subscription.status = subscription.status, status
-    subscription.status_reason = None
+    if subscription.status_reason != CHAIN_AT_RISK or status is SubscriptionStatus.CANCELLED:
+        # A month that a refund left without a payment is none the better for a pause.
+        subscription.status_reason = None
     kind = f"subscription.{'resumed' if status is SubscriptionStatus.ACTIVE else status}"
     data = {"before": before}
     events.add(tx.session, at=tx.now, kind=kind, subscription_id=subscription.id, data=data)

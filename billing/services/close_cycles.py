@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import TypeVar
 
 from sqlalchemy import ColumnElement, Select, or_, select
 
@@ -17,6 +18,7 @@ from billing.services import news
 from billing.services.clock_guard import ClockGuard, guarded
 from billing.services.coming import next_dates
 from billing.services.confirm import confirm_suspensions
+from billing.services.fence import why_not_yet
 from billing.services.open_cycles import (
     has_open_cycle,
     move_on,
@@ -31,6 +33,8 @@ from billing.store.opening import there_already
 from billing.store.session import Book, Transaction, by_index_in_order
 from billing.store.tables import Attempt, Cycle, Subscription
 
+T = TypeVar("T")
+
 BATCH = 500
 # An unknown that cannot be settled so long after the close becomes `missed`, `unproven`
 # (docs/protocol.md, 7).
@@ -40,14 +44,25 @@ GIVE_UP_AFTER = timedelta(hours=48)
 def close_cycles(book: Book, policy: BillingPolicy, guard: ClockGuard | None = None) -> int:
     """End every open cycle whose window is over, every paused month that passed, suspend whom the
     gateway declined for good, and warn of those that close soon. Returns how many ended. Nothing by
-    a clock that the `guard` does not believe; without a guard the caller vouches for the clock."""
-    warned = guarded(guard, ClockGuard.may_open, lambda tx: _warn_closing_soon(tx, policy))
-    suspended = guarded(guard, ClockGuard.may_end, confirm_suspensions)
-    closed = guarded(guard, ClockGuard.may_end, lambda tx: _close_batch(tx, policy))
-    skipped = guarded(guard, ClockGuard.may_end, lambda tx: _skip_paused(tx, policy))
+    a clock that the `guard` does not believe; without a guard the caller vouches for the clock.
+    Nothing in a book that was moved or went back in time, either, before a person releases it: the
+    payment may be what it has forgotten, and closing late is harmless."""
+    warned = guarded(
+        guard, ClockGuard.may_open, _here(policy, lambda tx: _warn_closing_soon(tx, policy))
+    )
+    suspended = guarded(guard, ClockGuard.may_end, _here(policy, confirm_suspensions))
+    closed = guarded(guard, ClockGuard.may_end, _here(policy, lambda tx: _close_batch(tx, policy)))
+    skipped = guarded(guard, ClockGuard.may_end, _here(policy, lambda tx: _skip_paused(tx, policy)))
     book.run(warned)
     book.run(suspended)
     return until_done(book, closed, BATCH) + until_done(book, skipped, BATCH)
+
+
+def _here(
+    policy: BillingPolicy, step: Callable[[Transaction], T]
+) -> Callable[[Transaction], T | None]:
+    """The step, in the database that the book was last used in."""
+    return lambda tx: None if why_not_yet(tx, policy) else step(tx)
 
 
 def anything_ends(tx: Transaction, policy: BillingPolicy) -> bool:

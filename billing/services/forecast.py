@@ -13,7 +13,7 @@ from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from billing.domain.attempt import AttemptStatus
-from billing.domain.calendar import cycles
+from billing.domain.calendar import LAST_MOMENT, beyond, cycles
 from billing.domain.errors import InvalidInput
 from billing.domain.plan import first_attempt_at, last_start
 from billing.domain.policy import BillingPolicy
@@ -35,6 +35,8 @@ def due(
     with book.transaction() as tx:
         now = tx.now
         start = since or now
+        if start > LAST_MOMENT - timedelta(days=days) - EARLIER:
+            raise beyond(start)
         until = start + timedelta(days=days)
         with (
             closing(_planned(tx.session, start, until)) as planned,

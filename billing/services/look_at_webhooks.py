@@ -16,9 +16,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import structlog
+
 from billing.domain.attempt import AttemptStatus
 from billing.domain.calendar import day_of, start_of
-from billing.domain.errors import GatewayError
+from billing.domain.errors import AnswerUnusable, GatewayError
 from billing.domain.payment import Payment
 from billing.domain.policy import BillingPolicy
 from billing.domain.reconciliation import Case, Difference
@@ -31,6 +33,8 @@ from billing.store import ledger, webhooks
 from billing.store.ledger import Owner, Scope
 from billing.store.session import Book, Transaction, is_away
 from billing.store.webhooks import Waiting
+
+_log = structlog.get_logger(__name__)
 
 # Looks of one tick, a minute long: at those that name an attempt of ours, and at all others. The
 # gateway is asked once to four times about each.
@@ -95,10 +99,21 @@ async def look_at_webhooks(
         failed = [end for end in ends if isinstance(end, BaseException)]
         broken += [error for error in failed if not isinstance(error, GatewayError)]
         if len(broken) < len(failed) or any(is_away(error) for error in broken):
+            # Whatever the gateway does not answer must not take with it what waits beside it.
+            rest = [one.webhook_id for one in taken[start + WIDTH :]]
+            await asyncio.to_thread(book.run, _giving_back(rest))
             break
     if broken:
         raise broken[0]
     return tally
+
+
+def _ended(tx: Transaction, one: Waiting, outcome: WebhookOutcome) -> str:
+    return str(outcome) if webhooks.finish(tx.session, tx.now, one, outcome) else "again"
+
+
+def _giving_back(webhook_ids: Sequence[int]) -> Callable[[Transaction], None]:
+    return lambda tx: webhooks.give_back(tx.session, tx.now, webhook_ids)
 
 
 class _Look:
@@ -119,6 +134,11 @@ class _Look:
         is made again later, and at last left to the daily reconciliation."""
         try:
             return await self._seen(one)
+        except AnswerUnusable as error:
+            # A sale in cents, perhaps. Taken for an outage it would end every tick that comes to
+            # it, and what waits behind it would never be looked at.
+            _log.warning("not read", imp_uid=one.imp_uid, why=str(error))
+            return await asyncio.to_thread(self._put_off, one, WebhookOutcome.FAILED)
         except Exception as error:
             if not (isinstance(error, GatewayError) or is_away(error)):
                 await asyncio.to_thread(self._put_off, one, WebhookOutcome.FAILED)
@@ -139,8 +159,7 @@ class _Look:
 
         def step(tx: Transaction) -> str:
             if one.looks >= len(LOOK_AGAIN):
-                webhooks.finish(tx.session, tx.now, one.webhook_id, at_last)
-                return str(at_last)
+                return _ended(tx, one, at_last)
             webhooks.put_off(tx.session, one.webhook_id, tx.now + LOOK_AGAIN[one.looks])
             return "again"
 
@@ -150,8 +169,7 @@ class _Look:
         def step(tx: Transaction) -> str:
             if found.told is not None:
                 tell_one(tx, found.told)
-            webhooks.finish(tx.session, tx.now, one.webhook_id, found.outcome)
-            return str(found.outcome)
+            return _ended(tx, one, found.outcome)
 
         return self._book.run(step)
 

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from billing.domain.errors import GatewayError, GatewayRefused, InvalidInput
+from billing.domain.errors import AnswerUnusable, GatewayError, GatewayRefused, InvalidInput
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -54,8 +54,9 @@ class Questions:
         for pause in (*PAUSES, None):
             try:
                 answer = await question(about)
-            except InvalidInput:
-                # It cannot be asked at all, which says nothing of the gateway.
+            except (InvalidInput, AnswerUnusable):
+                # It cannot be asked at all, or has an answer that nobody can read, and will have it
+                # again. Neither says that the gateway is down.
                 self.failed += 1
                 return None
             except GatewayError as error:

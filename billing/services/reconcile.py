@@ -135,7 +135,7 @@ async def reconcile(
     if proofs is not None:
         prove.check_follows(proofs, span.first)
     with tempfile.TemporaryFile("w+", encoding="utf-8") as spool:
-        questions.failed = await _read(gateway, scope, now, spool)
+        questions.failed = await _read(gateway, scope, now, policy.visibility, spool)
         compared = await asyncio.to_thread(_compare, book, scope, spool)
         report = Report(span, now, compared.counts, beyond=compared.beyond)
         report.differences = await _confirmed(questions, gateway, policy, compared)
@@ -222,14 +222,18 @@ def _scope(span: Span, now: datetime, policy: BillingPolicy) -> Scope:
 # -- read ---------------------------------------------------------------------------------------
 
 
-async def _read(gateway: PaymentGateway, scope: Scope, now: datetime, spool: IO[str]) -> int:
+async def _read(
+    gateway: PaymentGateway, scope: Scope, now: datetime, visibility: timedelta, spool: IO[str]
+) -> int:
     """Whole calendar months, since two payments in one of them are a difference; cancellations up
     to now, since they may come long after the payment. Returns how many rows could not be read:
     then the run is not whole, yet what the others show is settled and told."""
     first = day_of(scope.since, scope.zone).replace(day=1)
-    after = month_after(day_of(scope.until, scope.zone))
+    # A span that ends with its month ends at the first moment of the next one.
+    after = month_after(day_of(scope.until - timedelta.resolution, scope.zone))
     since = start_of(first, scope.zone)
-    until = min(start_of(after, scope.zone), max(scope.until, since))
+    # Beyond the span, too: the payment that is kept may be the later one.
+    until = min(start_of(after, scope.zone), max(now - visibility, since))
     unread = 0
     for status, to in (("paid", until), ("cancelled", now)):
         try:

@@ -113,26 +113,24 @@ def report(
     zone = policy.plan.zone
     begins, ends = _span(first_day, zone)
     with book.snapshot() as tx:
+        now, key = tx.now, installation.stored_key(tx.session)
         found = _figures(tx, policy, first_day)
+        before = _figures(tx, policy, month_before(first_day))
         texts = rows.refusals(tx.session, begins, ends, MOST_TEXTS)
         declines = figures.declines(tx.session, begins, ends)
-        made = MonthReport(
-            made_at=tx.now,
-            over=tx.now >= ends,
-            figures=found,
-            before=_figures(tx, policy, month_before(first_day)),
-            declines=declines,
-            codes=by_code(policy.declines, texts),
-            other_texts=sum(one.declines for one in declines) - sum(one.count for one in texts),
-            differences=rows.open_differences(tx.session, begins, ends),
-            proofs=covered(
-                found.days,
-                proofs,
-                installation.stored_key(tx.session),
-                today=day_of(tx.now, zone),
-            ),
-        )
-    return made
+        differences = rows.open_differences(tx.session, begins, ends)
+    # The proofs of a large month take longer to read than a transaction may stand idle.
+    return MonthReport(
+        made_at=now,
+        over=now >= ends,
+        figures=found,
+        before=before,
+        declines=declines,
+        codes=by_code(policy.declines, texts),
+        other_texts=sum(one.declines for one in declines) - sum(one.count for one in texts),
+        differences=differences,
+        proofs=covered(found.days, proofs, key, today=day_of(now, zone)),
+    )
 
 
 def days(book: Book, policy: BillingPolicy, first_day: date) -> list[Day]:

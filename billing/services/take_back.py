@@ -27,8 +27,11 @@ def done(tx: Transaction, refund: Refund, cancelled_at: datetime, *, found: bool
 def apply(tx: Transaction, refund: Refund, cancelled_at: datetime) -> None:
     """What a refund that is done does to the month that its payment counts for, if any."""
     subscription, cycle = refunds.with_cycle(tx.session, refund)
-    if cycle is not None and cycle.status == CycleStatus.PAID:
-        _refund_cycle(tx, subscription, cycle, refund)
+    if cycle is not None:
+        # The month may have counted the payment only after it was asked back.
+        refund.cycle_id = cycle.id
+        if cycle.status == CycleStatus.PAID:
+            _refund_cycle(tx, subscription, cycle, refund)
     at_risk = refund.breaks_chain and subscription.status in _GOES_ON
     events.notify(
         tx.session,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, and_, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -33,9 +33,23 @@ def take(session: Session, name: str, now: datetime) -> bool:
     return session.execute(taken.returning(Heartbeat.name)).first() is not None
 
 
-def leave(session: Session, name: str) -> None:
-    """Be `name` no longer: the next who asks may take it at once."""
-    session.execute(delete(Heartbeat).where(Heartbeat.name == name))
+def keep(session: Session, name: str, last: datetime, now: datetime) -> bool:
+    """Go on being `name`, told the last time at `last`; False where somebody else took it since."""
+    mine = update(Heartbeat).where(_is_mine(name, last)).values(at=now)
+    return session.execute(mine.returning(Heartbeat.name)).first() is not None
+
+
+def leave(session: Session, name: str, last: datetime) -> None:
+    """Be `name` no longer, unless somebody else is by now: the next who asks may take it at
+    once."""
+    session.execute(delete(Heartbeat).where(_is_mine(name, last)))
+
+
+def _is_mine(name: str, last: datetime) -> ColumnElement[bool]:
+    """Not by the moment itself, since a commit whose answer was lost may have written a later one.
+    Who took it has waited for `SEEN_WITHIN` before."""
+    ours = and_(Heartbeat.at > last - SEEN_WITHIN, Heartbeat.at < last + SEEN_WITHIN)
+    return and_(Heartbeat.name == name, ours)
 
 
 def seen(session: Session) -> dict[str, datetime]:

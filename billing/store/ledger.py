@@ -64,7 +64,8 @@ _STAGE = text(
 _COPY = f"COPY staged_payments ({', '.join(STAGED_COLUMNS)}) FROM STDIN"
 # The lists were read one after the other: what was paid in one and cancelled in the next is
 # cancelled now. Who owns a payment: the cycle that counts it, the attempt of its name, its billing
-# key, or the tag in its name, where that is nobody else's.
+# key, or the tag in its name, where that is nobody else's. No index leads to a tag: all
+# subscriptions are read for it, so it is asked last, and not where nothing is left to ask about.
 _LEDGER = text(
     """
     CREATE TEMP TABLE ledger ON COMMIT DROP AS
@@ -74,18 +75,23 @@ _LEDGER = text(
             date_trunc('month', paid_at AT TIME ZONE :zone)::date AS month
         FROM staged_payments WHERE paid_at IS NOT NULL
         ORDER BY imp_uid, (status = 'cancelled') DESC
+    ), owned AS MATERIALIZED (
+        SELECT n.*, counted.id AS counted_id, a.status AS attempt_status,
+            coalesce(counted.subscription_id, of_attempt.subscription_id, of_key.id) AS owner_id
+        FROM newest n
+        LEFT JOIN cycles counted ON counted.paid_imp_uid = n.imp_uid
+        LEFT JOIN attempts a ON a.merchant_uid = n.merchant_uid
+        LEFT JOIN cycles of_attempt ON of_attempt.id = a.cycle_id
+        LEFT JOIN subscriptions of_key ON of_key.customer_uid = n.customer_uid
+    ), unowned AS MATERIALIZED (
+        SELECT imp_uid, split_part(merchant_uid, '-', 2) AS tag FROM owned
+        WHERE owner_id IS NULL AND named
+    ), of_tag AS MATERIALIZED (
+        SELECT u.imp_uid, min(s.id) AS id FROM unowned u JOIN subscriptions s ON s.tag = u.tag
+        GROUP BY u.imp_uid HAVING count(*) = 1
     )
-    SELECT DISTINCT ON (n.imp_uid) n.*, counted.id AS counted_id, a.status AS attempt_status,
-        coalesce(counted.subscription_id, of_attempt.subscription_id, of_key.id,
-            CASE WHEN count(*) OVER (PARTITION BY n.imp_uid) = 1 THEN of_tag.id END)
-            AS subscription_id
-    FROM newest n
-    LEFT JOIN cycles counted ON counted.paid_imp_uid = n.imp_uid
-    LEFT JOIN attempts a ON a.merchant_uid = n.merchant_uid
-    LEFT JOIN cycles of_attempt ON of_attempt.id = a.cycle_id
-    LEFT JOIN subscriptions of_key ON of_key.customer_uid = n.customer_uid
-    LEFT JOIN subscriptions of_tag ON n.named AND of_tag.tag = split_part(n.merchant_uid, '-', 2)
-    ORDER BY n.imp_uid
+    SELECT o.*, coalesce(o.owner_id, of_tag.id) AS subscription_id
+    FROM owned o LEFT JOIN of_tag ON of_tag.imp_uid = o.imp_uid
     """
 )
 # Beside each payment: whether it registered the key, whether its month is ours to charge, and

@@ -54,7 +54,9 @@ _REFUSALS = text(
     LIMIT :most
     """
 )
-# When each ended subscription ended: the first such line since it was last mended.
+# When each ended subscription ended: the first such line since it was last mended. To know that it
+# was not mended, all its lines are read: only of those whose newest line of any kind is not older
+# than the span. (A day is more than two lines can be out of order.)
 _LOST = text(
     """
     SELECT e.kind, e.data ->> 'reason' AS reason, count(*), sum(s.amount)
@@ -69,6 +71,8 @@ _LOST = text(
         ORDER BY id LIMIT 1
     ) e
     WHERE s.status IN ('suspended', 'cancelled') AND e.at >= :begins AND e.at < :ends
+        AND (SELECT at FROM events WHERE subscription_id = s.id ORDER BY id DESC LIMIT 1)
+            >= CAST(:begins AS timestamptz) - interval '1 day'
     GROUP BY 1, 2
     """
 )

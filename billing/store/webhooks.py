@@ -56,11 +56,13 @@ _AGREE = text(
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """One webhook to look at; `looks` is how often nothing was found."""
+    """One webhook to look at; `looks` is how often nothing was found, `times` how often it was
+    announced before this look."""
 
     webhook_id: int
     imp_uid: str
     looks: int
+    times: int
 
 
 def keep(session: Session, now: datetime, one: Announcement) -> bool:
@@ -97,7 +99,7 @@ def take(
         ).scalars()
         for row in rows.all():
             row.look_at = again_at
-            taken.append(Waiting(row.id, row.imp_uid, row.looks))
+            taken.append(Waiting(row.id, row.imp_uid, row.looks, row.times))
         session.flush()
     return taken
 
@@ -108,13 +110,21 @@ def any_due(session: Session, now: datetime) -> bool:
     return bool(session.execute(select(due)).scalar_one())
 
 
-def finish(session: Session, now: datetime, webhook_id: int, outcome: WebhookOutcome) -> None:
-    """End one."""
-    session.execute(
+def finish(session: Session, now: datetime, one: Waiting, outcome: WebhookOutcome) -> bool:
+    """End one; False where it was announced again since it was taken: what has happened since the
+    look is in nobody's book, and the next tick looks again."""
+    ended = session.execute(
         update(Webhook)
-        .where(Webhook.id == webhook_id, Webhook.looked_at.is_(None))
+        .where(
+            Webhook.id == one.webhook_id, Webhook.looked_at.is_(None), Webhook.times == one.times
+        )
         .values(looked_at=now, outcome=outcome)
+        .returning(Webhook.id)
     )
+    if ended.first() is not None:
+        return True
+    give_back(session, now, [one.webhook_id])
+    return False
 
 
 def put_off(session: Session, webhook_id: int, look_at: datetime) -> None:
@@ -123,6 +133,15 @@ def put_off(session: Session, webhook_id: int, look_at: datetime) -> None:
         update(Webhook)
         .where(Webhook.id == webhook_id, Webhook.looked_at.is_(None))
         .values(look_at=look_at, looks=Webhook.looks + 1)
+    )
+
+
+def give_back(session: Session, now: datetime, webhook_ids: Sequence[int]) -> None:
+    """Let the next tick take those that were taken and not looked at."""
+    session.execute(
+        update(Webhook)
+        .where(Webhook.id.in_(webhook_ids), Webhook.looked_at.is_(None))
+        .values(look_at=now)
     )
 
 

@@ -6,12 +6,13 @@ import threading
 from datetime import datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 
 from billing.services.alone import alone
 from billing.store import heartbeats
 from billing.store.heartbeats import RECONCILING, SEEN_WITHIN
 from billing.store.session import Book, Transaction
-from tests.builders import execute
+from tests.builders import as_owner, execute
 from tests.conftest import MovedClock
 
 
@@ -90,6 +91,25 @@ def test_it_is_told_as_long_as_it_lasts(book: Book, clock: MovedClock) -> None:
             assert not seen.wait(0.01)
         with alone(book, due) as theirs:
             assert not theirs
+
+
+def test_who_lost_it_does_not_end_who_has_it_now(book: Book, clock: MovedClock) -> None:
+    """It could not write for too long; another began, and must stay the only one."""
+    with alone(book, due, every=0.01) as first:
+        execute(book, "ALTER TABLE heartbeats RENAME TO gone")
+        threading.Event().wait(0.05)
+        clock.move(seconds=SEEN_WITHIN.total_seconds() + 1)
+        with book.transaction() as tx, as_owner(tx):
+            tx.session.execute(text("ALTER TABLE gone RENAME TO heartbeats"))
+            assert heartbeats.take(tx.session, RECONCILING, tx.now)
+        taken = clock.now
+        clock.move(seconds=30)
+        threading.Event().wait(0.1)
+        assert row(book) == taken, "it is not told by who has lost it"
+    assert first
+    assert row(book) == taken
+    with alone(book, due) as third:
+        assert not third
 
 
 def test_a_database_that_cannot_be_written_for_a_while_ends_nothing(

@@ -242,6 +242,27 @@ def test_of_two_who_archive_the_same_one_notes_it(five: Book, tmp_path: Path) ->
     assert (noted, len(files(five))) == (0, 1)
 
 
+@pytest.mark.parametrize("removed", [False, True])
+def test_who_was_slower_over_the_same_file_leaves_it_to_the_other(
+    five: Book, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: bool
+) -> None:
+    """The daily tick and a person at once: neither is an error."""
+    as_ever = archive_events._text
+
+    def meanwhile(book: Book, plan: Any) -> Any:
+        monkeypatch.setattr(archive_events, "_text", as_ever)
+        assert archive_next(book, tmp_path, LATER) == 12
+        if removed:
+            assert remove_archived(book, tmp_path, lambda: True) == 8
+        yield from as_ever(book, plan)
+
+    monkeypatch.setattr(archive_events, "_text", meanwhile)
+    assert archive_next(five, tmp_path, LATER) == 0
+    assert files(five) == [(FIRST, 1, 4)]
+    assert verify(five, tmp_path) == []
+    assert [path.name for path in tmp_path.iterdir()] == [FIRST]
+
+
 def test_while_somebody_else_archives_nothing_is_begun_noted_or_removed(
     five: Book, tmp_path: Path
 ) -> None:

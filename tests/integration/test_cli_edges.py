@@ -55,7 +55,10 @@ WRONG_CALLS = [
     (["due", "--days", "367"], "--days", "366"),
     (["windows", "--initial-paid-on", "2024-02-30"], "--initial-paid-on", "2024-02-30"),
     (["windows", "--initial-paid-on", "9999-12-01"], "cycle", "9999"),
+    (["report", "--month", "9999-12"], "date", "9999"),
+    (["due", "--at", "9999-12-31T00:00:00+09:00"], "date", "9999"),
     (["why", "a", "--cycle", "0"], "--cycle", "1"),
+    (["why", "a", "--cycle", "99999999999999999999"], "--cycle", "120000"),
     (["subscription", "import", "/nowhere.csv"], "file", "does not exist"),
 ]
 
@@ -79,6 +82,21 @@ def test_a_wrong_amount_is_a_wrong_call_with_a_remedy(call: Call) -> None:
     told = done.document()
     assert (done.code, told["field"], told["value"]) == (2, "amount", "９９００")
     assert told["remedy"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["hold", "--why"], ["subscription", "cancel"], ["cycles", "--customer-uid"]],
+    ids=" ".join,
+)
+def test_an_argument_that_is_no_text_is_a_wrong_call(call: Call, words: list[str]) -> None:
+    """As a terminal in CP949 sends Korean, and Python keeps the bytes."""
+    typed = "점검".encode("cp949").decode("utf-8", "surrogateescape")
+    done = call(*words, typed, "--json")
+    assert done.code == 2
+    assert "UTF-8" in done.document()["error"]
+    assert "Traceback" not in done.err
+    assert call("status", "--json").document()["hold"] is None
 
 
 @pytest.mark.parametrize(
@@ -623,6 +641,23 @@ def test_an_import_that_cannot_ask_the_gateway_says_so_and_writes_nothing(
     else:
         assert done.out == ""
     assert query(book, "SELECT count(*) FROM subscriptions") == [(0,)]
+
+
+@pytest.mark.parametrize("key", [KeyboardInterrupt, EOFError], ids=["Ctrl-C", "Ctrl-D"])
+def test_a_question_that_is_left_is_no_yes_and_no_traceback(
+    call: Call, monkeypatch: pytest.MonkeyPatch, key: type[BaseException]
+) -> None:
+    added(call, "a")
+
+    def typed(*_: Any) -> str:
+        raise key
+
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr("typer._click.termui.visible_prompt_func", typed)
+    done = call("subscription", "cancel", "a")
+    assert done.code == 1
+    assert done.err.endswith("maewol: no answer; nothing was done. 답이 없어 실행하지 않았습니다\n")
+    assert call("subscription", "show", "a", "--json").document()["status"] == "active"
 
 
 def test_at_a_terminal_a_cancellation_is_asked_about_first(

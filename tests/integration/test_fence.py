@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
 
 from billing.domain.policy import BillingPolicy
+from billing.sandbox import HandPayment, pay
 from billing.services.answer import Result
+from billing.services.change_status import pause
 from billing.services.hold import hold, is_unwatched, release
 from billing.services.invariants import broken
+from billing.services.reconcile import Span, reconcile
 from billing.store import heartbeats, installation
 from billing.store.heartbeats import SEEN_WITHIN
 from billing.store.session import Book
@@ -253,6 +256,33 @@ def test_a_book_that_moved_is_known_before_anybody_is_due(
     release(world.book, world.policy)
     world.tick()
     assert world.hold() is None
+
+
+@pytest.mark.parametrize(("change", "why"), MOVES, ids=[why for _, why in MOVES])
+def test_a_book_that_moved_gives_nobody_up(world: World, change: str, why: str) -> None:
+    """It may have forgotten the payment of a month whose window has closed since the backup."""
+    world.enrol("somebody", "nobody", script=["declined:D"])
+    pause(world.book, world.policy, "nobody")
+    world.run()
+    pay(world.sandbox, HandPayment(customer_uid="somebody"))
+    told = query(world.book, "SELECT count(*) FROM notices")
+    execute(world.book, f"UPDATE installation SET {change}")
+    world.clock.move(days=8)
+    world.tick()
+    world.tick()
+    assert why in (world.hold() or "")
+    assert world.statuses("cycles") == {"open": 1}
+    assert world.statuses("subscriptions") == {"active": 1, "paused": 1}
+    assert query(world.book, "SELECT count(*) FROM notices") == told, "no word to the customers"
+    november = Span(date(2026, 11, 1), date(2026, 11, 30))
+    caught_up = world.ask(
+        lambda gateway: reconcile(world.book, gateway, world.policy, november, apply=True)
+    )
+    assert [str(one.kind) for one in caught_up.applied] == ["paid_elsewhere"]
+    release(world.book, world.policy)
+    world.tick()
+    assert world.statuses("cycles") == {"paid": 1, "skipped": 1}
+    assert world.statuses("subscriptions") == {"active": 1, "suspended": 1}
 
 
 def test_a_release_sets_the_fence_at_once(world: World) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import date, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +27,7 @@ from billing.services.inquire import inquire
 from billing.services.invariants import broken
 from billing.services.record import adopt, record
 from billing.services.refund import propose, request, work_on, work_on_open
+from billing.services.report import report
 from billing.services.settle_difference import Settled, settle
 from billing.store.session import Book
 from tests.builders import KEY, execute, query
@@ -62,6 +63,13 @@ def unanswered(town: Town) -> None:
     town.wire.faults["/again"] = "unanswered"
     assert town.charge() == {"unknown": 1}
     town.wire.faults.clear()
+
+
+def given_back(town: Town) -> tuple[int, int, int]:
+    """The won of November for people who keep books: collected, given back, and given back besides
+    of what no month counts."""
+    figures = report(town.book, town.policy, date(2026, 11, 1)).figures
+    return figures.collected.won, figures.refunded.won, figures.besides.won
 
 
 def refused(town: Town, *codes: str) -> str:
@@ -199,6 +207,20 @@ def test_a_month_that_counted_what_was_given_back_follows(town: Town) -> None:
     assert subscription(town) == [("active", "chain_at_risk")]
     assert town.reconcile(apply=True).clean
     assert broken(town.book, town.policy) == []
+    assert given_back(town) == (1001, 1001, 0)
+
+
+def test_asked_back_before_its_month_counted_it(town: Town) -> None:
+    """The answer to the charge was lost, and found between the wish and the refund."""
+    unanswered(town)
+    ((attempt_id, name),) = query(town.book, "SELECT id, merchant_uid FROM attempts")
+    town.move(minutes=5)
+    refund_id = wish(town, name)
+    town.run(lambda client: inquire(town.book, client, town.policy, [attempt_id]))
+    assert query(town.book, "SELECT status FROM cycles") == [("paid",)]
+    assert worked_on(town, refund_id) == "done"
+    assert query(town.book, "SELECT status FROM cycles") == [("refunded",)]
+    assert given_back(town) == (1001, 1001, 0)
 
 
 def test_two_payments_of_a_month_that_are_both_given_back_break_the_chain(town: Town) -> None:

@@ -18,7 +18,7 @@ from billing.domain.policy import BillingPolicy
 from billing.domain.reconciliation import BookSide, Case
 from billing.store import ledger
 from billing.store.session import Book, Transaction
-from tests.builders import execute
+from tests.builders import execute, rows_read
 from tests.conftest import MovedClock
 from tests.plant import numbered_apart, paid, plant, refund, settled
 
@@ -696,3 +696,23 @@ def test_a_key_of_which_a_schedule_was_told_is_asked_about_each_day(tx: Transact
     assert asked(tx, [4], 3) == [2, 5, 4]
     assert asked(tx, [2], 3) == [2, 5], "once, where it is in today's part as well"
     assert asked(tx, [], 1) == [2]
+
+
+@pytest.mark.parametrize("name", ["an order of the store's", "mw-21"])
+def test_whose_a_payment_is_takes_no_reading_of_the_whole_book(tx: Transaction, name: str) -> None:
+    """Each webhook of a stranger's payment is laid beside a book of millions."""
+    plant(
+        tx,
+        NOW,
+        [
+            "INSERT INTO subscriptions (customer_uid, status, amount, order_name, anchor_on,"
+            " initial_paid_at, seal, tag, enrolled_at, next_cycle, next_due_at, next_closes_at)"
+            " SELECT 'other-' || n, status, amount, order_name, anchor_on, initial_paid_at, seal,"
+            " n, enrolled_at, next_cycle, next_due_at, next_closes_at"
+            " FROM subscriptions, generate_series(1, 20000) n WHERE id = 1",
+            "ANALYZE subscriptions",
+        ],
+    )
+    before = rows_read(tx)
+    staged(tx, a_payment(merchant_uid=name, customer_uid="nobody"))
+    assert (rows_read(tx) - before)["subscriptions"] < 100

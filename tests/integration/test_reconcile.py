@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, datetime, timedelta
+from functools import partial
+from typing import Any
 
 import httpx
 import pytest
@@ -205,6 +207,40 @@ def test_double_of_one_on_the_first_of_the_month_before_the_days_asked_about(tow
     found = town.reconcile("2026-11-20", "2026-11-20").differences
     assert [(one.kind, one.imp_uid, one.keep) for one in found] == [
         ("double", second.imp_uid, first.imp_uid)
+    ]
+
+
+def test_double_of_one_after_the_days_asked_about(town: Town) -> None:
+    """The one that is kept was made later, and is none of these days: it keeps the month, too."""
+    town.at("2026-11-10 10:00").subscribe()
+    first = town.pay_by_hand()
+    town.at("2026-11-20 10:00")
+    kept = town.pay_by_hand()
+    assert town.charge() == {"paid_elsewhere": 1}
+    town.at("2026-11-25 10:00")
+    (found,) = town.reconcile("2026-11-01", "2026-11-15").differences
+    assert (found.kind, found.imp_uid, found.keep) == ("double", first.imp_uid, kept.imp_uid)
+    assert found.refund_by == seoul("2026-12-01 00:00")
+
+
+def test_no_more_than_the_months_of_a_span_are_read(town: Town) -> None:
+    asked: list[tuple[str, datetime, datetime]] = []
+
+    async def compared(client: PortOneClient) -> Report:
+        as_ever = client.payments_between
+
+        def between(status: str, since: datetime, until: datetime) -> Any:
+            asked.append((status, since, until))
+            return as_ever(status, since, until)
+
+        client.payments_between = between  # type: ignore[method-assign]
+        span = Span(date(2026, 9, 10), date(2026, 10, 31))
+        return await reconcile(town.book, client, town.policy, span)
+
+    town.run(compared)
+    assert asked == [
+        ("paid", seoul("2026-09-01 00:00"), seoul("2026-11-01 00:00")),
+        ("cancelled", seoul("2026-09-01 00:00"), town.clock.now),
     ]
 
 
@@ -778,6 +814,23 @@ def test_some_failures_among_answers_are_no_outage(
     town.move(minutes=5)
     report = town.reconcile(apply=True)
     assert (report.failed, report.whole) == (10, True)
+
+
+def test_answers_that_cannot_be_read_are_no_outage_and_not_asked_for_again(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(questions, "IN_VAIN", 2)
+    town.subscribe(12)
+    assert town.charge() == {"approved": 12}
+    for number in range(1, 12):
+        row = {"merchant_uid": "theirs", "schedule_status": "scheduled", "amount": 10.5}
+        answer = partial(town.says, {"total": 1, "next": 0, "list": [row]})
+        town.wire.faults[f"/{uid(number)}/schedules"] = answer
+    town.move(minutes=5)
+    report = town.reconcile(apply=True)
+    assert (report.failed, report.whole) == (11, True)
+    asked = [path for path in town.wire.asked if path.endswith("/schedules")]
+    assert len(asked) == len(set(asked)) == 12
 
 
 def test_about_a_key_that_was_not_told_nothing_is_concluded(paid: Town) -> None:

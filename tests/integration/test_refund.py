@@ -12,6 +12,7 @@ from billing.domain.errors import Conflict, GatewayUnavailable, NotFound
 from billing.domain.policy import BillingPolicy
 from billing.domain.refund import RefundStatus
 from billing.portone.client import PortOneClient
+from billing.services.change_status import cancel, pause, resume
 from billing.services.invariants import broken
 from billing.services.refund import (
     Named,
@@ -105,6 +106,16 @@ def test_a_payment_is_given_back_and_the_chain_is_at_risk(town: Town) -> None:
         ("subscription.chain_at_risk",)
     ]
     assert broken(town.book, town.policy) == []
+
+
+def test_a_pause_does_not_mend_a_chain_at_risk(town: Town) -> None:
+    step(town, requested(town))
+    reasons = []
+    for change in (pause, resume, pause, cancel):
+        change(town.book, town.policy, uid(1))
+        ((reason,),) = query(town.book, "SELECT status_reason FROM subscriptions")
+        reasons.append(reason)
+    assert reasons == ["chain_at_risk", "chain_at_risk", "chain_at_risk", None]
 
 
 def test_every_line_says_which_payment_and_which_try(town: Town) -> None:

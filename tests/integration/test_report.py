@@ -22,7 +22,7 @@ from billing.presenting.month_document import document
 from billing.presenting.texts import Texts
 from billing.sandbox.model import Origin, Status
 from billing.services.reconcile import reconcile_today
-from billing.services.report import charges, report
+from billing.services.report import charges, covered, report
 from billing.store import views
 from billing.store.session import Book
 from tests.builders import a_refund, execute, query
@@ -306,6 +306,25 @@ class TestProofs:
             path.unlink()
         made = report(town.book, town.policy, DECEMBER, tmp_path)
         assert {one.says for one in made.proofs[:30]} == {Proven.AGREES}
+
+
+def test_no_transaction_is_open_while_proofs_are_read(
+    town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A month of ten million has gigabytes of them, and what stands idle for a minute is ended."""
+    idle = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND state = 'idle in transaction'"
+    )
+    seen: list[Any] = []
+
+    def looked_at(*told: Any, **more: Any) -> Any:
+        seen.extend(query(town.book, idle))
+        return covered(*told, **more)
+
+    monkeypatch.setattr("billing.services.report.covered", looked_at)
+    assert report(town.book, town.policy, NOVEMBER, tmp_path).verdict is Verdict.NONE
+    assert seen == [(0,)]
 
 
 def test_a_second_payment_that_was_given_back_is_in_neither_sum(town: Town) -> None:

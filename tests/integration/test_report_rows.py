@@ -16,7 +16,7 @@ from billing.domain.policy import BillingPolicy
 from billing.store import report
 from billing.store.report import Gained, GivenBack, Ids, Lost, Place, Refusal
 from billing.store.session import Book
-from tests.builders import execute, query
+from tests.builders import execute, query, rows_read
 from tests.plant import numbered_apart, one_more, paid, plant, settled
 
 NOVEMBER = date(2026, 11, 1)
@@ -249,6 +249,27 @@ def test_who_ended_is_counted_once_by_how_it_first_ended(kept: Book) -> None:
     for at in OUTSIDE:
         execute(kept, "UPDATE events SET at = :at", at=at)
         assert lost() == []
+
+
+def test_of_who_ended_long_ago_the_last_line_alone_is_read(kept: Book) -> None:
+    """Years of a book have more ended subscriptions than living ones."""
+    line = "INSERT INTO events (at, kind, subscription_id, data, alarm)"
+    planted(
+        kept,
+        "UPDATE subscriptions SET status = 'cancelled' WHERE id <= 3",
+        f"{line} SELECT '2026-08-01', 'attempt.sending', 1 + n % 3, '{{}}', false"
+        " FROM generate_series(1, 3000) n",
+        f"{line} SELECT '2026-09-01', 'subscription.cancelled', id, '{{}}', false"
+        " FROM subscriptions WHERE id <= 2",
+        f"{line} VALUES ('2026-11-02', 'subscription.cancelled', 3, '{{}}', false)",
+        "ANALYZE events",
+    )
+    with kept.transaction() as tx:
+        before = rows_read(tx)
+        assert [one.sum for one in report.lost(tx.session, BEGINS, ENDS)] == [Sum(1, 1003)]
+        read = (rows_read(tx) - before)["events"]
+    # Of the one that ended in the month all is read, from both ends.
+    assert read < 2200
 
 
 def test_differences_that_wait_for_a_person_are_counted_by_kind(kept: Book) -> None:

@@ -147,16 +147,35 @@ def test_looks_are_counted_and_an_end_is_written_once(kept: Book, clock: MovedCl
     assert rows(kept, state) == [(later, 1, None, None), (clock.now, 0, None, None)]
     with kept.transaction() as tx:
         (taken,) = webhooks.take(tx.session, later, later, 0, 1)[:1]
-        assert taken == Waiting(2, "imp_2", 0)
-        assert webhooks.take(tx.session, later, later, 0, 2)[0] == Waiting(1, "imp_1", 1)
-        webhooks.finish(tx.session, clock.now, 1, WebhookOutcome.COUNTED)
+        assert taken == Waiting(2, "imp_2", 0, 1)
+        first = Waiting(1, "imp_1", 1, 1)
+        assert webhooks.take(tx.session, later, later, 0, 2)[0] == first
+        assert webhooks.finish(tx.session, clock.now, first, WebhookOutcome.COUNTED)
     # Ended once: a later look changes nothing of it.
     with kept.transaction() as tx:
-        webhooks.finish(tx.session, later, 1, WebhookOutcome.STRANGER)
+        assert not webhooks.finish(tx.session, later, first, WebhookOutcome.STRANGER)
         webhooks.put_off(tx.session, 1, clock.now)
     assert rows(kept, state) == [
         (later, 1, clock.now, "counted"),
         (later, 0, None, None),
+    ]
+
+
+def test_what_is_announced_again_since_it_was_taken_does_not_end(
+    kept: Book, clock: MovedClock
+) -> None:
+    keep(kept, clock, "imp_1")
+    keep(kept, clock, "imp_2")
+    later = clock.now + timedelta(minutes=5)
+    with kept.transaction() as tx:
+        one, _ = webhooks.take(tx.session, clock.now, later, 0, 2)
+    keep(kept, clock, "imp_1")
+    clock.move(seconds=1)
+    with kept.transaction() as tx:
+        assert not webhooks.finish(tx.session, clock.now, one, WebhookOutcome.AGREES)
+    assert rows(kept, "look_at, times, looked_at, outcome") == [
+        (clock.now, 2, None, None),
+        (later, 1, None, None),
     ]
 
 

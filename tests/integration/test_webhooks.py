@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -28,6 +30,7 @@ from billing.store import webhooks
 from billing.store.session import Book
 from tests.builders import once_before, query
 from tests.conftest import MovedClock
+from tests.town import Town
 from tests.world import PAID_AT, World
 
 
@@ -329,6 +332,31 @@ def test_what_changes_while_it_is_looked_at_is_looked_at_again(world: World) -> 
     assert look(world) == {"unknown_payment": 1}
 
 
+def test_what_is_announced_while_it_is_looked_at_is_looked_at_again(world: World) -> None:
+    """Cancelled in the gateway's console a moment after it was looked up."""
+    world.enrol("somebody")
+    world.tick()
+    charged = newest(world)
+    announce(world, charged.imp_uid, status="ready")
+
+    async def meanwhile(gateway: PortOneClient) -> Counter[str]:
+        as_ever = gateway.payments_of_key
+
+        async def payments_of_key(*about: Any) -> Any:
+            found = await as_ever(*about)
+            cancelled(world, charged)
+            await asyncio.to_thread(announce, world, charged.imp_uid, "cancelled")
+            return found
+
+        gateway.payments_of_key = payments_of_key  # type: ignore[method-assign]
+        return await look_at_webhooks(world.book, gateway, world.policy)
+
+    assert world.ask(meanwhile) == {"again": 1}
+    assert outcomes(world) == [(charged.imp_uid, None)]
+    assert look(world) == {"refunded": 1}
+    assert world.statuses("cycles") == {"refunded": 1}
+
+
 def test_a_payment_under_our_name_that_was_given_back_is_nobodys_loss(world: World) -> None:
     wish = {"customer_uid": "lost", "amount": 9900, "name": "plan", "paid_at": PAID_AT}
     name = "mw-abcdefghabcdefgh-202610-01"
@@ -361,6 +389,51 @@ def test_a_gateway_that_is_down_proves_nothing(world: World) -> None:
     world.sandbox.mood = mood({})
     world.clock.move(minutes=6)
     assert look(world) == {"again": 40}
+
+
+def test_a_payment_that_cannot_be_read_is_no_outage(
+    book: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock
+) -> None:
+    """A store that sells in dollars and cents, too: its sales kept every other webhook waiting, and
+    themselves for ever."""
+    town = Town(book, make_policy(), clock)
+    town.subscribe()
+    sold = [town.register_only(number) for number in range(2, WIDTH + 4)]
+    for one in sold:
+        row = town.row(one.imp_uid, amount=10.5, currency="USD")
+        town.wire.faults[f"/payments/{one.imp_uid}"] = partial(town.says, row)
+    by_hand = town.pay_by_hand()
+    for payment in (*sold, by_hand):
+        receive_webhook(book, announced(payment.imp_uid, None, "paid"))
+
+    def tick() -> Counter[str]:
+        return town.run(lambda gateway: look_at_webhooks(book, gateway, town.policy))
+
+    assert waiting(book)
+    town.move(minutes=2)
+    assert tick() == {"again": len(sold), "counted": 1}
+    for longer in LOOK_AGAIN:
+        town.move(seconds=longer.total_seconds())
+        last = tick()
+    assert last == {"failed": len(sold)}
+    assert not waiting(book)
+
+
+def test_what_is_never_answered_keeps_nothing_else_waiting(
+    book: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock
+) -> None:
+    town = Town(book, make_policy(), clock)
+    town.subscribe()
+    unanswered = [f"imp_{number}" for number in range(WIDTH)]
+    by_hand = town.pay_by_hand()
+    town.wire.faults = {f"/payments/{imp_uid}": "http:503" for imp_uid in unanswered}
+    for imp_uid in (*unanswered, by_hand.imp_uid):
+        receive_webhook(book, announced(imp_uid, None, "paid"))
+    town.move(minutes=2)
+    ticks = [
+        town.run(lambda gateway: look_at_webhooks(book, gateway, town.policy)) for _ in range(2)
+    ]
+    assert ticks == [Counter(), Counter(counted=1)]
 
 
 def test_a_flood_has_an_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

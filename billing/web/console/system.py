@@ -64,7 +64,7 @@ def _expected_within(name: str) -> timedelta:
     once an hour or once a day."""
     if name.endswith((".check", ".seal")):
         return timedelta(hours=2)
-    if name.endswith(".reconcile"):
+    if name.endswith((".reconcile", ".prune")):
         return timedelta(hours=26)
     return heartbeats.SEEN_WITHIN
 

@@ -18,6 +18,7 @@ from billing.services import forecast, hold
 from billing.services.month import month
 from billing.services.open_cycles import open_cycles
 from billing.services.outlook import outlook
+from billing.store.heartbeats import beat
 from tests.builders import a_row, enrolled, execute, query
 from tests.integration.web.conftest import Edge
 from tests.integration.web.console_kit import (
@@ -95,6 +96,25 @@ def test_a_korean_operator_reads_korean(edge: Edge) -> None:
     names = re.findall(r'<span class="name">(.*?)</span>', korean["/events?show=all"])
     assert {"회차", "사유", "점유 번호", "merchant_uid"} <= set(names)
     assert {one for one in names if one.isascii()} <= told.AS_THEY_ARE
+
+
+def test_a_tick_of_once_a_day_is_not_quiet_for_the_rest_of_it(edge: Edge) -> None:
+    ticks = ("open", "seal", "check", "reconcile", "prune")
+    quiet = {}
+    for hours in (1, 3, 25, 27):
+        seen = edge.clock.now - timedelta(hours=hours)
+        for tick in ticks:
+            edge.book.run(lambda tx, t=tick, at=seen: beat(tx.session, f"maewol.tick.{t}", at))
+        with an_operator(edge) as operator:
+            page = operator.get("/system", **{"accept-language": "en"}).text
+        rows = re.findall(r"<code>maewol.tick.(\w+)</code>(.*?)</tr>", page)
+        quiet[hours] = [tick for tick, row in rows if "⚠" in row]
+    assert quiet == {
+        1: ["open"],
+        3: ["check", "open", "seal"],
+        25: ["check", "open", "seal"],
+        27: ["check", "open", "prune", "reconcile", "seal"],
+    }
 
 
 def test_all_that_is_linked_is_there(edge: Edge) -> None:

@@ -12,6 +12,7 @@ from billing.domain.errors import Conflict
 from billing.domain.plan import NoRetryReason
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SubscriptionStatus
+from billing.services.answer import clean
 from billing.services.change_status import tell_no_more
 from billing.services.let_go import lift
 from billing.store import events, health, heartbeats, installation
@@ -30,11 +31,13 @@ class Released:
 
 
 def hold(book: Book, why: str) -> str:
-    """Stop all charging, at once for every worker; returns why it is stopped now."""
+    """Stop all charging, at once for every worker; returns why it is stopped now. A reason that is
+    no text, or none, stops it as well: who types in haste wants it stopped."""
+    said = clean(why).strip() or "held by hand"
 
     def step(tx: Transaction) -> str:
-        stop(tx, why)
-        return health.hold_reason(tx.session) or why
+        stop(tx, said)
+        return health.hold_reason(tx.session) or said
 
     return book.run(step)
 

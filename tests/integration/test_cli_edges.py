@@ -47,6 +47,8 @@ def added(call: Call, uid: str, order_name: str = "plan", amount: str = "9900") 
     )
 
 
+# As a terminal in CP949 sends Korean, and Python keeps the bytes.
+NO_TEXT = "점검".encode("cp949").decode("utf-8", "surrogateescape")
 WRONG_CALLS = [
     (["cycles", "--status", "nonsense"], "--status", "'missed'"),
     (["subscription", "list", "--status", "nonsense"], "--status", "'suspended'"),
@@ -86,17 +88,20 @@ def test_a_wrong_amount_is_a_wrong_call_with_a_remedy(call: Call) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["hold", "--why"], ["subscription", "cancel"], ["cycles", "--customer-uid"]],
+    [["subscription", "cancel"], ["cycles", "--customer-uid"]],
     ids=" ".join,
 )
 def test_an_argument_that_is_no_text_is_a_wrong_call(call: Call, words: list[str]) -> None:
-    """As a terminal in CP949 sends Korean, and Python keeps the bytes."""
-    typed = "점검".encode("cp949").decode("utf-8", "surrogateescape")
-    done = call(*words, typed, "--json")
+    done = call(*words, NO_TEXT, "--json")
     assert done.code == 2
     assert "UTF-8" in done.document()["error"]
     assert "Traceback" not in done.err
-    assert call("status", "--json").document()["hold"] is None
+
+
+def test_a_hold_stops_whatever_terminal_it_is_typed_in(call: Call) -> None:
+    done = call("hold", "--why", f"pg {NO_TEXT}", "--json")
+    assert done.code == 0
+    assert done.document()["hold"] == call("status", "--json").document()["hold"] == "pg"
 
 
 @pytest.mark.parametrize(

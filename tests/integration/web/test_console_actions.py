@@ -10,6 +10,7 @@ import pytest
 from billing.domain.errors import InvalidSetting
 from billing.presenting.texts import Texts
 from billing.sandbox import HandPayment, mood, pay
+from billing.services import hold
 from billing.services.answer import Result
 from billing.services.dispatch import dispatch
 from billing.services.open_cycles import open_cycles
@@ -293,6 +294,21 @@ def test_charging_stops_and_starts(edge: Edge, stop: str, start: str) -> None:
             assert operator.submit("/system/start", typed=start).status_code == 303
         assert _events(edge, "charging.released") == 1
     assert query(edge.book, "SELECT hold_reason FROM installation") == [(None,)]
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [("a\0b\u202ec", "a b c"), ("\ud83d", "held by hand"), (" \0 ", "held by hand")],
+)
+def test_charging_stops_whatever_the_reason_is_made_of(edge: Edge, reason: str, told: str) -> None:
+    hold.hold(edge.book, reason)
+    assert query(edge.book, "SELECT hold_reason FROM installation") == [(told,)]
+
+
+def test_a_reason_that_a_database_cannot_hold_stops_charging(edge: Edge) -> None:
+    with an_operator(edge) as operator:
+        assert operator.submit("/system/stop", typed="stop", reason="a\0b").status_code == 303
+    assert query(edge.book, "SELECT hold_reason FROM installation") == [("a b",)]
 
 
 # -- notices ------------------------------------------------------------------------------------

@@ -53,8 +53,8 @@ class Spans:
     async def payments(
         self, status: str, since: datetime, until: datetime
     ) -> AsyncIterator[Sequence[Payment]]:
-        """Every payment in a status whose moment (of paying, cancelling, failing, or else
-        starting) lies from `since` to `until`. One on a seam may come twice."""
+        """Every payment in the gateway's list of a status whose moment (of paying, cancelling,
+        failing, or else starting) lies from `since` to `until`. One on a seam may come twice."""
         if status not in STATUSES:
             raise ValueError(f"no such status: {status}")
         portions = _cut(int(since.timestamp()), int(until.timestamp()), LONGEST_SPAN)
@@ -77,7 +77,7 @@ class Spans:
         query = {"from": str(first - 1), "to": str(last + 1), "sorting": "started"}
         for _ in range(MOST_READINGS):
             try:
-                found = await self._once(path, query, status)
+                found = await self._once(path, query)
             except _TooLong:
                 if first < last:
                     return None
@@ -86,7 +86,7 @@ class Spans:
                 return found
         raise GatewayUnavailable("look-up: the list changes while it is read")
 
-    async def _once(self, path: str, query: dict[str, str], status: str) -> list[Payment] | None:
+    async def _once(self, path: str, query: dict[str, str]) -> list[Payment] | None:
         """One reading; None when the list moved meanwhile."""
         first = await self._lookups.page(path, query, 1)
         if first is None:
@@ -94,7 +94,7 @@ class Spans:
         if first.total > MOST_ROWS:
             raise _TooLong
         found: dict[str, Payment | None] = {}
-        self._take(first, status, found)
+        self._take(first, found)
         more = first.more
         last = max(1, -(-first.total // self._lookups.page_limit))
         rest = range(2, last + 1)
@@ -102,7 +102,7 @@ class Spans:
             for page in await self._pages(path, query, rest[at : at + PAGES_AT_ONCE]):
                 if page is None or page.total != first.total:
                     return None
-                self._take(page, status, found)
+                self._take(page, found)
                 more = page.more
         if more:
             # Past the rows that it counts; what is there must be nothing.
@@ -127,11 +127,10 @@ class Spans:
             pages.append(answer)
         return pages
 
-    def _take(self, page: Page, status: str, found: dict[str, Payment | None]) -> None:
-        for imp_uid, payment in map(self._read, page.rows):
-            if payment is not None and status not in ("all", payment.status):
-                raise GatewayUnavailable("look-up: rows in another status")
-            found[imp_uid] = payment
+    def _take(self, page: Page, found: dict[str, Payment | None]) -> None:
+        # Whatever list it stands in, a row says itself in which status it is. No document says
+        # whether a sale of which a part was cancelled is in the list of the cancelled ones.
+        found.update(map(self._read, page.rows))
 
     def _read(self, value: object) -> tuple[str, Payment | None]:
         """A payment under its id; without the payment when it is in another currency, or cannot be

@@ -89,7 +89,7 @@ async def test_a_span_of_just_one_portion_is_one() -> None:
 
 @pytest.mark.parametrize("status", ["all", "paid", "cancelled"])
 async def test_a_row_in_another_status_is_what_it_says(status: str) -> None:
-    """Another business of the store, of which a part was cancelled, keeps nothing from being read."""
+    """A sale of which a part was cancelled keeps nothing else from being read."""
     listed = Listed(lambda *_: Page([row(1), {**row(2), "status": "ready"}], False, 2))
     listed.status = status
     assert await listed.read(10) == [2]

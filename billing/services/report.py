@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -205,7 +206,8 @@ def covered(days: Sequence[Day], folder: Path | None, key: bytes, *, today: date
     # Earlier proofs may be kept elsewhere; a day without one is told of as missing.
     damaged = {
         name
-        for name, problem in proof.problems(_chain(folder, days), key)
+        for chain in _chains(folder, days)
+        for name, problem in proof.problems(chain, key)
         if problem != proof.NOT_THERE
     }
     return [
@@ -218,14 +220,16 @@ def covered(days: Sequence[Day], folder: Path | None, key: bytes, *, today: date
     ]
 
 
-def _chain(folder: Path | None, days: Sequence[Day]) -> Iterator[tuple[str, str]]:
-    """The proofs of these days, one at a time, after the one that the first follows."""
+def _chains(folder: Path | None, days: Sequence[Day]) -> Iterator[Iterator[tuple[str, str]]]:
+    """The proofs of these days, one at a time, after the one that the first follows; those behind a
+    day that has none are a chain of their own: nothing is wrong with them."""
     if folder is None:
         return
-    for on in (days[0].on - timedelta(days=1), *(day.on for day in days)):
-        text = _text(folder, on)
-        if text is not None:
-            yield proof.file_name(on), text
+    every = (days[0].on - timedelta(days=1), *(day.on for day in days))
+    read = ((proof.file_name(on), _text(folder, on)) for on in every)
+    for is_there, chain in groupby(read, key=lambda one: one[1] is not None):
+        if is_there:
+            yield ((name, text) for name, text in chain if text is not None)
 
 
 def _text(folder: Path, on: date) -> str | None:

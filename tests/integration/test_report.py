@@ -279,6 +279,17 @@ class TestProofs:
         assert says == {20: Proven.DAMAGED}
         assert made.verdict is Verdict.DISAGREE
 
+    @pytest.mark.parametrize("day", [1, 12, 30])
+    def test_a_proof_that_is_gone_says_nothing_of_the_day_after(
+        self, town: Town, tmp_path: Path, day: int
+    ) -> None:
+        whole_november(town, tmp_path)
+        (tmp_path / f"maewol-proof-2026-11-{day:02}.txt").unlink()
+        made = report(town.book, town.policy, NOVEMBER, tmp_path)
+        says = {one.on.day: one.says for one in made.proofs if one.says is not Proven.AGREES}
+        assert says == {day: Proven.MISSING}
+        assert made.verdict is Verdict.INCOMPLETE
+
     def test_a_book_that_says_something_else_now(self, town: Town, tmp_path: Path) -> None:
         whole_november(town, tmp_path)
         execute(

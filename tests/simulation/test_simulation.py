@@ -46,7 +46,8 @@ def test_a_few_seeds_hold(engine: Engine) -> None:
         if report.breaches:
             broken[seed] = report.breaches[:3]
     assert broken == {}
-    assert charges > 80
+    # More than one for each subscriber, so that something was at stake, and much went wrong.
+    assert charges > SMALL.subscribers * len(SEEDS)
     assert faults > 300
 
 

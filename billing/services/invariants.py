@@ -239,6 +239,7 @@ def at_once(book: Book, policy: BillingPolicy, *, but: tuple[str, ...] = ()) -> 
     )
     found: dict[int, list[int]] = {}
     with book.transaction() as tx:
+        take_time(tx.session)
         values = {"now": tx.now, "zone": policy.plan.zone.key}
         for number, row in tx.session.execute(text(asked), values):
             found.setdefault(number, []).append(int(row))

@@ -20,7 +20,7 @@ from billing.services.coming import next_dates
 from billing.services.open_cycles import rules_of
 from billing.store import health, subscriptions, views
 from billing.store.session import Book, Transaction
-from billing.store.tables import Cycle, Subscription
+from billing.store.tables import Attempt, Cycle, Subscription
 
 # English, Korean.
 Text = tuple[str, str]
@@ -90,6 +90,7 @@ def why(
             last_start=last,
             next_opens_at=first_attempt_at(coming, policy.plan),
             resume_until=_open_until(tx, row) or last_start(coming, policy.plan),
+            ready_at=_ready_at(tx, row, wanted),
         )
     following, people = _not_there(case) if cycle is None else _what_next(case, cycle)
     if subscription["reason"] == CHAIN_AT_RISK:
@@ -141,6 +142,21 @@ def _open_until(tx: Transaction, subscription: Subscription) -> datetime | None:
     return tx.session.execute(query).scalar_one_or_none()
 
 
+def _ready_at(tx: Transaction, subscription: Subscription, number: int) -> datetime | None:
+    """How early the month's attempt may go that waits, if one does: later than its slot where it
+    came back."""
+    query = (
+        select(Attempt.ready_at)
+        .join(Cycle, Cycle.id == Attempt.cycle_id)
+        .where(
+            Cycle.subscription_id == subscription.id,
+            Cycle.number == number,
+            Attempt.status == AttemptStatus.DUE,
+        )
+    )
+    return tx.session.execute(query).scalar_one_or_none()
+
+
 @dataclass(frozen=True, slots=True)
 class _Case:
     policy: BillingPolicy
@@ -152,6 +168,7 @@ class _Case:
     next_opens_at: datetime
     # Until when a paused one must be resumed, whatever month is asked about.
     resume_until: datetime
+    ready_at: datetime | None
 
     @property
     def opens_at(self) -> str | None:
@@ -223,14 +240,14 @@ def _what_next(case: _Case, cycle: dict[str, Any]) -> tuple[Text, Text]:
     if (stopped := _stopped(case)) is not None:
         return stopped
     if status == AttemptStatus.DUE:
-        return _waiting(case, cycle, number, last["planned_at"])
+        return _waiting(case, cycle, number)
     return (
         f"No further attempt; the window closes on {cycle['closes_on']}.",
         f"더 시도하지 않습니다. 결제 가능 기간은 {cycle['closes_on']}에 끝납니다.",
     ), _advice(case, cycle)
 
 
-def _waiting(case: _Case, cycle: dict[str, Any], number: int, at: str) -> tuple[Text, Text]:
+def _waiting(case: _Case, cycle: dict[str, Any], number: int) -> tuple[Text, Text]:
     if case.hold is not None:
         return (
             f"Attempt {number} waits: all charging is held ({case.hold}).",
@@ -241,11 +258,12 @@ def _waiting(case: _Case, cycle: dict[str, Any], number: int, at: str) -> tuple[
             f"Too late for attempt {number}: the last moment was {case.last}.",
             f"{number}번째 시도를 하기에 늦었습니다. 마지막 시각: {case.last}.",
         ), _advice(case, cycle)
-    if datetime.fromisoformat(at) <= case.now:
+    if case.ready_at is None or case.ready_at <= case.now:
         return (
             f"Attempt {number} is due and goes out as soon as a worker takes it.",
             f"{number}번째 시도의 예정 시각이 되었습니다. 워커가 받는 대로 보냅니다.",
         ), _advice(case, cycle)
+    at = views.moment(case.ready_at, case.policy.plan.zone)
     return (
         f"Attempt {number} goes out at {at}.",
         f"{at}에 {number}번째 시도를 보냅니다.",

@@ -156,6 +156,14 @@ def test_too_late(opened: Book, policy: BillingPolicy, clock: MovedClock) -> Non
     assert "Too late for attempt 1" in asked(opened, policy)["next"]
 
 
+def test_an_attempt_that_came_back_goes_out_when_it_may(
+    opened: Book, policy: BillingPolicy
+) -> None:
+    """Its slot has passed; a request that did not leave waits longer each time."""
+    execute(opened, "UPDATE attempts SET ready_at = planned_at + interval '15 minutes'")
+    assert asked(opened, policy)["next"] == "Attempt 1 goes out at 2026-11-20T10:15:00+09:00."
+
+
 def test_sending(opened: Book, policy: BillingPolicy) -> None:
     execute(
         opened,

@@ -36,6 +36,10 @@ LONGEST_MARGIN: Final = timedelta(hours=22)
 LONGEST_RETRY_SOON: Final = timedelta(days=1)
 MOST_ATTEMPTS_PER_DAY: Final = 100
 MOST_ATTEMPTS: Final = 50
+# A scan finds what is due after its slot, never at it, and then a worker must have its turn. A slot
+# nearer to the last start than this would be planned, told of, and never used. With the usual
+# margin two scans lie less than this apart (settings.py).
+_ON_ITS_WAY: Final = timedelta(minutes=15)
 
 # A step after a single number changed its meaning between croniter 6 and 7; a range that runs
 # backwards or in place means different things to different readers (croniter reads `0-0` as `*`).
@@ -225,16 +229,16 @@ def first_attempt_at(dates: CycleDates, policy: PlanPolicy) -> datetime:
     """The moment of the first attempt, in UTC: the first charging slot from the first attempt day
     on. When we are late it lies in the past, which means "now".
 
-    Where every such slot would start too late (a slot at 23:50, planned for the band's last day),
+    Where every such slot comes too late (one at 23:20 or 23:50, planned for the band's last day),
     it is the last charging slot before, if the band has one; else the middle of what is left of the
     band, which is far from both ends.
     """
     earliest = start_of(dates.first_attempt_on, policy.zone)
     latest = last_start(dates, policy)
     slot = policy.charge_cron.at_or_after(earliest, policy.zone)
-    if slot <= latest:
+    if slot <= latest - _ON_ITS_WAY:
         return slot
-    slot = policy.charge_cron.at_or_before(latest, policy.zone)
+    slot = policy.charge_cron.at_or_before(latest - _ON_ITS_WAY, policy.zone)
     if slot >= start_of(dates.band.opens_on, policy.zone):
         return slot
     return _middle(earliest, latest)
@@ -338,7 +342,7 @@ def resume_at(now: datetime, dates: CycleDates, policy: PlanPolicy) -> datetime 
         return None
     earliest = max(now, start_of(dates.first_attempt_on, policy.zone))
     slot = policy.retry_cron.at_or_after(earliest, policy.zone)
-    return slot if slot <= latest else min(earliest, latest).astimezone(UTC)
+    return slot if slot <= latest - _ON_ITS_WAY else min(earliest, latest).astimezone(UTC)
 
 
 def _retry(
@@ -349,11 +353,12 @@ def _retry(
     latest = last_start(dates, policy)
     if earliest > latest:
         return NoRetry(NoRetryReason.BAND_OVER)
+    last_slot = latest - _ON_ITS_WAY
     if late:
-        slot = policy.retry_cron.at_or_before(latest, policy.zone)
+        slot = policy.retry_cron.at_or_before(last_slot, policy.zone)
     else:
         slot = policy.retry_cron.at_or_after(earliest, policy.zone)
-    return RetryAt(slot if earliest <= slot <= latest else _middle(earliest, latest))
+    return RetryAt(slot if earliest <= slot <= last_slot else _middle(earliest, latest))
 
 
 def _middle(earliest: datetime, latest: datetime) -> datetime:

@@ -29,7 +29,7 @@ from billing.services import asking
 from billing.services.answer import Answer, FactsChanged, GivenBack, Result
 from billing.services.clock_guard import compare_clocks
 from billing.services.desk import Desk
-from billing.services.fence import why_not_from
+from billing.services.fence import why_not_after, why_not_from
 from billing.services.hold import stop
 from billing.store import attempts, events, health, installation
 from billing.store.attempts import Claim
@@ -183,10 +183,8 @@ def _fenced(
     has fewer events than were seen of it: then it has lost some. Returns its newest event."""
     here = installation.identity(tx.session, policy.store)
     newest = events.newest(tx.session)
-    known = None if here.database is None else seen.get(here.database)
-    if known is not None and newest < known:
-        stop(tx, f"the database went back in time: event {known} is gone")
-    elif problem := why_not_from(tx, policy, here):
+    known = 0 if here.database is None else seen.get(here.database, 0)
+    if problem := why_not_after(tx, known, newest) or why_not_from(tx, policy, here):
         stop(tx, problem)
     return None if here.database is None else (here.database, newest)
 

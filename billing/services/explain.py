@@ -20,7 +20,7 @@ from billing.services.coming import next_dates
 from billing.services.open_cycles import rules_of
 from billing.store import health, subscriptions, views
 from billing.store.session import Book, Transaction
-from billing.store.tables import Cycle, Subscription
+from billing.store.tables import Attempt, Cycle, Subscription
 
 # English, Korean.
 Text = tuple[str, str]
@@ -80,9 +80,17 @@ def why(
         subscription, cycle = found[0], cycles[0] if cycles else None
         wanted = number or (cycle["cycle"] if cycle else row.next_cycle)
         dates, last = _dates(tx, policy, row, wanted)
-        opens_at = first_attempt_at(next_dates(row, tx.now, policy.plan), policy.plan)
+        coming = next_dates(row, tx.now, policy.plan)
         case = _Case(
-            policy, subscription, dates, tx.now, health.hold_reason(tx.session), last, opens_at
+            policy=policy,
+            subscription=subscription,
+            dates=dates,
+            now=tx.now,
+            hold=health.hold_reason(tx.session),
+            last_start=last,
+            next_opens_at=first_attempt_at(coming, policy.plan),
+            resume_until=_open_until(tx, row) or last_start(coming, policy.plan),
+            ready_at=_ready_at(tx, row, wanted),
         )
     following, people = _not_there(case) if cycle is None else _what_next(case, cycle)
     if subscription["reason"] == CHAIN_AT_RISK:
@@ -126,6 +134,29 @@ def _dates(
     return dates, last_start(dates, policy.plan)
 
 
+def _open_until(tx: Transaction, subscription: Subscription) -> datetime | None:
+    """The last moment of the open month, if there is one."""
+    query = select(Cycle.last_start_at).where(
+        Cycle.subscription_id == subscription.id, Cycle.status == CycleStatus.OPEN
+    )
+    return tx.session.execute(query).scalar_one_or_none()
+
+
+def _ready_at(tx: Transaction, subscription: Subscription, number: int) -> datetime | None:
+    """How early the month's attempt may go that waits, if one does: later than its slot where it
+    came back."""
+    query = (
+        select(Attempt.ready_at)
+        .join(Cycle, Cycle.id == Attempt.cycle_id)
+        .where(
+            Cycle.subscription_id == subscription.id,
+            Cycle.number == number,
+            Attempt.status == AttemptStatus.DUE,
+        )
+    )
+    return tx.session.execute(query).scalar_one_or_none()
+
+
 @dataclass(frozen=True, slots=True)
 class _Case:
     policy: BillingPolicy
@@ -135,6 +166,9 @@ class _Case:
     hold: str | None
     last_start: datetime
     next_opens_at: datetime
+    # Until when a paused one must be resumed, whatever month is asked about.
+    resume_until: datetime
+    ready_at: datetime | None
 
     @property
     def opens_at(self) -> str | None:
@@ -143,6 +177,10 @@ class _Case:
     @property
     def last(self) -> str | None:
         return views.moment(self.last_start, self.policy.plan.zone)
+
+    @property
+    def until(self) -> str | None:
+        return views.moment(self.resume_until, self.policy.plan.zone)
 
 
 def _not_there(case: _Case) -> tuple[Text, Text]:
@@ -202,14 +240,14 @@ def _what_next(case: _Case, cycle: dict[str, Any]) -> tuple[Text, Text]:
     if (stopped := _stopped(case)) is not None:
         return stopped
     if status == AttemptStatus.DUE:
-        return _waiting(case, cycle, number, last["planned_at"])
+        return _waiting(case, cycle, number)
     return (
         f"No further attempt; the window closes on {cycle['closes_on']}.",
         f"더 시도하지 않습니다. 결제 가능 기간은 {cycle['closes_on']}에 끝납니다.",
     ), _advice(case, cycle)
 
 
-def _waiting(case: _Case, cycle: dict[str, Any], number: int, at: str) -> tuple[Text, Text]:
+def _waiting(case: _Case, cycle: dict[str, Any], number: int) -> tuple[Text, Text]:
     if case.hold is not None:
         return (
             f"Attempt {number} waits: all charging is held ({case.hold}).",
@@ -220,11 +258,12 @@ def _waiting(case: _Case, cycle: dict[str, Any], number: int, at: str) -> tuple[
             f"Too late for attempt {number}: the last moment was {case.last}.",
             f"{number}번째 시도를 하기에 늦었습니다. 마지막 시각: {case.last}.",
         ), _advice(case, cycle)
-    if datetime.fromisoformat(at) <= case.now:
+    if case.ready_at is None or case.ready_at <= case.now:
         return (
             f"Attempt {number} is due and goes out as soon as a worker takes it.",
             f"{number}번째 시도의 예정 시각이 되었습니다. 워커가 받는 대로 보냅니다.",
         ), _advice(case, cycle)
+    at = views.moment(case.ready_at, case.policy.plan.zone)
     return (
         f"Attempt {number} goes out at {at}.",
         f"{at}에 {number}번째 시도를 보냅니다.",
@@ -236,19 +275,8 @@ def _stopped(case: _Case) -> tuple[Text, Text] | None:
     match SubscriptionStatus(case.subscription["status"]):
         case SubscriptionStatus.ACTIVE:
             return None
-        case SubscriptionStatus.PAUSED if case.now > case.last_start:
-            return (
-                f"Paused, and the last moment for this charge ({case.last}) has passed.",
-                f"일시 중지 상태이며, 결제할 수 있는 마지막 시각({case.last})이 지났습니다.",
-            ), _REGISTER_ANEW
         case SubscriptionStatus.PAUSED:
-            return (
-                "Paused: nothing is sent.",
-                "일시 중지 상태이므로 요청을 보내지 않습니다.",
-            ), (
-                f"Resume it before {case.last}, or the billing key is lost.",
-                f"{case.last} 전에 재개하지 않으면 빌링키를 잃습니다.",
-            )
+            return _paused(case)
         case SubscriptionStatus.SUSPENDED:
             reason = case.subscription["reason"]
             return (
@@ -257,6 +285,18 @@ def _stopped(case: _Case) -> tuple[Text, Text] | None:
             ), _REGISTER_ANEW
         case SubscriptionStatus.CANCELLED:
             return ("Cancelled: nothing more is sent.", "해지되어 더 보내지 않습니다."), _NOTHING
+
+
+def _paused(case: _Case) -> tuple[Text, Text]:
+    if case.now > case.resume_until:
+        return (
+            f"Paused, and the last moment for this charge ({case.until}) has passed.",
+            f"일시 중지 상태이며, 결제할 수 있는 마지막 시각({case.until})이 지났습니다.",
+        ), _REGISTER_ANEW
+    return ("Paused: nothing is sent.", "일시 중지 상태이므로 요청을 보내지 않습니다."), (
+        f"Resume it before {case.until}, or the billing key is lost.",
+        f"{case.until} 전에 재개하지 않으면 빌링키를 잃습니다.",
+    )
 
 
 _ENDED_KO = {
@@ -276,7 +316,12 @@ def _ended(case: _Case, cycle: dict[str, Any]) -> tuple[Text, Text]:
     elif case.subscription["status"] == SubscriptionStatus.SUSPENDED:
         people = _REGISTER_ANEW
     ended = f"{_ENDED_KO[status]}({reason})" if reason else _ENDED_KO[status]
-    return (f"The cycle ended: {shown}.", f"회차가 끝났습니다: {ended}."), people
+    told = (f"The cycle ended: {shown}.", f"회차가 끝났습니다: {ended}.")
+    if case.subscription["status"] == SubscriptionStatus.PAUSED:
+        # The month that was asked about has ended; the one that the pause endangers comes.
+        stopped, resume = _paused(case)
+        return _both(told, stopped), resume if people is _NOTHING else _both(people, resume)
+    return told, people
 
 
 def _advice(case: _Case, cycle: dict[str, Any]) -> Text:

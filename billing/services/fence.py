@@ -25,6 +25,22 @@ def why_not_yet(tx: Transaction, policy: BillingPolicy) -> str | None:
     return installation.fence(tx.session, here)
 
 
+def why_not_after(tx: Transaction, seen: int, newest: int) -> str | None:
+    """Why nothing may leave from a book whose `newest` event is older than one that was `seen` of
+    it: it has forgotten some. None where it has not, or where a person was told of this very event
+    and has looked (a hold that stands is there anyway): outside of the book its number is
+    remembered until there are as many events again, and would undo every release until then.
+
+    Its months do not end, either, before that person has looked: the book is where nobody is."""
+    if newest >= seen:
+        return None
+    problem = f"the database went back in time: event {seen} is gone"
+    if events.was_held_for(tx.session, problem):
+        return None
+    installation.be_nowhere(tx.session)
+    return problem
+
+
 def _after_failover(tx: Transaction, policy: BillingPolicy, here: Identity) -> None:
     """A standby with every commit took over. Claims that were under way are made or lost as a
     whole; whatever they sent shows in look-ups before anything starts again."""

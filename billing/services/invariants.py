@@ -116,6 +116,14 @@ _FACTS = (
         " (SELECT FROM cycles c WHERE c.subscription_id = s.id AND c.status = 'open')",
     ),
     _Fact(
+        "I4 no month passed over",
+        "The months of every subscription follow each other without a gap, up to its next one.",
+        "SELECT s.id FROM subscriptions s JOIN (SELECT subscription_id, count(*) AS months,"
+        " min(number) AS first, max(number) AS last FROM cycles GROUP BY subscription_id) c"
+        " ON c.subscription_id = s.id WHERE c.last - c.first + 1 <> c.months"
+        " OR (s.status IN ('active', 'paused') AND s.next_cycle <> c.last + 1)",
+    ),
+    _Fact(
         "I5 nothing guessed",
         "Every unknown attempt has a moment at which it is asked about again.",
         "SELECT id FROM attempts WHERE status = 'unknown'"

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from billing.domain.attempt import ATTEMPT_TRANSITIONS, AttemptStatus
+from billing.domain.attempt import ATTEMPT_TRANSITIONS, MAX_ATTEMPT_NUMBER, AttemptStatus
 from billing.domain.cycle import CYCLE_TRANSITIONS, CycleReason, CycleStatus, HoldReason
 from billing.domain.declines import Decline, DeclineClass
 from billing.domain.finding import (
@@ -279,6 +279,10 @@ class Recorder:
         step = next_attempt(decline, self.tx.now, declines, dates, plan)
         again_at: datetime | None = None
         match step:
+            case RetryAt() if self.attempt.number >= MAX_ATTEMPT_NUMBER:
+                # Withdrawn ones count, too: a month that was paused and resumed all the time.
+                why = NoRetryReason.ATTEMPTS_USED_UP
+                self._event("cycle.no_more_attempts", {"why": why})
             case RetryAt(at=at):
                 # Paused while it was on its way: resuming plans what follows this decline.
                 if not paused:

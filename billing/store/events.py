@@ -84,6 +84,14 @@ def was_told_of(session: Session, subscription_id: int, kind: str, since: dateti
     return session.execute(query.limit(1)).first() is not None
 
 
+def was_held_for(session: Session, why: str) -> bool:
+    """Whether all charging was ever stopped for this reason; from the newest alarm back."""
+    query = select(Event.id).where(
+        Event.alarm, Event.kind == "charging.held", Event.data["why"].astext == why
+    )
+    return session.execute(query.order_by(Event.id.desc()).limit(1)).first() is not None
+
+
 _STATUS_CHANGES = (
     "subscription.paused",
     "subscription.resumed",

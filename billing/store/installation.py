@@ -32,6 +32,8 @@ _WHERE = text(
 )
 
 
+# No cluster's: those are numbers.
+_NOWHERE = "nowhere"
 _READABLE: WeakSet[Engine | Connection] = WeakSet()
 
 
@@ -140,6 +142,12 @@ def accept(session: Session, here: Identity) -> None:
             imp_key_fingerprint=here.store,
         )
     )
+
+
+def be_nowhere(session: Session) -> None:
+    """Forget where this book is, so that every place is another one until a person says that all is
+    well (`accept`). Not its timeline, by which a promoted standby is told."""
+    session.execute(update(Installation).values(system_identifier=_NOWHERE))
 
 
 def is_coming_by(session: Session, settings: str) -> bool:

@@ -54,6 +54,15 @@ def declined(book: Book, message: str, follows: bool) -> None:
         )
 
 
+def paid(book: Book, reason: str | None) -> None:
+    execute(
+        book,
+        "UPDATE cycles SET status = 'paid', reason = :reason, settled_at = now(),"
+        " paid_imp_uid = 'imp_1', paid_merchant_uid = 'order-1', paid_at = now()",
+        reason=reason,
+    )
+
+
 def test_a_stranger_is_not_found(book: Book, policy: BillingPolicy) -> None:
     with pytest.raises(NotFound):
         why(book, policy, "nobody")
@@ -145,6 +154,14 @@ def test_all_charging_held(opened: Book, policy: BillingPolicy) -> None:
 def test_too_late(opened: Book, policy: BillingPolicy, clock: MovedClock) -> None:
     clock.move(days=5, hours=14)
     assert "Too late for attempt 1" in asked(opened, policy)["next"]
+
+
+def test_an_attempt_that_came_back_goes_out_when_it_may(
+    opened: Book, policy: BillingPolicy
+) -> None:
+    """Its slot has passed; a request that did not leave waits longer each time."""
+    execute(opened, "UPDATE attempts SET ready_at = planned_at + interval '15 minutes'")
+    assert asked(opened, policy)["next"] == "Attempt 1 goes out at 2026-11-20T10:15:00+09:00."
 
 
 def test_sending(opened: Book, policy: BillingPolicy) -> None:
@@ -251,6 +268,28 @@ def test_paused(opened: Book, policy: BillingPolicy, clock: MovedClock) -> None:
     assert found["what_a_person_can_do"] == "The customer must register again."
 
 
+def test_paused_is_told_by_the_month_that_it_endangers(
+    opened: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    """Whatever month is asked about: the newest may be paid, and a later one never comes to be."""
+    pause(opened, policy, WHO)
+    for number in (1, 2, 500):
+        told = asked(opened, policy, number)["what_a_person_can_do"]
+        assert told.startswith("Resume it before 2026-11-25T23:30:00+09:00")
+    paid(opened, None)
+    for ask in (None, 1, 2, 500):
+        told = asked(opened, policy, ask)["what_a_person_can_do"]
+        assert told.startswith("Resume it before 2026-12-25T23:30:00+09:00")
+    found = asked(opened, policy)
+    assert found["next"] == "The cycle ended: paid. Paused: nothing is sent."
+    paid(opened, "paid_elsewhere")
+    told = asked(opened, policy)["what_a_person_can_do"]
+    assert "who else charges this key" in told
+    assert "Resume it before 2026-12-25" in told
+    clock.move(days=35, hours=14)
+    assert asked(opened, policy, 1)["what_a_person_can_do"].endswith("must register again.")
+
+
 def test_cancelled(opened: Book, policy: BillingPolicy) -> None:
     cancel(opened, policy, WHO)
     found = asked(opened, policy)
@@ -262,12 +301,7 @@ def test_cancelled(opened: Book, policy: BillingPolicy) -> None:
     ("reason", "people"), [("paid_elsewhere", "who else charges this key"), (None, "Nothing.")]
 )
 def test_paid(opened: Book, policy: BillingPolicy, reason: str | None, people: str) -> None:
-    execute(
-        opened,
-        "UPDATE cycles SET status = 'paid', reason = :reason, settled_at = now(),"
-        " paid_imp_uid = 'imp_1', paid_merchant_uid = 'order-1', paid_at = now()",
-        reason=reason,
-    )
+    paid(opened, reason)
     found = asked(opened, policy)
     assert found["status"] == "paid"
     assert people in found["what_a_person_can_do"]

@@ -383,6 +383,46 @@ def test_a_book_that_forgot_events_charges_nobody(world: World) -> None:
     assert "back in time" in (world.hold() or "")
 
 
+def test_after_a_release_a_book_that_forgot_events_charges_again(world: World) -> None:
+    """A person has looked. What is remembered outside of the book is as high as before."""
+    remembered = world.watermark = _Redis()
+    world.enrol("first")
+    world.run()
+    assert remembered.highest is not None
+    remembered.highest += 1000
+    world.enrol("second")
+    world.run(times=2)
+    release(world.book, world.policy)
+    world.run(times=3)
+    assert (world.hold(), world.requests()) == (None, 2)
+    # And it forgets more: that is another number, and another look.
+    remembered.highest += 1000
+    world.enrol("third")
+    world.run(times=2)
+    assert "back in time" in (world.hold() or "")
+    assert world.requests() == 2
+    assert world.alarms().count("charging.held") == 2
+
+
+def test_a_book_that_forgot_events_gives_nobody_up(world: World) -> None:
+    """What it forgot may be the payment of a month whose window closes under the hold."""
+    remembered = world.watermark = _Redis()
+    world.enrol("first")
+    world.run()
+    assert remembered.highest is not None
+    remembered.highest += 1000
+    world.enrol("second")
+    world.run(times=2)
+    world.clock.move(days=8)
+    world.run(times=2)
+    assert world.statuses("cycles") == {"paid": 1, "open": 1}
+    assert world.statuses("subscriptions") == {"active": 2}
+    assert "is gone" in (world.hold() or "")
+    release(world.book, world.policy)
+    world.run(times=2)
+    assert world.statuses("cycles") == {"paid": 1, "missed": 1}
+
+
 # -- slowing down -----------------------------------------------------------------------------
 
 

@@ -147,6 +147,16 @@ holds(UNOPENED, f"{OVER} - interval '1 second' WHERE id = 4", PAUSED)
 breaks(UNOPENED, 4, f"{OVER} - interval '1 second' WHERE id = 4")
 breaks(UNOPENED, 1, f"{OVER} - interval '1 second' WHERE id = 1", paid(11, 21))
 
+LEFT_OUT = "I4 no month passed over"
+NEXT = "UPDATE subscriptions SET next_cycle = 3 WHERE id = 1"
+ANOTHER = "UPDATE cycles SET subscription_id = 1, number = {} WHERE id = 12"
+holds(LEFT_OUT, ANOTHER.format(2), NEXT)
+holds(LEFT_OUT, NEXT, "UPDATE subscriptions SET status = 'cancelled' WHERE id = 1")
+breaks(LEFT_OUT, 1, NEXT)
+breaks(LEFT_OUT, 1, NEXT, "UPDATE subscriptions SET status = 'paused' WHERE id = 1")
+breaks(LEFT_OUT, 1, ANOTHER.format(3), NEXT.replace("3", "4", 1))
+breaks(LEFT_OUT, 1, ANOTHER.format(3), "UPDATE subscriptions SET status = 'cancelled' WHERE id = 1")
+
 ASKED = "I5 nothing guessed"
 UNKNOWN = "UPDATE attempts SET status = 'unknown', ask_at = :now, provable_at = :now WHERE id = 21"
 holds(ASKED, UNKNOWN)

@@ -798,6 +798,17 @@ def test_the_last_decline_that_is_allowed_plans_no_retry(
     assert why == [({"why": "attempts_used_up"},)]
 
 
+def test_a_decline_of_the_last_number_there_is_plans_no_retry(case: Case) -> None:
+    """Each pause and resumption takes a number, and a month has 99: the answer counts all the same,
+    instead of being asked for until the month ends unproven."""
+    execute(case.book, "UPDATE attempts SET number = 99")
+    assert case.answer(cases(case.clock)["declined"]) == "declined"
+    assert case.events() == [("attempt.declined", False), ("cycle.no_more_attempts", False)]
+    assert case.notices() == ["payment.declined"]
+    why = query(case.book, "SELECT data FROM events WHERE kind = 'cycle.no_more_attempts'")
+    assert why == [({"why": "attempts_used_up"},)]
+
+
 def test_an_older_claim_changes_nothing(case: Case) -> None:
     execute(case.book, "UPDATE attempts SET fence = 2")
     before = case.attempt_row(), case.cycle_row()

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from billing.domain.calendar import SEOUL
 from billing.domain.errors import NotFound
 from billing.domain.plan import NoRetryReason
 from billing.domain.policy import BillingPolicy
@@ -16,6 +17,7 @@ from billing.services.try_again import NotTried, Tried, try_again
 from billing.store.session import Book
 from tests.builders import a_row, enrolled, execute, query
 from tests.conftest import MovedClock
+from tests.town import Town
 
 WHO = "customer-1"
 
@@ -117,3 +119,23 @@ def test_without_an_open_month_of_its_own_there_is_nothing_to_try(
     assert try_again(opened, policy, WHO) == Tried(None, NotTried.NO_OPEN_CYCLE)
     with pytest.raises(NotFound):
         try_again(opened, policy, "nobody")
+
+
+def test_the_last_try_of_a_month_leaves_room_for_a_scan(
+    book: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock
+) -> None:
+    """The last slot is the very moment at which the last request may start, and whoever looks for
+    what is due comes a little after it."""
+    policy = make_policy(close_margin_minutes=360, charges_per_second=0, canary_charges=0)
+    town = Town(book, policy, clock)
+    town.subscribe()
+    open_cycles(book, policy)
+    becomes(book, "declined")
+    execute(book, "UPDATE attempts SET message = '[0016] 미납', settled_at = :at", at=clock.now)
+    town.at("2026-11-24 12:00")
+    execute(book, "UPDATE attempts SET settled_at = :at", at=clock.now)
+    planned = try_again(book, policy, WHO).at
+    assert planned is not None
+    town.at(f"{planned.astimezone(SEOUL):%Y-%m-%d %H:%M}")
+    town.move(seconds=1)
+    assert town.charge() == {"approved": 1}

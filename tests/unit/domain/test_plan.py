@@ -436,10 +436,20 @@ def test_again_soon_on_the_last_evening_uses_what_is_left() -> None:
     assert after(DeclineClass.AGAIN_SOON, kst(25, 23, 1)) == over
 
 
-def test_a_slot_at_the_last_moment_is_used() -> None:
-    late = replace(USUAL, retry_cron=cron("30 23 * * *"))
-    assert after(DeclineClass.AGAIN_SOON, kst(25, 20), policy=late) == RetryAt(kst(25, 23, 30))
-    assert resume_at(kst(25, 12), MARCH, late) == kst(25, 23, 30)
+def test_a_slot_that_leaves_no_time_for_a_scan_is_none() -> None:
+    """The last start is at 23:30; a quarter of an hour before it is time enough."""
+    late = replace(USUAL, retry_cron=cron("30 23 * * *"), charge_cron=cron("30 23 * * *"))
+    assert after(DeclineClass.AGAIN_SOON, kst(25, 20), policy=late) == RetryAt(kst(25, 22))
+    assert after(DeclineClass.CUSTOMER_MUST_ACT, kst(24, 20), policy=late) == RetryAt(
+        kst(25, 11, 45)
+    )
+    assert resume_at(kst(25, 12), MARCH, late) == kst(25, 12)
+    one_day = replace(late, calendar=CalendarPolicy(window_days=0))
+    dates = cycle_dates(date(2024, 1, 20), 2, one_day.calendar)
+    assert first_attempt_at(dates, one_day) == kst(20, 11, 45)
+    in_time = replace(USUAL, retry_cron=cron("15 23 * * *"))
+    assert after(DeclineClass.AGAIN_SOON, kst(25, 20), policy=in_time) == RetryAt(kst(25, 23, 15))
+    assert resume_at(kst(25, 12), MARCH, in_time) == kst(25, 23, 15)
 
 
 def test_the_last_try_is_on_the_last_day_even_where_no_slot_is_left_on_it() -> None:

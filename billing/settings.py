@@ -186,6 +186,20 @@ class Settings(BaseSettings):
             dotenv_settings,
         )
 
+    @field_validator(*sorted(name.lower() for name in _SECRETS))
+    @classmethod
+    def _not_blank(cls, value: SecretStr | None, info: Any) -> SecretStr | None:
+        """A file of a secret that was made and never filled would let in whoever sends nothing."""
+        if value is not None and not value.get_secret_value().strip():
+            name = str(info.field_name).upper()
+            raise InvalidSetting(
+                name,
+                "",
+                "blank, or the file that holds it is empty",
+                f"Fill it, or unset {PREFIX}{name} and {PREFIX}{name}_FILE",
+            )
+        return value
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _any_case(cls, value: object) -> object:

@@ -108,7 +108,7 @@ async def _check_form(request: Request) -> None:
     if not length.isascii() or not length.isdigit() or int(length) > _LARGEST_FORM:
         raise HTTPException(413, "form")
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+    if origin is not None and _host_of(origin) != request.headers.get("host"):
         raise HTTPException(403, "elsewhere")
     if site not in (None, "same-origin"):
         raise HTTPException(403, "elsewhere")
@@ -116,6 +116,14 @@ async def _check_form(request: Request) -> None:
     wanted = request.state.form_token
     if not isinstance(given, str) or not hmac.compare_digest(given.encode(), wanted.encode()):
         raise HTTPException(403, "stale_form")
+
+
+def _host_of(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        # An open bracket; no browser sends it.
+        return ""
 
 
 def _error_page(request: Request, error: Exception | None) -> Response:

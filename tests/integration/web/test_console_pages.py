@@ -37,6 +37,8 @@ PAGES = (
     "/calendar?month=2024-02",
     "/money",
     "/money?month=nonsense",
+    f"/money?month={10**20}-01",
+    f"/calendar?month=2026-{10**20}",
     "/forecast?weeks=13",
     "/subscriptions",
     "/subscriptions?status=suspended",

@@ -186,6 +186,20 @@ def test_many_guessers_together_are_slow_too(locked: Edge) -> None:
     assert statuses == [403] * 40 + [429] * 2
 
 
+def test_guessers_elsewhere_do_not_lock_out_who_was_in(locked: Edge) -> None:
+    with an_operator(locked, peer="198.51.100.7") as owner:
+        assert owner.sign_in().status_code == 303
+        for number in range(42):
+            with an_operator(locked, peer=f"203.0.113.{number}") as guesser:
+                guesser.sign_in("guess")
+    with an_operator(locked, peer="198.51.100.7") as owner:
+        assert [owner.sign_in("slip").status_code for _ in range(7)] == [403] * 7
+        assert owner.sign_in().status_code == 303
+    with an_operator(locked, peer="198.51.100.7") as neighbour:
+        answers = [neighbour.sign_in(f"guess {n}").status_code for n in range(9)]
+        assert answers == [403] * 8 + [429]
+
+
 @pytest.mark.parametrize(
     "path",
     [

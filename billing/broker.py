@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 from celery import Celery
-from kombu.exceptions import OperationalError
+from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from billing.domain.errors import BrokerUnavailable, InvalidInput
@@ -155,7 +155,7 @@ class CeleryWorkQueue:
         try:
             with self._app.pool.acquire(block=True, timeout=5) as connection:
                 return int(connection.default_channel.client.llen(queue))
-        except (OperationalError, RedisError, OSError) as error:
+        except (KombuError, RedisError, OSError) as error:
             raise BrokerUnavailable(f"{queue} cannot be seen ({type(error).__name__})") from error
 
     def notify(self, notice_ids: Sequence[int]) -> None:
@@ -169,7 +169,7 @@ class CeleryWorkQueue:
             self._app.send_task(
                 task, args=arguments, queue=queue, ignore_result=True, retry=False, **options
             )
-        except (OperationalError, RedisError, OSError) as error:
+        except (KombuError, RedisError, OSError) as error:
             raise BrokerUnavailable(f"{task} was not sent ({type(error).__name__})") from error
 
 

@@ -68,10 +68,14 @@ class Daemon:
     @cached_property
     def _gateway(self) -> PortOneClient:
         calls, broker_url = CallCounter(), self.house.broker_url
-        # Entered first, left last: what the last request took is still told.
-        self._exits.enter_context(sharing(calls, quick_redis(self.house.broker)))
-        client = gateway(self.settings, broker_url=broker_url, meter=calls)
-        return self._exits.enter_context(self._portal.wrap_async_context_manager(client))
+        # Both or none: without credentials each tick comes here again, and would leave a thread.
+        with contextlib.ExitStack() as entered:
+            # Entered first, left last: what the last request took is still told.
+            entered.enter_context(sharing(calls, quick_redis(self.house.broker)))
+            client = gateway(self.settings, broker_url=broker_url, meter=calls)
+            made = entered.enter_context(self._portal.wrap_async_context_manager(client))
+            self._exits.enter_context(entered.pop_all())
+        return made
 
     @cached_property
     def watermark(self) -> RedisWatermark:

@@ -37,6 +37,10 @@ def prepare(
             _OPEN_API, environ[_OPEN_API], "opens Flower's API to everybody", "Unset it"
         )
     given = _options(arguments, environ)
+    for name in ("basic_auth", "auth"):
+        if given.get(name) == "":
+            # Of a shell's variable that is not set: Flower lets everybody in, from everywhere.
+            raise InvalidSetting(f"--{name}", "", "blank", "Leave it out, or fill it")
     if not given.keys() & {"basic_auth", "auth"}:
         if settings.flower_password is None:
             _only_here(given, environ)

@@ -105,7 +105,8 @@ def _retry_after(response: httpx.Response, now: datetime) -> timedelta | None:
         return timedelta(seconds=int(asked[:9]))
     try:
         moment = parsedate_to_datetime(asked)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
+        # (The last for a year or an offset of twenty digits.)
         return None
     return max((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now, timedelta(0))
 

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
 
 import platformdirs
@@ -186,6 +186,20 @@ class Settings(BaseSettings):
             dotenv_settings,
         )
 
+    @field_validator(*sorted(name.lower() for name in _SECRETS))
+    @classmethod
+    def _not_blank(cls, value: SecretStr | None, info: Any) -> SecretStr | None:
+        """A file of a secret that was made and never filled would let in whoever sends nothing."""
+        if value is not None and not value.get_secret_value().strip():
+            name = str(info.field_name).upper()
+            raise InvalidSetting(
+                name,
+                "",
+                "blank, or the file that holds it is empty",
+                f"Fill it, or unset {PREFIX}{name} and {PREFIX}{name}_FILE",
+            )
+        return value
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _any_case(cls, value: object) -> object:
@@ -241,14 +255,20 @@ class Settings(BaseSettings):
     @field_validator("portone_api_url", "portone_sdk_url")
     @classmethod
     def _https_unless_loopback(cls, value: str, info: Any) -> str:
-        parts = urlsplit(value)
-        loopback = parts.hostname in {"localhost", "127.0.0.1", "::1"}
-        if parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and loopback)):
+        try:
+            parts = urlsplit(value)
+            # Spaces and control characters are read in more than one way; what follows an address
+            # of the API is its path. (The port is read on demand.)
+            good = parts.port != 0 and value.isprintable() and " " not in value
+            good &= info.field_name != "portone_api_url" or not (parts.query or parts.fragment)
+        except ValueError:
+            good = False
+        if good and "@" not in parts.netloc and _is_safe(parts):
             return value.rstrip("/")
         raise InvalidSetting(
             str(info.field_name).upper(),
-            value,
-            "not an https address",
+            "********" if "@" in value else value,
+            "not an https address, or one with a password in it",
             "Use https://…; plain http is for a gateway on this machine only",
         )
 
@@ -347,7 +367,8 @@ class Settings(BaseSettings):
     def _redis(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             scheme = value.get_secret_value().partition(":")[0]
-            if scheme not in {"redis", "rediss", "sentinel", "redis+socket"}:
+            # Not `redis+socket`: Celery reads it, and our own clients do not.
+            if scheme not in {"redis", "rediss", "sentinel"}:
                 raise InvalidSetting(
                     "BROKER_URL",
                     f"{scheme}://…",
@@ -357,7 +378,7 @@ class Settings(BaseSettings):
             # A list of Sentinels is separated by semicolons.
             addresses = value.get_secret_value().split(";")
             for address in addresses:
-                _readable(SecretStr(address), "BROKER_URL", lambda url: urlsplit(url).port)
+                _readable(SecretStr(address), "BROKER_URL", _read_broker_url)
                 if not address.startswith(f"{scheme}://"):
                     raise InvalidSetting(
                         "BROKER_URL",
@@ -588,6 +609,14 @@ def misspelt() -> dict[str, str]:
     return found
 
 
+def _is_safe(parts: SplitResult) -> bool:
+    """https, or a server on this machine."""
+    loopback = parts.hostname in {"localhost", "127.0.0.1", "::1"}
+    return bool(parts.hostname) and (
+        parts.scheme == "https" or (parts.scheme == "http" and loopback)
+    )
+
+
 def _readable(value: SecretStr, name: str, read: Callable[[str], object]) -> None:
     """Raises `InvalidSetting` for an address that the library behind it could not read."""
     try:
@@ -596,7 +625,7 @@ def _readable(value: SecretStr, name: str, read: Callable[[str], object]) -> Non
         raise InvalidSetting(
             name,
             "********",
-            "not an address (a port that is no number, an open bracket?)",
+            "not an address (a port or a database that is no number, an open bracket?)",
             "Write special characters of user and password as %XX",
         ) from None
 
@@ -610,6 +639,12 @@ def _read_database_url(value: str) -> object:
         return make_url(value)
     except ArgumentError:
         raise ValueError from None
+
+
+def _read_broker_url(value: str) -> object:
+    parts = urlsplit(value)
+    # The number of a database, which Celery and our own clients take for one.
+    return parts.port, int(parts.path.strip("/") or 0)
 
 
 def _at_least(name: str, value: float, least: float, because: str) -> None:

@@ -41,9 +41,18 @@ class Spaced:
             else:
                 self._called_at = now
         if wait > 0:
-            self._later(wait, self._planned)
+            self._plan(wait)
         else:
             self._action()
+
+    def _plan(self, wait: float) -> None:
+        try:
+            self._later(wait, self._planned)
+        except RuntimeError as error:
+            # No thread to spare just now. Whoever asks next plans anew, or nobody ever would.
+            with self._lock:
+                self._is_planned = False
+            self._lost(error)
 
     def _planned(self) -> None:
         with self._lock:

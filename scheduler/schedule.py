@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from celery.beat import PersistentScheduler
+from celery.beat import Scheduler
 from celery.schedules import BaseSchedule, schedstate
 
 from billing import clock
@@ -13,7 +13,7 @@ from billing.domain.plan import Cron
 
 
 class CronSchedule(BaseSchedule):  # type: ignore[misc]  # Celery has no types
-    """Fires at every slot of a cron line; slots missed while beat was down are one firing."""
+    """Fires at every slot of a cron line; slots missed while beat stood still are one firing."""
 
     def __init__(self, cron: Cron, zone: ZoneInfo) -> None:
         super().__init__(nowfun=clock.host_time)
@@ -23,8 +23,8 @@ class CronSchedule(BaseSchedule):  # type: ignore[misc]  # Celery has no types
     def is_due(self, last_run_at: datetime) -> schedstate:
         """Whether a slot has passed since the last firing, and the seconds to the next one."""
         now = clock.host_time()
-        # Beat keeps the moment on disk. One that lies ahead was told by a clock that was wrong:
-        # nothing would fire before it comes, also after a restart.
+        # A moment that lies ahead was told by a clock that was wrong: nothing would fire before it
+        # comes.
         due = last_run_at > now or self._cron.after(last_run_at, self._zone) <= now
         wait = (self._cron.after(now, self._zone) - now).total_seconds()
         return schedstate(is_due=due, next=wait)
@@ -45,9 +45,12 @@ class CronSchedule(BaseSchedule):  # type: ignore[misc]  # Celery has no types
         return type(self), (self._cron, self._zone)
 
 
-class SteadyScheduler(PersistentScheduler):  # type: ignore[misc]  # Celery has no types
+class SteadyScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     """Celery's own, for a host whose clock may go back: what it planned by a clock that was ahead
-    would wait until that time comes."""
+    would wait until that time comes.
+
+    The one that keeps nothing on disk: in a container there is none that beat could write, and
+    without its file the other one does not start (ADR 5)."""
 
     _seen: datetime | None = None
 

@@ -98,20 +98,31 @@ class Supervisor:
         self._survivors.dismiss()
 
     def _keep(self, program: Program) -> None:
-        pause = 1.0
-        while (child := self._running.get(program.name)) is not None:
-            born = clock.monotonic()
-            self._pump(program, child)
-            code = child.wait()
-            self._forget(program, child)
-            if self._stopping.is_set():
-                return
+        pause, born = 1.0, clock.monotonic()
+        ended = self._see_out(program)
+        while not self._stopping.is_set():
             pause = 1.0 if clock.monotonic() - born > STEADY_SECONDS else pause
-            self._on_line(program.name, f"ended ({_how(code)}); starting again in {pause:g} s")
+            self._on_line(program.name, f"{ended}; starting again in {pause:g} s")
             if self._stopping.wait(pause):
                 return
-            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
-            self._spawn(program)
+            pause, born = min(pause * 2, LONGEST_PAUSE_SECONDS), clock.monotonic()
+            try:
+                self._spawn(program)
+            except OSError as error:
+                # No memory or no process to spare just now; nobody else would try again.
+                ended = f"could not be started ({error.strerror})"
+            else:
+                ended = self._see_out(program)
+
+    def _see_out(self, program: Program) -> str:
+        """Pass its lines on until it ends; how it did."""
+        child = self._running.get(program.name)
+        if child is None:
+            return "not started"
+        self._pump(program, child)
+        code = child.wait()
+        self._forget(program, child)
+        return f"ended ({_how(code)})"
 
     def _spawn(self, program: Program) -> None:
         with self._lock:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TextIO
 
 from celery import Celery
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from billing import clock
 from billing.bootstrap import House, credentials, house
@@ -143,7 +145,13 @@ def wait_for_worker(
     """Wait until so many charging workers answer; False when asked to stop, or in vain."""
     deadline = clock.monotonic() + patience
     while not asked.is_set() and clock.monotonic() < deadline:
-        answers = celery.control.ping(timeout=0.5)
+        try:
+            answers = celery.control.ping(timeout=0.5)
+        except (OperationalError, RedisError, OSError):
+            # The broker is away just now. Workers wait for it, and so must who waits for them:
+            # an error here would end them all.
+            asked.wait(0.5)
+            continue
         names = [name for answer in answers for name in answer]
         if sum(name.startswith("charges") for name in names) >= charging:
             return True

@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psycopg
+
 from billing.domain.errors import EmbeddedServerError
 from billing.embedded import postgres, valkey
 from billing.embedded.home import Home, find_home, prepare_home
@@ -61,7 +63,7 @@ def running(
     Raises `EmbeddedServerError`, with the remedy, when a server cannot be had.
     """
     membership = Membership.of(data_dir)
-    with membership.joining(stop=_stop_all):
+    with _in_words(membership.data_dir), membership.joining(stop=_stop_all):
         home = prepare_home(membership.data_dir, announce)
         servers = Servers(
             database_url=postgres.ensure(home, durable, announce) if database else None,
@@ -70,7 +72,19 @@ def running(
     try:
         yield servers
     finally:
-        membership.leave(stop=_stop_all)
+        with _in_words(membership.data_dir):
+            membership.leave(stop=_stop_all)
+
+
+@contextmanager
+def _in_words(data_dir: Path) -> Iterator[None]:
+    """A full disk, a lack of processes or of files: whoever keeps the servers up tries again."""
+    try:
+        yield
+    except (OSError, psycopg.Error) as error:
+        raise EmbeddedServerError(
+            f"The private servers of {data_dir} cannot be started or left ({str(error).strip()})."
+        ) from error
 
 
 def is_made(data_dir: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
@@ -24,6 +24,7 @@ from billing.domain.errors import (
     NotFound,
     TransitionRefused,
 )
+from billing.store.session import is_away
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +42,6 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (InvalidInput, 422),
     (GatewayError, 502),
     (OperationalError, 503),
-    (PoolTimeout, 503),
 )
 
 
@@ -68,7 +68,7 @@ def answer(status: int, detail: str = "", errors: list[dict[str, str]] | None = 
 def install(app: FastAPI) -> None:
     """Turn everything that a route raises into a problem document."""
     app.add_exception_handler(BillingError, _ours)
-    app.add_exception_handler(OperationalError, _ours)
+    app.add_exception_handler(DBAPIError, _ours)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(PoolTimeout, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -76,11 +76,16 @@ def install(app: FastAPI) -> None:
 
 def status_of(error: Exception) -> int:
     """The status that fits what a use case or the database raised."""
+    if is_away(error):
+        # Also one that only reads just now, as after a failover, and one that is too busy.
+        return 503
     return next((number for kind, number in _STATUS if isinstance(error, kind)), 500)
 
 
 async def _ours(_: Request, error: Exception) -> Response:
     status = status_of(error)
+    if status == 500:
+        raise error
     if status == 503 and not isinstance(error, BillingError):
         # The driver's words may hold an address or a query.
         return answer(503, "the database cannot be reached")

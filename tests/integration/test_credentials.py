@@ -59,6 +59,28 @@ def test_beat_and_ticks_start_without(
     assert (done.returncode, done.stdout) == (0, "started\n"), done.stderr
 
 
+_ASKS_FOR_THE_GATEWAY = """
+import threading
+from billing.daemon import Daemon
+from billing.domain.errors import InvalidSetting
+
+process = Daemon("ticks")
+for _ in range(3):
+    try:
+        process.run(lambda gateway: None)
+    except InvalidSetting as error:
+        print(error.field, sum(one.name == "meter" for one in threading.enumerate()))
+"""
+
+
+def test_a_tick_that_finds_no_credentials_leaves_no_thread_behind(
+    servers: Servers, database_url: str
+) -> None:
+    """It asks again at every tick, for as long as anything waits."""
+    done = started(servers, database_url, "-c", _ASKS_FOR_THE_GATEWAY)
+    assert done.stdout.splitlines() == ["PORTONE_IMP_KEY 0"] * 3, done.stderr
+
+
 def test_flower_starts_with_the_broker_alone(servers: Servers, tmp_path: Path) -> None:
     """Neither the gateway's credentials nor the book, nor a private one in its place."""
     code = _loading("worker", ["-A", "worker", "flower"])

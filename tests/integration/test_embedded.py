@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import shutil
@@ -343,6 +344,20 @@ def test_a_path_that_pg_ctl_would_hand_to_a_shell(data_dir: Path) -> None:
     ):
         pytest.fail("a server started")
     assert pids(data_dir / "a$HOME") == (None, None)
+
+
+def test_a_full_disk_is_told_to_whoever_tries_again(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "maewol.conf")
+
+    monkeypatch.setattr(home.Home, "write", full)
+    with (
+        pytest.raises(EmbeddedServerError, match=r"cannot be started or left .*No space left"),
+        running(data_dir, durable=False, announce=quiet),
+    ):
+        pytest.fail("a server started")
 
 
 def test_a_socket_folder_that_somebody_else_made_is_refused(data_dir: Path) -> None:

@@ -302,6 +302,8 @@ def test_an_answer_whose_rest_does_not_come_counts_all_the_same(outbox: Outbox) 
         ("Wed, 21 Oct 2099 07:28:00 GMT", timedelta(hours=1)),
         ("soon", timedelta(minutes=0)),
         ("-5", timedelta(minutes=0)),
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", timedelta(minutes=0)),
+        ("Wed, 21 Oct 2099 07:28:00 +99999999999999", timedelta(minutes=0)),
     ],
 )
 def test_a_receiver_that_asks_for_patience_gets_it_within_bounds(

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from celery import Celery
 
 from billing.cli import up
 from billing.cli.supervisor import Program, Supervisor
@@ -204,6 +209,36 @@ def test_one_that_dies_is_started_again_with_growing_pauses(folder: Path) -> Non
         "ended (exit 3); starting again in 1 s",
         "ended (exit 3); starting again in 2 s",
     ]
+
+
+def test_one_that_cannot_be_started_just_now_is_tried_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    start, tries = subprocess.Popen, itertools.count()
+
+    def short_of_memory(command: list[str], **options: Any) -> Any:
+        if command[-1] == "raise SystemExit(3)" and next(tries) == 1:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return start(command, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", short_of_memory)
+    with Supervisor(
+        env=os.environ, cwd=folder, grace_seconds=5, on_line=lambda _, line: lines.append(line)
+    ) as supervisor:
+        supervisor.start(Program("brief", [sys.executable, "-c", "raise SystemExit(3)"]))
+        _wait(lambda: len(lines) >= 3)
+
+    assert lines[:3] == [
+        "ended (exit 3); starting again in 1 s",
+        "could not be started (Resource temporarily unavailable); starting again in 2 s",
+        "ended (exit 3); starting again in 4 s",
+    ]
+
+
+def test_a_broker_that_is_away_does_not_end_the_wait_for_workers() -> None:
+    nowhere = Celery("nowhere", broker="redis://127.0.0.1:9/0")
+    assert not up.wait_for_worker(nowhere, threading.Event(), patience=1)
 
 
 def test_it_refuses_to_start_without_credentials() -> None:

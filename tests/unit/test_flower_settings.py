@@ -43,6 +43,13 @@ def test_its_own_authentication_goes_before(tmp_path: Path, option: str) -> None
     assert prepared(tmp_path, FLOWER_BASIC_AUTH="a:b")["FLOWER_BASIC_AUTH"] == "a:b"
 
 
+@pytest.mark.parametrize("option", ["--basic-auth=", "--basic_auth=", "--auth=", "--auth"])
+@pytest.mark.parametrize("password", [PASSWORD, None])
+def test_a_blank_authentication_is_none(tmp_path: Path, option: str, password: str | None) -> None:
+    with pytest.raises(InvalidSetting, match=r"auth='': blank"):
+        prepared(tmp_path, option, password=password)
+
+
 def test_its_own_variables_go_before(tmp_path: Path) -> None:
     assert prepared(tmp_path, FLOWER_READ_ONLY="false")["FLOWER_READ_ONLY"] == "false"
 

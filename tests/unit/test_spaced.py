@@ -128,3 +128,14 @@ def test_left_to_itself_it_waits_in_a_thread() -> None:
     ask()
     ask()
     assert came.wait(10)
+
+
+def test_a_call_that_cannot_be_planned_just_now_stops_no_later_one(stage: Stage) -> None:
+    def none_to_spare(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    ask = Spaced(stage.action, 10, lambda: stage.now, stage.lost.append, none_to_spare)
+    for stage.now in (100, 101, 111):
+        ask()
+    assert stage.called_at == [100, 111]
+    assert [type(one) for one in stage.lost] == [RuntimeError]

@@ -16,6 +16,6 @@ def month_asked(text: str | None, today: date) -> date:
     try:
         year, _, month = (text or "").partition("-")
         asked = date(int(year), int(month), 1)
-    except ValueError:
+    except (ValueError, OverflowError):
         return today.replace(day=1)
     return asked if 2000 <= asked.year <= 2100 else today.replace(day=1)

@@ -20,6 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
 from billing.domain.errors import BillingError, GatewayError, InvalidSetting
+from billing.store.session import is_away
 from billing.web.access import is_local
 from billing.web.console import look
 from billing.web.console.visit import COOKIE, Visits
@@ -49,10 +50,12 @@ class Room(APIRoute):
                 response = await self._enter(request, handler)
             except (HTTPException, RequestValidationError, BillingError, OperationalError) as error:
                 response = await run_in_threadpool(_error_page, request, error)
-            except Exception:
-                # For the log; the page tells nothing of it.
-                _log.exception("a page failed")
-                response = await run_in_threadpool(_error_page, request, None)
+            except Exception as error:
+                known = error if is_away(error) else None
+                if known is None:
+                    # For the log; the page tells nothing of it.
+                    _log.exception("a page failed")
+                response = await run_in_threadpool(_error_page, request, known)
             return response
 
         return through_the_door
@@ -108,7 +111,7 @@ async def _check_form(request: Request) -> None:
     if not length.isascii() or not length.isdigit() or int(length) > _LARGEST_FORM:
         raise HTTPException(413, "form")
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+    if origin is not None and _host_of(origin) != request.headers.get("host"):
         raise HTTPException(403, "elsewhere")
     if site not in (None, "same-origin"):
         raise HTTPException(403, "elsewhere")
@@ -118,12 +121,24 @@ async def _check_form(request: Request) -> None:
         raise HTTPException(403, "stale_form")
 
 
+def _host_of(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        # An open bracket; no browser sends it.
+        return ""
+
+
 def _error_page(request: Request, error: Exception | None) -> Response:
     status, about, detail = _told(error)
-    if error is None or isinstance(error, OperationalError):
+    if error is None or _is_of_the_database(error):
         # The database may be what is missing: a page without anything from it.
         request.state.inside = False
     return look.render(request, "error.html", code=status, about=about, detail=detail)
+
+
+def _is_of_the_database(error: Exception) -> bool:
+    return isinstance(error, OperationalError) or is_away(error)
 
 
 def _told(error: Exception | None) -> tuple[int, str, str]:
@@ -135,7 +150,7 @@ def _told(error: Exception | None) -> tuple[int, str, str]:
             return error.status_code, about, ""
         case RequestValidationError():
             return 422, "status_422", ""
-        case OperationalError():
+        case Exception() if _is_of_the_database(error):
             return 503, "database", ""
         case InvalidSetting():
             return 503, "setting", str(error)

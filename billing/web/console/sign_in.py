@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Annotated
 
 from fastapi import APIRouter, Form, HTTPException, Request
@@ -15,6 +14,7 @@ from billing.web.access import same_secret
 from billing.web.console import look
 from billing.web.console.door import Porch
 from billing.web.edge import TheEdge
+from billing.web.limiting import peer_of
 from billing.web.texts import COOKIE as LANGUAGE_COOKIE
 
 router = APIRouter(route_class=Porch, include_in_schema=False)
@@ -31,28 +31,22 @@ class Attempts:
 
     def __init__(self) -> None:
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
+        # Whoever knew the password here: many guessers elsewhere must not lock them out.
+        self._known: set[str] = set()
 
     def take(self, peer: str) -> bool:
         """Count a try, before it is judged; False when there were too many."""
-        by_peer = all([self._limiter.hit(item, "peer", _network(peer)) for item in _BY_PEER])
+        by_peer = all([self._limiter.hit(item, "peer", peer) for item in _BY_PEER])
         # Who is over the limit for one peer must not use up everybody's.
-        return by_peer and all([self._limiter.hit(item, "all") for item in _BY_ALL])
+        if not by_peer or peer in self._known:
+            return by_peer
+        return all([self._limiter.hit(item, "all") for item in _BY_ALL])
 
     def forgive(self, peer: str) -> None:
         """The right password: what came before was a slip."""
+        self._known.add(peer)
         for item in _BY_PEER:
-            self._limiter.clear(item, "peer", _network(peer))
-
-
-def _network(peer: str) -> str:
-    """One household has many IPv6 addresses, of one network."""
-    try:
-        address = ipaddress.ip_address(peer)
-    except ValueError:
-        return peer
-    if address.version == 4:
-        return str(address)
-    return str(ipaddress.ip_network((address, 64), strict=False))
+            self._limiter.clear(item, "peer", peer)
 
 
 @router.get("/sign-in")
@@ -73,7 +67,7 @@ def sign_in(
     """Compare, and let in."""
     attempts: Attempts = request.app.state.attempts
     wanted = edge.settings.console_password
-    peer = request.client.host if request.client else ""
+    peer = peer_of(request)
     if wanted is None:
         return RedirectResponse("/", status_code=303)
     if not attempts.take(peer):

@@ -9,9 +9,11 @@ from html.parser import HTMLParser
 from typing import Any
 
 import httpx2 as httpx
+from sqlalchemy import Connection, event
 from starlette.testclient import TestClient
 
 from billing.sandbox import NewCustomer, register
+from billing.store import installation
 from tests import lived_in
 from tests.builders import enrolled
 from tests.integration.web.conftest import Edge
@@ -117,6 +119,22 @@ def subscribe(edge: Edge, *names: str, script: tuple[str, ...] = ()) -> None:
 def quoted(text: str) -> str:
     """As a cell of a CSV file."""
     return '"' + text.replace('"', '""') + '"'
+
+
+@contextmanager
+def only_reading(edge: Edge) -> Iterator[None]:
+    """The database takes nothing that is written."""
+    edge.book.run(lambda tx: installation.key(tx.session, lambda: b"k" * 32))
+    engine = edge.book._engine
+    event.listen(engine, "begin", _only_reads)
+    try:
+        yield
+    finally:
+        event.remove(engine, "begin", _only_reads)
+
+
+def _only_reads(connection: Connection) -> None:
+    connection.exec_driver_sql("SET TRANSACTION READ ONLY")
 
 
 def number_of(edge: Edge, name: str) -> int:

@@ -187,6 +187,37 @@ def test_many_guessers_together_are_slow_too(locked: Edge) -> None:
 
 
 @pytest.mark.parametrize(
+    ("guesses_from", "owner_at"),
+    [
+        # As a proxy that listens for both kinds tells IPv4 addresses.
+        ("::ffff:203.0.113.9", "::ffff:198.51.100.7"),
+        ("2001:db8:1::9", "2001:db8:2::7"),
+    ],
+)
+def test_whoever_guesses_slows_down_nobody_else(
+    locked: Edge, guesses_from: str, owner_at: str
+) -> None:
+    with an_operator(locked, peer=guesses_from) as guesser:
+        assert [guesser.sign_in("guess").status_code for _ in range(9)] == [403] * 8 + [429]
+    with an_operator(locked, peer=owner_at) as owner:
+        assert owner.sign_in().status_code == 303
+
+
+def test_guessers_elsewhere_do_not_lock_out_who_was_in(locked: Edge) -> None:
+    with an_operator(locked, peer="198.51.100.7") as owner:
+        assert owner.sign_in().status_code == 303
+        for number in range(42):
+            with an_operator(locked, peer=f"203.0.113.{number}") as guesser:
+                guesser.sign_in("guess")
+    with an_operator(locked, peer="198.51.100.7") as owner:
+        assert [owner.sign_in("slip").status_code for _ in range(7)] == [403] * 7
+        assert owner.sign_in().status_code == 303
+    with an_operator(locked, peer="198.51.100.7") as neighbour:
+        answers = [neighbour.sign_in(f"guess {n}").status_code for n in range(9)]
+        assert answers == [403] * 8 + [429]
+
+
+@pytest.mark.parametrize(
     "path",
     [
         "//evil.example",
@@ -246,6 +277,7 @@ def test_a_form_needs_the_token_of_its_own_visit(edge: Edge) -> None:
         {"origin": "https://evil.example"},
         {"origin": "null"},
         {"origin": "http://127.0.0.1:9999"},
+        {"origin": "http://["},
         {"sec-fetch-site": "cross-site"},
         {"sec-fetch-site": "same-site"},
         {"sec-fetch-site": "none"},

@@ -26,6 +26,7 @@ from tests.integration.web.console_kit import (
     a_world,
     an_operator,
     number_of,
+    only_reading,
     quoted,
     subscribe,
 )
@@ -37,6 +38,8 @@ PAGES = (
     "/calendar?month=2024-02",
     "/money",
     "/money?month=nonsense",
+    f"/money?month={10**20}-01",
+    f"/calendar?month=2026-{10**20}",
     "/forecast?weeks=13",
     "/subscriptions",
     "/subscriptions?status=suspended",
@@ -238,6 +241,17 @@ def test_a_database_that_is_away_is_a_page_without_its_address(
     assert answer.status_code == 503
     assert "cannot be reached" in answer.text
     assert "hunter2" not in answer.text
+
+
+def test_a_database_that_only_reads_just_now_is_away_for_the_console(
+    edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As the old primary is after a failover."""
+    with only_reading(edge), an_operator(edge) as operator:
+        answer = operator.submit("/system/stop", typed="stop")
+    assert answer.status_code == 503
+    assert "cannot be reached" in answer.text
+    assert "a page failed" not in caplog.text
 
 
 def test_charts_are_pictures_with_a_policy_of_their_own(edge: Edge) -> None:

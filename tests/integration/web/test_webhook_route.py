@@ -17,6 +17,7 @@ from billing.store import webhooks
 from billing.web.limiting import Limiter
 from tests.builders import enrolled, query
 from tests.integration.web.conftest import Edge
+from tests.integration.web.console_kit import only_reading
 
 PATH = "/webhooks/portone"
 FORM = {"content-type": "application/x-www-form-urlencoded"}
@@ -31,6 +32,16 @@ BOOK = """
         UNION ALL SELECT row_to_json(n) FROM notices n
     ) t(t)
 """
+
+
+def test_a_database_that_only_reads_just_now_is_503(
+    edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As the old primary is after a failover; the gateway sends it again."""
+    with only_reading(edge), edge.browse() as client:
+        answer = client.post(PATH, json={"imp_uid": "imp_1"})
+    assert (answer.status_code, answer.json()["detail"]) == (503, "the database cannot be reached")
+    assert "a route failed" not in caplog.text
 
 
 def test_both_shapes_are_kept_and_nothing_else_of_them(edge: Edge) -> None:

@@ -107,9 +107,12 @@ def _concerns(question: Question, row: Payment) -> bool:
     """Ours by name, or this key's in this calendar month."""
     if row.merchant_uid == question.merchant_uid or row.merchant_uid in question.earlier:
         return True
-    moment = row.paid_at or row.started_at
-    if row.customer_uid not in (None, question.customer_uid) or moment is None:
+    if row.customer_uid not in (None, question.customer_uid):
         return False
+    moment = row.paid_at or row.started_at
+    if moment is None:
+        # Paid, and nobody says when: it may be this month's, and a person must look.
+        return row.status == "paid"
     return day_of(moment, question.zone).replace(day=1) == question.month
 
 

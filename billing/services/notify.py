@@ -119,16 +119,17 @@ def _leaving(mine: datetime) -> Callable[[Transaction], None]:
 async def _send_batch(
     book: Book, notifier: Notifier, claims: Sequence[NoticeClaim], tally: Counter[str]
 ) -> bool:
-    """Send side by side and record; False when the receiver is down. What breaks in one is its own:
-    the others are recorded first."""
+    """Send side by side and record; False when the receiver is down. What breaks in one is its own,
+    and a try like any other: it would be sent again without end, and keep back what follows it."""
     ended = await asyncio.gather(
         *(notifier.send(claim.outgoing) for claim in claims), return_exceptions=True
     )
-    answers = [
-        (claim, answer)
-        for claim, answer in zip(claims, ended, strict=True)
-        if not isinstance(answer, BaseException)
-    ]
+    answers: list[tuple[NoticeClaim, Delivery]] = []
+    for claim, answer in zip(claims, ended, strict=True):
+        if isinstance(answer, Exception):
+            answers.append((claim, Unreachable(f"could not be sent ({type(answer).__name__})")))
+        elif not isinstance(answer, BaseException):
+            answers.append((claim, answer))
     is_up = await asyncio.to_thread(book.run, lambda tx: _record(tx, answers))
     tally.update(type(answer).__name__.lower() for _, answer in answers)
     for failure in ended:

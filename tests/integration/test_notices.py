@@ -285,6 +285,19 @@ def test_a_receiver_that_is_too_slow_is_not_waited_for(outbox: Outbox) -> None:
     assert outbox.one()[1] == "no answer within 0.2 s"
 
 
+def test_an_address_at_which_the_client_itself_breaks_is_a_try_like_any_other(
+    outbox: Outbox,
+) -> None:
+    outbox.write(1)
+    outbox.url = "https://xn--zzzz.example/"
+    with pytest.raises(UnicodeError):
+        outbox.round()
+    assert outbox.one() == (1, "could not be sent (IDNAError)", False, False)
+    outbox.to_next_try()
+    outbox.url = outbox.merchant.url
+    assert outbox.round() == {"delivered": 1}
+
+
 def test_an_answer_whose_rest_does_not_come_counts_all_the_same(outbox: Outbox) -> None:
     outbox.write(1)
     outbox.merchant.answer = lambda _: Answer(200, size=10, dribble=0.8)

@@ -78,6 +78,15 @@ def test_a_row_without_a_payment_belongs_to_the_month_in_which_it_began() -> Non
     assert find(QUESTION, [replace(cancelled, started_at=None)]) == Nothing()
 
 
+def test_what_is_paid_nobody_knows_when_is_for_a_person() -> None:
+    """Charged all the same, it might be the month's second payment."""
+    row = replace(PAID, merchant_uid="by-hand", paid_at=None, started_at=None)
+    for key in (PAID.customer_uid, None):
+        found = find(QUESTION, [replace(row, customer_uid=key)])
+        assert found == Contradiction("paid without a moment of payment", PAID.imp_uid)
+    assert find(QUESTION, [replace(row, customer_uid="c-2")]) == Nothing()
+
+
 def test_this_attempt_outranks_the_others() -> None:
     other = replace(PAID, imp_uid="imp_9", merchant_uid="by-hand")
     assert find(QUESTION, [other, PAID]) == PaidByThis(PAID, also=(other,))

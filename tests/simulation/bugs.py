@@ -439,8 +439,13 @@ def _back_at_once(tx: Transaction, one: Any, provable_at: datetime, why: str, *_
 # Many subscribers on few days, and messages that come late: what must not be claimed any more is
 # claimed all the same.
 LATE: Mapping[str, float] = {"message_late": 0.6, "message_doubled": 0.6}
-ALL_LATE: Mapping[str, float] = {"message_late": 0.95, "message_doubled": 0.9}
-JUST_BEFORE_THE_END: Mapping[str, Any] = {"retry_cron": "25 23 * * *", "attempts_per_day": 1}
+ALL_LATE: Mapping[str, float] = {"message_late": 1.0}
+# The last slot that leaves time for a scan, with the usual margin.
+JUST_BEFORE_THE_END: Mapping[str, Any] = {
+    "settings": {"retry_cron": "14 23 * * *", "attempts_per_day": 1},
+    "trouble": 1.0,
+    "subscribers": 24,
+}
 # Requests that take most of a minute, from processes that freeze for minutes.
 FROZEN: Mapping[str, Any] = {
     "rates": {"stop_until_sent_again": 0.1},
@@ -482,7 +487,7 @@ BUGS: Sequence[Bug] = (
             _replaced(charge, "_too_late", lambda *_: None),
         ),
         ("I2",),
-        recipe={"rates": ALL_LATE, "settings": JUST_BEFORE_THE_END, "trouble": 1.0},
+        recipe={**JUST_BEFORE_THE_END, "rates": ALL_LATE},
     ),
     Bug(
         "pause that withdraws nothing, claim that does not look",
@@ -620,7 +625,7 @@ BUGS: Sequence[Bug] = (
         "no closing margin",
         _replaced(open_cycles, "last_start", _no_margin),
         ("I2",),
-        recipe={"rates": LATE, "settings": AROUND_THE_CLOCK, "trouble": 1.0},
+        recipe={**JUST_BEFORE_THE_END, "rates": ALL_LATE},
     ),
     Bug(
         "chain counted from the last payment",

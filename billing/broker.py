@@ -126,6 +126,10 @@ def checked_ids(message: Any) -> list[int]:
     return message  # type: ignore[no-any-return]
 
 
+# How a broker that is away, or whose every connection is in use, shows in Celery's clients.
+IS_AWAY = (KombuError, RedisError, OSError)
+
+
 class CeleryWorkQueue:
     """Reaches the workers by task name; see `ports.WorkQueue` and `ports.NoticeQueue`."""
 
@@ -155,7 +159,7 @@ class CeleryWorkQueue:
         try:
             with self._app.pool.acquire(block=True, timeout=5) as connection:
                 return int(connection.default_channel.client.llen(queue))
-        except (KombuError, RedisError, OSError) as error:
+        except IS_AWAY as error:
             raise BrokerUnavailable(f"{queue} cannot be seen ({type(error).__name__})") from error
 
     def notify(self, notice_ids: Sequence[int]) -> None:
@@ -169,7 +173,7 @@ class CeleryWorkQueue:
             self._app.send_task(
                 task, args=arguments, queue=queue, ignore_result=True, retry=False, **options
             )
-        except (KombuError, RedisError, OSError) as error:
+        except IS_AWAY as error:
             raise BrokerUnavailable(f"{task} was not sent ({type(error).__name__})") from error
 
 

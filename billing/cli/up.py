@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TextIO
 
 from celery import Celery
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
 
 from billing import clock
 from billing.bootstrap import House, credentials, house
+from billing.broker import IS_AWAY
 from billing.cli.supervisor import OnLine, Program, Supervisor, stop_signals
 from billing.domain.errors import EmbeddedServerError, InvalidInput
 from billing.embedded import missing, running
@@ -147,7 +146,7 @@ def wait_for_worker(
     while not asked.is_set() and clock.monotonic() < deadline:
         try:
             answers = celery.control.ping(timeout=0.5)
-        except (OperationalError, RedisError, OSError):
+        except IS_AWAY:
             # The broker is away just now. Workers wait for it, and so must who waits for them:
             # an error here would end them all.
             asked.wait(0.5)

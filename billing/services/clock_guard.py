@@ -123,9 +123,8 @@ class ClockGuard:
         data = {"hours": round(self._waited() / timedelta(hours=1), 1), "why": why[:200]}
 
         def tell(tx: Transaction) -> None:
-            kind, since = "clock.not_compared", tx.now - TELL_AGAIN_AFTER
-            if not events.told_since(tx.session, kind, since):
-                events.add(tx.session, at=tx.now, kind=kind, data=data, alarm=True)
+            kind, within = "clock.not_compared", TELL_AGAIN_AFTER
+            events.alarm_unless_told(tx.session, at=tx.now, kind=kind, data=data, within=within)
 
         book.run(tell)
         self._told = True

@@ -185,9 +185,10 @@ def _tell_unproved(book: Book, since: date) -> None:
     """An alarm at most once a day, however often the day's run is made again."""
 
     def step(tx: Transaction) -> None:
-        if not events.told_since(tx.session, "reconcile.unproved", tx.now - TELL_AGAIN):
-            data = {"no_proof_since": since.isoformat()}
-            events.add(tx.session, at=tx.now, kind="reconcile.unproved", data=data, alarm=True)
+        data = {"no_proof_since": since.isoformat()}
+        events.alarm_unless_told(
+            tx.session, at=tx.now, kind="reconcile.unproved", data=data, within=TELL_AGAIN
+        )
 
     book.run(step)
 

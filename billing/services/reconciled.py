@@ -73,9 +73,10 @@ def tell_if_late(book: Book) -> None:
         late = age(tx)
         if late is None or late <= LATE_AFTER:
             return
-        if not events.told_since(tx.session, "reconcile.late", tx.now - AGAIN_AFTER):
-            data = {"hours": int(late / timedelta(hours=1))}
-            events.add(tx.session, at=tx.now, kind="reconcile.late", data=data, alarm=True)
+        data = {"hours": int(late / timedelta(hours=1))}
+        events.alarm_unless_told(
+            tx.session, at=tx.now, kind="reconcile.late", data=data, within=AGAIN_AFTER
+        )
 
     book.run(step)
 

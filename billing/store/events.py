@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, select, text
@@ -68,6 +68,15 @@ def add(
 def newest(session: Session) -> int:
     """The highest event number in the book; 0 in an empty one."""
     return session.execute(select(func.coalesce(func.max(Event.id), 0))).scalar_one()
+
+
+def alarm_unless_told(
+    session: Session, *, at: datetime, kind: str, data: dict[str, Any], within: timedelta
+) -> None:
+    """An alarm about the whole installation; nothing where one of its kind is not older than
+    `within`."""
+    if not told_since(session, kind, at - within):
+        add(session, at=at, kind=kind, data=data, alarm=True)
 
 
 def told_since(session: Session, kind: str, since: datetime) -> list[dict[str, Any]]:

@@ -370,7 +370,8 @@ class _Redis:
         self.database, self.highest = database, max(number, self.highest or 0)
 
 
-def test_a_book_that_forgot_events_charges_nobody(world: World) -> None:
+def _forgets_events(world: World) -> _Redis:
+    """One customer is charged, the book forgets a thousand events, and another one enrols."""
     remembered = world.watermark = _Redis()
     world.enrol("first")
     world.run()
@@ -379,19 +380,18 @@ def test_a_book_that_forgot_events_charges_nobody(world: World) -> None:
     remembered.highest += 1000
     world.enrol("second")
     world.run(times=2)
+    return remembered
+
+
+def test_a_book_that_forgot_events_charges_nobody(world: World) -> None:
+    _forgets_events(world)
     assert world.requests() == 1
     assert "back in time" in (world.hold() or "")
 
 
 def test_after_a_release_a_book_that_forgot_events_charges_again(world: World) -> None:
     """A person has looked. What is remembered outside of the book is as high as before."""
-    remembered = world.watermark = _Redis()
-    world.enrol("first")
-    world.run()
-    assert remembered.highest is not None
-    remembered.highest += 1000
-    world.enrol("second")
-    world.run(times=2)
+    remembered = _forgets_events(world)
     release(world.book, world.policy)
     world.run(times=3)
     assert (world.hold(), world.requests()) == (None, 2)
@@ -406,13 +406,7 @@ def test_after_a_release_a_book_that_forgot_events_charges_again(world: World) -
 
 def test_a_book_that_forgot_events_gives_nobody_up(world: World) -> None:
     """What it forgot may be the payment of a month whose window closes under the hold."""
-    remembered = world.watermark = _Redis()
-    world.enrol("first")
-    world.run()
-    assert remembered.highest is not None
-    remembered.highest += 1000
-    world.enrol("second")
-    world.run(times=2)
+    _forgets_events(world)
     world.clock.move(days=8)
     world.run(times=2)
     assert world.statuses("cycles") == {"paid": 1, "open": 1}

@@ -197,15 +197,19 @@ def test_one_that_does_not_listen_is_ended_after_the_grace_time(folder: Path) ->
     assert 0.5 <= time.monotonic() - before < 20
 
 
-def test_one_that_dies_is_started_again_with_growing_pauses(folder: Path) -> None:
+def _lines_of_a_brief_one(folder: Path, count: int) -> list[str]:
+    """The first lines about a program that ends as soon as it began."""
     lines: list[str] = []
     with Supervisor(
         env=os.environ, cwd=folder, grace_seconds=5, on_line=lambda _, line: lines.append(line)
     ) as supervisor:
         supervisor.start(Program("brief", [sys.executable, "-c", "raise SystemExit(3)"]))
-        _wait(lambda: len(lines) >= 2)
+        _wait(lambda: len(lines) >= count)
+    return lines[:count]
 
-    assert lines[:2] == [
+
+def test_one_that_dies_is_started_again_with_growing_pauses(folder: Path) -> None:
+    assert _lines_of_a_brief_one(folder, 2) == [
         "ended (exit 3); starting again in 1 s",
         "ended (exit 3); starting again in 2 s",
     ]
@@ -214,7 +218,6 @@ def test_one_that_dies_is_started_again_with_growing_pauses(folder: Path) -> Non
 def test_one_that_cannot_be_started_just_now_is_tried_again(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines: list[str] = []
     start, tries = subprocess.Popen, itertools.count()
 
     def short_of_memory(command: list[str], **options: Any) -> Any:
@@ -223,13 +226,7 @@ def test_one_that_cannot_be_started_just_now_is_tried_again(
         return start(command, **options)
 
     monkeypatch.setattr(subprocess, "Popen", short_of_memory)
-    with Supervisor(
-        env=os.environ, cwd=folder, grace_seconds=5, on_line=lambda _, line: lines.append(line)
-    ) as supervisor:
-        supervisor.start(Program("brief", [sys.executable, "-c", "raise SystemExit(3)"]))
-        _wait(lambda: len(lines) >= 3)
-
-    assert lines[:3] == [
+    assert _lines_of_a_brief_one(folder, 3) == [
         "ended (exit 3); starting again in 1 s",
         "could not be started (Resource temporarily unavailable); starting again in 2 s",
         "ended (exit 3); starting again in 4 s",

@@ -13,6 +13,7 @@ from billing.domain.policy import BillingPolicy
 from billing.sandbox import HandPayment, pay
 from billing.services.answer import Result
 from billing.services.change_status import pause
+from billing.services.fence import why_not_after
 from billing.services.hold import hold, is_unwatched, release
 from billing.services.invariants import broken
 from billing.services.reconcile import Span, reconcile
@@ -387,6 +388,13 @@ def test_a_book_that_forgot_events_charges_nobody(world: World) -> None:
     _forgets_events(world)
     assert world.requests() == 1
     assert "back in time" in (world.hold() or "")
+
+
+def test_a_book_whose_newest_event_is_the_one_that_was_seen_has_all(world: World) -> None:
+    with world.book.transaction() as tx:
+        assert why_not_after(tx, seen=7, newest=7) is None
+        assert why_not_after(tx, seen=7, newest=8) is None
+        assert "event 7 is gone" in (why_not_after(tx, seen=7, newest=6) or "")
 
 
 def test_after_a_release_a_book_that_forgot_events_charges_again(world: World) -> None:

@@ -119,6 +119,17 @@ def test_one_worker_of_all_moves_the_fence_after_a_failover(book: Book) -> None:
         assert not installation.failed_over(late.session, PROMOTED), "seen after the lock"
 
 
+def test_a_book_that_is_nowhere_is_moved_wherever_it_is(book: Book) -> None:
+    fence(book, HOME)
+    with book.transaction() as tx:
+        installation.be_nowhere(tx.session)
+    assert known(book) == replace(HOME, database="nowhere")
+    assert [fence(book, HOME), fence(book, PROMOTED)] == [MOVED, MOVED]
+    with book.transaction() as tx:
+        installation.accept(tx.session, HOME)
+    assert fence(book, HOME) is None
+
+
 def test_where_it_is_can_be_read_and_the_store_is_as_given(book: Book) -> None:
     with book.transaction() as tx:
         here = installation.identity(tx.session, "store")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from itertools import islice
 from zoneinfo import ZoneInfo
 
@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing.domain.calendar import (
+    FIRST_MOMENT,
+    LAST_MOMENT,
     SEOUL,
     CalendarPolicy,
     CycleDates,
@@ -300,3 +302,15 @@ def test_every_moment_lies_in_exactly_its_own_day(
 def _days_of(run: Window) -> list[date]:
     length = (run.closes_on - run.opens_on).days + 1
     return [run.opens_on + timedelta(days=n) for n in range(length)]
+
+
+@pytest.mark.parametrize(
+    "away", [timedelta(hours=-23, minutes=-59), timedelta(hours=23, minutes=59)]
+)
+def test_the_ends_of_the_calendar_are_moments_in_every_zone(away: timedelta) -> None:
+    """A day from either end, and no further: whatever lies between can be shown anywhere."""
+    a_day = timedelta(days=1)
+    assert (FIRST_MOMENT.date() - date.min, date.max - LAST_MOMENT.date()) == (a_day, a_day)
+    for end in (FIRST_MOMENT, LAST_MOMENT):
+        assert end.time() == time.min
+        assert end.astimezone(timezone(away)) == end

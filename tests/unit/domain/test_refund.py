@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 import pytest
 
 from billing.domain.calendar import SEOUL
-from billing.domain.errors import TransitionRefused
+from billing.domain.errors import InvalidInput, TransitionRefused
 from billing.domain.refund import (
     OPEN,
     REFUND_TRANSITIONS,
@@ -58,6 +58,12 @@ def test_only_a_refused_one_leaves_room_for_another() -> None:
 )
 def test_months_beside(month: date, before: date, after: date) -> None:
     assert (month_before(month), month_after(month)) == (before, after)
+
+
+def test_no_month_follows_the_last_of_the_calendar() -> None:
+    with pytest.raises(InvalidInput, match="9999-12"):
+        month_after(date.max)
+    assert month_after(date(9998, 12, 31)) == date(9999, 1, 1)
 
 
 def test_a_payment_can_be_taken_back_in_its_month_in_seoul() -> None:

@@ -54,6 +54,7 @@ RECORD = [
 WIRE = ["tests/integration/portone/test_portone_wire.py"]
 FOLLOWED = [
     "tests/integration/test_closing.py",
+    "tests/integration/test_odd_rows.py",
     "tests/integration/test_change_status.py",
     "tests/integration/test_let_go.py",
     "tests/integration/test_found_later.py",

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select, text, union_all
 from sqlalchemy.orm import Session
 
 from billing.domain.delivery import TRIED_FOR
 from billing.domain.notice import News
-from billing.store.tables import Event
+from billing.store.tables import Event, EventSeal
 
 _WRITE_EVENTS = text(
     """
@@ -66,8 +66,13 @@ def add(
 
 
 def newest(session: Session) -> int:
-    """The highest event number in the book; 0 in an empty one."""
-    return session.execute(select(func.coalesce(func.max(Event.id), 0))).scalar_one()
+    """The highest number that an event of the book has, or had before it was archived; 0 in an
+    empty one."""
+    highest = union_all(
+        select(func.max(Event.id).label("id")), select(func.max(EventSeal.up_to_id))
+    )
+    newest: int | None = session.execute(select(func.max(highest.subquery().c.id))).scalar_one()
+    return newest or 0
 
 
 def alarm_unless_told(

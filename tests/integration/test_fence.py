@@ -417,6 +417,58 @@ def test_a_book_that_forgot_events_gives_nobody_up(world: World) -> None:
     assert world.statuses("cycles") == {"paid": 1, "missed": 1}
 
 
+def test_a_book_that_forgot_events_gives_nobody_up_before_a_claim_has_noticed(
+    world: World,
+) -> None:
+    """A disk that was put back has the same identity, and nobody is due in it any more: only what
+    was seen of the events tells that it may have forgotten the payment of a month that is over."""
+    remembered = world.watermark = _Redis()
+    world.enrol("somebody", "nobody", script=["declined:D"])
+    world.run()
+    pause(world.book, world.policy, "nobody")
+    assert remembered.highest is not None
+    remembered.highest += 1000
+    told = query(world.book, "SELECT count(*) FROM notices")
+    world.clock.move(days=8)
+    world.close()
+    assert "is gone" in (world.hold() or "")
+    assert world.statuses("cycles") == {"open": 2}
+    assert world.statuses("subscriptions") == {"active": 1, "paused": 1}
+    assert query(world.book, "SELECT count(*) FROM notices") == told, "no word to the customers"
+    world.run(times=2)
+    assert world.alarms() == ["charging.held"]
+    release(world.book, world.policy)
+    world.tick()
+    assert (world.hold(), world.statuses("cycles")) == (None, {"missed": 1, "skipped": 1})
+
+
+def test_the_tick_that_closes_is_a_witness_of_what_the_book_holds(world: World) -> None:
+    """Also what was written since the last claim, a pause for example, is missed if it is gone."""
+    remembered = world.watermark = _Redis()
+    world.enrol("somebody")
+    world.run()
+    claimed = remembered.highest
+    pause(world.book, world.policy, "somebody")
+    world.close()
+    assert claimed is not None
+    assert query(world.book, "SELECT max(id) FROM events") == [(remembered.highest,)]
+    assert remembered.highest > claimed
+
+
+def test_a_book_whose_events_were_all_archived_has_forgotten_none(world: World) -> None:
+    remembered = world.watermark = _Redis()
+    world.enrol("somebody")
+    world.run()
+    world.clock.move(minutes=10)
+    world.run(times=3)
+    newest = query(world.book, "SELECT max(id) FROM events")[0][0]
+    assert query(world.book, "SELECT max(up_to_id) FROM event_seals") == [(newest,)]
+    around = "SET LOCAL session_replication_role = replica"
+    execute(world.book, f"{around}; DELETE FROM events")
+    world.close()
+    assert (world.hold(), remembered.highest) == (None, newest)
+
+
 # -- slowing down -----------------------------------------------------------------------------
 
 

@@ -127,7 +127,8 @@ def refund_() -> dict[str, int]:
 
 @app.task(name=TICK_NOTIFY)  # type: ignore[untyped-decorator]
 def find_notices() -> dict[str, int]:
-    found = find_due(_house.book, _house.queue, wanted=_house.settings.notice_url is not None)
+    wanted = _house.settings.notice_url is not None
+    found = find_due(_house.book, _house.queue, _house.policy, wanted=wanted)
     _seen(TICK_NOTIFY)
     return {"found": found}
 
@@ -135,7 +136,7 @@ def find_notices() -> dict[str, int]:
 @app.task(name=NOTIFY_TASK)  # type: ignore[untyped-decorator]
 def notify(notice_ids: Any) -> dict[str, int]:
     ids = checked_ids(notice_ids)
-    tally = this_process.notify(lambda notifier: deliver(_house.book, notifier, ids))
+    tally = this_process.notify(lambda notifier: deliver(_house.book, notifier, _house.policy, ids))
     if tally["delivered"]:
         # There may be more; without a broker the schedule finds it all the same.
         with contextlib.suppress(BrokerUnavailable):

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from billing.domain.delivery import Delivered
+from billing.domain.notice import Outgoing
 from billing.domain.policy import BillingPolicy
 from billing.sandbox import HandPayment, pay
 from billing.services.answer import Result
 from billing.services.change_status import pause
 from billing.services.hold import hold, is_unwatched, release
 from billing.services.invariants import broken
+from billing.services.notify import deliver, find_due
 from billing.services.reconcile import Span, reconcile
 from billing.store import heartbeats, installation
 from billing.store.heartbeats import SEEN_WITHIN
@@ -283,6 +286,55 @@ def test_a_book_that_moved_gives_nobody_up(world: World, change: str, why: str) 
     world.tick()
     assert world.statuses("cycles") == {"paid": 1, "skipped": 1}
     assert world.statuses("subscriptions") == {"active": 1, "suspended": 1}
+
+
+class _Post:
+    """A queue of notices, and a receiver that takes them."""
+
+    def __init__(self) -> None:
+        self.due: list[int] = []
+
+    def notify(self, notice_ids: Any) -> None:
+        self.due = list(notice_ids)
+
+    def notify_soon(self) -> None:
+        """The test says when."""
+
+    async def send(self, notice: Outgoing) -> Delivered:
+        return Delivered(200)
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.mark.parametrize(("change", "why"), MOVES, ids=[why for _, why in MOVES])
+def test_a_book_that_moved_tells_the_merchant_nothing(world: World, change: str, why: str) -> None:
+    """A copy of the live book would tell what the live book tells; a backup, what is true no more.
+    It keeps it all, also for longer than notices are kept where nobody wants them."""
+    world.enrol("somebody")
+    world.run()
+    execute(world.book, f"UPDATE installation SET {change}")
+    post = _Post()
+    ids = [one for (one,) in query(world.book, "SELECT id FROM notices")]
+    assert ids
+    world.clock.move(days=4)
+    for wanted in (True, False):
+        assert find_due(world.book, post, world.policy, wanted=wanted) == 0
+    # A message that was on its way already.
+    assert asyncio.run(deliver(world.book, post, world.policy, ids)) == {}
+    left = "SELECT count(*) FROM notices WHERE delivered_at IS NULL AND dead_at IS NULL"
+    assert query(world.book, left) == [(len(ids),)]
+    release(world.book, world.policy)
+    assert find_due(world.book, post, world.policy, wanted=True) == len(ids)
+    told = asyncio.run(deliver(world.book, post, world.policy, post.due))
+    assert told == {"delivered": len(ids)}
+
+
+def test_charging_that_is_held_in_its_own_place_keeps_no_notice_back(world: World) -> None:
+    world.enrol("somebody")
+    world.run()
+    hold(world.book, "a look first")
+    assert find_due(world.book, _Post(), world.policy, wanted=True) == 1
 
 
 def test_a_release_sets_the_fence_at_once(world: World) -> None:

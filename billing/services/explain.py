@@ -264,6 +264,13 @@ def _waiting(case: _Case, cycle: dict[str, Any], number: int) -> tuple[Text, Tex
             f"{number}번째 시도의 예정 시각이 되었습니다. 워커가 받는 대로 보냅니다.",
         ), _advice(case, cycle)
     at = views.moment(case.ready_at, case.policy.plan.zone)
+    if case.ready_at > case.last_start:
+        return (
+            f"Too late for attempt {number}: it may go again at {at}, and the last moment is"
+            f" {case.last}.",
+            f"{number}번째 시도를 하기에 늦었습니다. 다시 보낼 수 있는 시각은 {at}이고,"
+            f" 마지막 시각은 {case.last}입니다.",
+        ), _advice(case, cycle)
     return (
         f"Attempt {number} goes out at {at}.",
         f"{at}에 {number}번째 시도를 보냅니다.",

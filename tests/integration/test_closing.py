@@ -477,6 +477,16 @@ def test_the_warning_tells_of_the_tries_of_that_month(
     assert [one["next_attempt_at"] is None for one in told] == [True, False]
 
 
+def test_the_warning_announces_no_attempt_that_comes_too_late(
+    opened: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    execute(opened, "UPDATE attempts SET ready_at = c.last_start_at + interval '1 s' FROM cycles c")
+    clock.move_to(closes(opened) - timedelta(hours=1))
+    close_cycles(opened, policy)
+    ((_, told),) = notices(opened, "payment.closing_soon")
+    assert told["next_attempt_at"] is None
+
+
 def test_nobody_is_warned_of_a_month_that_has_ended(
     opened: Book, policy: BillingPolicy, clock: MovedClock
 ) -> None:

@@ -164,6 +164,18 @@ def test_an_attempt_that_came_back_goes_out_when_it_may(
     assert asked(opened, policy)["next"] == "Attempt 1 goes out at 2026-11-20T10:15:00+09:00."
 
 
+def test_an_attempt_that_came_back_too_late_goes_out_no_more(
+    opened: Book, policy: BillingPolicy
+) -> None:
+    execute(opened, "UPDATE attempts SET ready_at = c.last_start_at + interval '1 s' FROM cycles c")
+    found = asked(opened, policy)
+    assert found["next"] == (
+        "Too late for attempt 1: it may go again at 2026-11-25T23:30:01+09:00, and the last moment"
+        " is 2026-11-25T23:30:00+09:00."
+    )
+    assert "2026-11-25T23:30:01+09:00" in found["next_ko"]
+
+
 def test_sending(opened: Book, policy: BillingPolicy) -> None:
     execute(
         opened,

@@ -213,6 +213,32 @@ def test_held(opened: Book, policy: BillingPolicy) -> None:
 
 
 @pytest.mark.parametrize(
+    ("verdicts", "hold", "following", "people"),
+    [
+        ("as", None, "it is suspended within a minute", "register"),
+        ("sss", None, "stands until somebody is approved", "maewol release CUSTOMER_UID"),
+        ("as", "the brake", "All charging is held (the brake)", "then run: maewol release"),
+    ],
+)
+def test_what_may_be_our_own_mistake_says_who_decides(
+    opened: Book,
+    policy: BillingPolicy,
+    verdicts: str,
+    hold: str | None,
+    following: str,
+    people: str,
+) -> None:
+    declined(opened, "[0014] 해지", follows=False)
+    execute(opened, "UPDATE cycles SET held = 'unconfirmed'")
+    execute(opened, "UPDATE gateway_health SET verdicts = :verdicts", verdicts=verdicts)
+    execute(opened, "UPDATE installation SET hold_reason = :hold, held_at = now()", hold=hold)
+    found = asked(opened, policy)
+    assert found["next"].startswith("Attempt 1 was declined for good")
+    assert following in found["next"]
+    assert people in found["what_a_person_can_do"]
+
+
+@pytest.mark.parametrize(
     ("reason", "command"),
     [
         ("facts_changed", "maewol subscription correct CUSTOMER_UID"),

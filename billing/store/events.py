@@ -35,6 +35,18 @@ _WRITE_NOTICES = text(
         subscription_id bigint, data jsonb)) WITH ORDINALITY AS line ORDER BY ordinality
     """
 )
+# By the index of alarms, which knows no moments: from the newest on, until none of so many is
+# recent.
+_ALARMS_AT_ONCE = 500
+_NO_LINE = 2**63 - 1
+_ALARMS = text(
+    """
+    SELECT jsonb_agg(data) FILTER (WHERE kind = :kind AND at >= :since), bool_or(at >= :since),
+        count(*), min(id)
+    FROM (SELECT id, kind, at, data FROM events WHERE alarm AND id < :before
+        ORDER BY id DESC LIMIT :most) newest
+    """
+)
 _WRITTEN_BY = {"events": _WRITE_EVENTS, "notices": _WRITE_NOTICES}
 
 
@@ -84,10 +96,16 @@ def alarm_unless_told(
         add(session, at=at, kind=kind, data=data, alarm=True)
 
 
-def told_since(session: Session, kind: str, since: datetime) -> list[dict[str, Any]]:
+def told_since(session: Session, kind: str, since: datetime) -> list[Any]:
     """The data of every alarm of a kind since a moment."""
-    query = select(Event.data).where(Event.alarm, Event.kind == kind, Event.at >= since)
-    return list(session.execute(query).scalars())
+    found: list[Any] = []
+    before = _NO_LINE
+    while True:
+        told = {"kind": kind, "since": since, "before": before, "most": _ALARMS_AT_ONCE}
+        data, recent, lines, before = session.execute(_ALARMS, told).one()
+        found += data or ()
+        if not recent or lines < _ALARMS_AT_ONCE:
+            return found
 
 
 def was_told_of(session: Session, subscription_id: int, kind: str, since: datetime) -> bool:

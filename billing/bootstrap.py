@@ -280,7 +280,8 @@ def decline_table(path: Path | None) -> DeclineTable:
     if path is None:
         return _built_in_declines()
     try:
-        return DeclineTable.parse(path.read_text(encoding="utf-8"))
+        # As settings: Windows' editors may begin it with a mark.
+        return DeclineTable.parse(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidSetting(
             "DECLINES_FILE",

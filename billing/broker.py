@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -54,6 +54,8 @@ _DISPATCH_EVERY_SECONDS = 0.25
 
 # A tick that nobody ran is worth nothing when the next one is there.
 _TICK_EXPIRES_SECONDS = 300
+# For one of the pool's connections, where others hold all of them. Celery itself waits for ever.
+_WAITED_FOR_SECONDS = 5.0
 # More than any message of ours carries; a longer list was not made by us.
 _MOST_IDS = 500
 TOKEN_KEY = "maewol:portone:token"  # noqa: S105 - a key's name
@@ -157,7 +159,7 @@ class CeleryWorkQueue:
     def waiting(self, queue: str) -> int:
         """How many messages wait in a queue. Raises `BrokerUnavailable`."""
         try:
-            with self._app.pool.acquire(block=True, timeout=5) as connection:
+            with self._connection() as connection:
                 return int(connection.default_channel.client.llen(queue))
         except IS_AWAY as error:
             raise BrokerUnavailable(f"{queue} cannot be seen ({type(error).__name__})") from error
@@ -168,11 +170,24 @@ class CeleryWorkQueue:
     def notify_soon(self) -> None:
         self._send(TICK_NOTIFY, TICKS_QUEUE, [], expires=_TICK_EXPIRES_SECONDS)
 
+    def _connection(self) -> AbstractContextManager[Any]:
+        held: AbstractContextManager[Any] = self._app.pool.acquire(
+            block=True, timeout=_WAITED_FOR_SECONDS
+        )
+        return held
+
     def _send(self, task: str, queue: str, arguments: list[Any], **options: Any) -> None:
         try:
-            self._app.send_task(
-                task, args=arguments, queue=queue, ignore_result=True, retry=False, **options
-            )
+            with self._connection() as connection:
+                self._app.send_task(
+                    task,
+                    args=arguments,
+                    queue=queue,
+                    connection=connection,
+                    ignore_result=True,
+                    retry=False,
+                    **options,
+                )
         except IS_AWAY as error:
             raise BrokerUnavailable(f"{task} was not sent ({type(error).__name__})") from error
 

@@ -90,6 +90,12 @@ class Daemon:
             client, portal = self._gateway, self._portal
         return portal.call(use_case, client)
 
+    def remember(self, use_case: Callable[[RedisWatermark], Awaitable[T]]) -> T:
+        """Run an asynchronous use case with what was seen of the book."""
+        with self._lock:
+            watermark, portal = self.watermark, self._portal
+        return portal.call(use_case, watermark)
+
     @cached_property
     def _notifier(self) -> HttpNotifier:
         client = notifier(self.settings)

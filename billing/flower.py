@@ -47,6 +47,8 @@ def prepare(
         else:
             password = settings.flower_password.get_secret_value()
             environ["FLOWER_BASIC_AUTH"] = f"{USER}:{password}"
+    # A `flowerconfig.py` in its working folder would be run, and have the last word of all this.
+    environ.setdefault("FLOWER_CONF", os.devnull)
     environ.setdefault("FLOWER_READ_ONLY", "true")
     # Its lines are our process's, in our format: Tornado's own would come beside ours, as text.
     environ.setdefault("FLOWER_LOGGING", "none")

@@ -75,12 +75,18 @@ def is_secret(name: str) -> bool:
     return name in _SECRETS
 
 
+# Windows' editors begin a file with a mark that nobody sees: it is no part of the first line.
+_CODING = "utf-8-sig"
+_NO_TEXT, _SAVE_AGAIN = "the file is no text in UTF-8", "Save it again, with that encoding"
+
+
 class Settings(BaseSettings):
     """Everything a merchant can set. `Settings.load()` is the way in: its errors are readable."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_file=".env",
+        env_file_encoding=_CODING,
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
@@ -169,6 +175,10 @@ class Settings(BaseSettings):
             raise _first_problem(error) from None
         except InvalidInput as error:
             raise InvalidSetting(error.field, error.value, error.problem, error.remedy) from None
+        except UnicodeDecodeError:
+            # Of secrets' files it is told by their names (`SecretFiles`).
+            file = cls.model_config.get("env_file")
+            raise InvalidSetting("settings", str(file), _NO_TEXT, _SAVE_AGAIN) from None
 
     @classmethod
     def settings_customise_sources(
@@ -564,11 +574,14 @@ class SecretFiles(PydanticBaseSettingsSource):
         if not path:
             return None, field_name, False
         try:
-            return Path(path).read_text(encoding="utf-8").strip(), field_name, False
-        except (OSError, UnicodeDecodeError) as error:
+            return Path(path).read_text(encoding=_CODING).strip(), field_name, False
+        except OSError as error:
             raise InvalidSetting(
                 f"{name}_FILE", path, f"cannot be read ({type(error).__name__})", "Check the path"
             ) from error
+        except UnicodeDecodeError:
+            # Without the error: it holds what was read.
+            raise InvalidSetting(f"{name}_FILE", path, _NO_TEXT, _SAVE_AGAIN) from None
 
     def __call__(self) -> dict[str, Any]:
         found = (

@@ -33,6 +33,7 @@ from billing.services.check import check
 from billing.services.clock_guard import ClockGuard
 from billing.services.close_cycles import anything_ends, close_cycles
 from billing.services.dispatch import dispatch
+from billing.services.fence import look_for_lost
 from billing.services.inquire import find_unknown
 from billing.services.look_at_webhooks import PickUp, look_at_webhooks, waiting
 from billing.services.notify import deliver, find_due
@@ -94,6 +95,7 @@ def inquire_() -> dict[str, int]:
 @app.task(name=TICK_CLOSE)  # type: ignore[untyped-decorator]
 def close_() -> dict[str, int]:
     _watch_the_clock(lambda tx: anything_ends(tx, _house.policy))
+    this_process.remember(lambda seen: look_for_lost(_house.book, _house.policy, seen))
     closed = close_cycles(_house.book, _house.policy, _guard)
     _seen(TICK_CLOSE)
     return {"closed": closed}
@@ -125,7 +127,8 @@ def refund_() -> dict[str, int]:
 
 @app.task(name=TICK_NOTIFY)  # type: ignore[untyped-decorator]
 def find_notices() -> dict[str, int]:
-    found = find_due(_house.book, _house.queue, wanted=_house.settings.notice_url is not None)
+    wanted = _house.settings.notice_url is not None
+    found = find_due(_house.book, _house.queue, _house.policy, wanted=wanted)
     _seen(TICK_NOTIFY)
     return {"found": found}
 
@@ -133,7 +136,7 @@ def find_notices() -> dict[str, int]:
 @app.task(name=NOTIFY_TASK)  # type: ignore[untyped-decorator]
 def notify(notice_ids: Any) -> dict[str, int]:
     ids = checked_ids(notice_ids)
-    tally = this_process.notify(lambda notifier: deliver(_house.book, notifier, ids))
+    tally = this_process.notify(lambda notifier: deliver(_house.book, notifier, _house.policy, ids))
     if tally["delivered"]:
         # There may be more; without a broker the schedule finds it all the same.
         with contextlib.suppress(BrokerUnavailable):

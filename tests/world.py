@@ -22,6 +22,7 @@ from billing.services.charge import charge
 from billing.services.clock_guard import ClockGuard
 from billing.services.close_cycles import anything_ends, close_cycles
 from billing.services.dispatch import dispatch
+from billing.services.fence import look_for_lost
 from billing.services.inquire import find_unknown, inquire
 from billing.services.open_cycles import anything_opens, open_cycles
 from billing.services.seal_events import seal_events
@@ -112,6 +113,8 @@ class World:
     def close(self) -> int:
         """The tick that closes."""
         self._watch_the_clock(lambda tx: anything_ends(tx, self.policy))
+        if self.watermark is not None:
+            asyncio.run(look_for_lost(self.book, self.policy, self.watermark))
         return close_cycles(self.book, self.policy, self.guard)
 
     def _watch_the_clock(self, waits: Callable[[Transaction], bool]) -> None:

@@ -24,6 +24,7 @@ from billing.embedded import missing, running
 from billing.flower import USER
 from billing.settings import PREFIX, Settings
 from billing.store import schema
+from billing.store.session import MOST_CONNECTIONS, allowed_connections
 
 FLOWER_PORT = 5555
 WEB_PORT = 8000
@@ -58,6 +59,8 @@ def run(*, workers: int = 1, flower_port: int | None = 0, web_port: int | None =
             for program in daemons(workers):
                 supervisor.start(program)
             _say(_what_runs(home, workers))
+            if (told := crowded(allowed_connections(home.engine), workers)) is not None:
+                _say(told)
             if web_port:
                 linked = flower_port if settings.flower_url is None else 0
                 supervisor.start(web(web_port, linked))
@@ -200,6 +203,19 @@ def _what_runs(home: House, workers: int) -> str:
             f"gateway      {settings.portone_api_url}",
             f"processes    beat, ticks, {workers} charging. Ctrl-C stops them all.",
         )
+    )
+
+
+def crowded(most: int, workers: int) -> str | None:
+    """What must be said where PostgreSQL allows fewer connections than so many workers, beat,
+    ticks, web and this process may open; None where it allows enough."""
+    wanted = MOST_CONNECTIONS * (workers + len(("beat", "ticks", "web", "up")))
+    if wanted <= most:
+        return None
+    return (
+        f"PostgreSQL allows {most} connections, and {workers} workers with all else may open"
+        f" {wanted}: who gets none waits, and tries again. Start fewer workers, or raise"
+        " max_connections."
     )
 
 

@@ -162,7 +162,7 @@ def mood(document: Any) -> Mood:
 def mood_from(path: Path) -> Mood:
     """The mood of a faults file. Raises `FaultsError`, naming the file."""
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
         document = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
         return mood(document)
     except OSError as error:

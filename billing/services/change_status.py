@@ -264,6 +264,12 @@ def attempt_again(
     return at
 
 
+def goes_at(attempt: Attempt, cycle: Cycle) -> datetime | NoRetryReason:
+    """When a due attempt may go; or that it is too late, where its month allows none by then."""
+    in_time = attempt.ready_at <= cycle.last_start_at
+    return attempt.ready_at if in_time else NoRetryReason.BAND_OVER
+
+
 def _next_moment(
     tx: Transaction,
     subscription: Subscription,

@@ -29,8 +29,7 @@ from billing.services import asking
 from billing.services.answer import Answer, FactsChanged, GivenBack, Result
 from billing.services.clock_guard import compare_clocks
 from billing.services.desk import Desk
-from billing.services.fence import why_not_after, why_not_from
-from billing.services.hold import stop
+from billing.services.fence import fenced
 from billing.store import attempts, events, health, installation
 from billing.store.attempts import Claim
 from billing.store.health import Permit
@@ -139,7 +138,7 @@ async def _claim(
         if not trusting and health.skew_is_stale(tx.session, tx.now):
             return None
         by_index(tx.session)
-        newest = _fenced(tx, policy, seen)
+        newest = fenced(tx, policy, seen)
         permit = health.NONE
 
         def places(wanted: int) -> int:
@@ -174,19 +173,6 @@ async def _claim(
         )
 
     return await asyncio.to_thread(book.run, step)
-
-
-def _fenced(
-    tx: Transaction, policy: BillingPolicy, seen: Mapping[str, int]
-) -> tuple[str, int] | None:
-    """Stop all charging when this is not the database that the book was last used in, or when it
-    has fewer events than were seen of it: then it has lost some. Returns its newest event."""
-    here = installation.identity(tx.session, policy.store)
-    newest = events.newest(tx.session)
-    known = 0 if here.database is None else seen.get(here.database, 0)
-    if problem := why_not_after(tx, known, newest) or why_not_from(tx, policy, here):
-        stop(tx, problem)
-    return None if here.database is None else (here.database, newest)
 
 
 async def _charge_one(

@@ -14,10 +14,9 @@ from billing.domain.errors import InvalidInput
 from billing.domain.plan import closes_at
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SubscriptionStatus, SuspensionReason
-from billing.services import news
+from billing.services import confirm, news
 from billing.services.clock_guard import ClockGuard, guarded
 from billing.services.coming import next_dates
-from billing.services.confirm import confirm_suspensions
 from billing.services.fence import why_not_yet
 from billing.services.open_cycles import (
     has_open_cycle,
@@ -50,12 +49,21 @@ def close_cycles(book: Book, policy: BillingPolicy, guard: ClockGuard | None = N
     warned = guarded(
         guard, ClockGuard.may_open, _here(policy, lambda tx: _warn_closing_soon(tx, policy))
     )
-    suspended = guarded(guard, ClockGuard.may_end, _here(policy, confirm_suspensions))
+    suspended = guarded(
+        guard,
+        ClockGuard.may_end,
+        _here(policy, lambda tx: _as_batch(confirm.confirm_suspensions(tx))),
+    )
     closed = guarded(guard, ClockGuard.may_end, _here(policy, lambda tx: _close_batch(tx, policy)))
     skipped = guarded(guard, ClockGuard.may_end, _here(policy, lambda tx: _skip_paused(tx, policy)))
-    book.run(warned)
-    book.run(suspended)
+    until_done(book, warned, BATCH)
+    until_done(book, suspended, confirm.BATCH)
     return until_done(book, closed, BATCH) + until_done(book, skipped, BATCH)
+
+
+def _as_batch(done: int) -> tuple[int, int]:
+    """For `until_done`: with each that was looked at, it did what it is for."""
+    return done, done
 
 
 def _here(
@@ -84,7 +92,7 @@ def _close_batch(tx: Transaction, policy: BillingPolicy) -> tuple[int, int]:
     ).all()
     ended = [(cycle, subscription) for cycle, subscription in rows]
     _end_all(tx, sorted(ended, key=lambda one: (one[0].closes_at, one[0].id)))
-    return len(rows), len(rows)
+    return _as_batch(len(rows))
 
 
 def _is_over(tx: Transaction) -> Select[Cycle, Subscription]:
@@ -259,7 +267,7 @@ def _closing_soon(tx: Transaction, policy: BillingPolicy) -> Select[Cycle]:
     )
 
 
-def _warn_closing_soon(tx: Transaction, policy: BillingPolicy) -> None:
+def _warn_closing_soon(tx: Transaction, policy: BillingPolicy) -> tuple[int, int]:
     by_index_in_order(tx.session)
     rows = tx.session.execute(
         _closing_soon(tx, policy)
@@ -288,3 +296,4 @@ def _warn_closing_soon(tx: Transaction, policy: BillingPolicy) -> None:
             subscription_id=cycle.subscription_id,
             news=news.closing_soon(policy, cycle, tried[cycle.id]),
         )
+    return _as_batch(len(cycles))

@@ -8,9 +8,10 @@ from typing import Any
 
 from sqlalchemy import select
 
+from billing.domain import brake
 from billing.domain.attempt import AttemptStatus
 from billing.domain.calendar import CycleDates, cycle_dates
-from billing.domain.cycle import CORRECTABLE, CycleReason, CycleStatus
+from billing.domain.cycle import CORRECTABLE, CycleReason, CycleStatus, HoldReason
 from billing.domain.errors import NotFound
 from billing.domain.plan import first_attempt_at, last_start
 from billing.domain.policy import BillingPolicy
@@ -39,6 +40,12 @@ _LOOK_AND_LET_GO = (
     "Compare the gateway's console with the book; then `maewol release CUSTOMER_UID` charges it.",
     "포트원 콘솔의 결제 내역과 장부를 비교한 다음 `maewol release CUSTOMER_UID`로 결제를"
     " 계속하십시오.",
+)
+_LOOK_AT_OURSELVES = (
+    "Check the store's keys and its contract at the gateway. Where the fault was ours, correct it;"
+    " then `maewol release CUSTOMER_UID` charges this one after all.",
+    "결제사의 API 키와 계약이 맞는지 확인하십시오. 우리 쪽 오류였다면 바로잡은 다음"
+    " `maewol release CUSTOMER_UID`로 결제를 계속하십시오.",
 )
 _CORRECT = (
     "`maewol subscription correct CUSTOMER_UID` compares the book with the initial payment at the"
@@ -91,6 +98,7 @@ def why(
             next_opens_at=first_attempt_at(coming, policy.plan),
             resume_until=_open_until(tx, row) or last_start(coming, policy.plan),
             ready_at=_ready_at(tx, row, wanted),
+            believed=brake.are_believed(health.read(tx.session).verdicts),
         )
     following, people = _not_there(case) if cycle is None else _what_next(case, cycle)
     if subscription["reason"] == CHAIN_AT_RISK:
@@ -169,6 +177,8 @@ class _Case:
     # Until when a paused one must be resumed, whatever month is asked about.
     resume_until: datetime
     ready_at: datetime | None
+    # Whether declines that end a subscription are believed just now.
+    believed: bool
 
     @property
     def opens_at(self) -> str | None:
@@ -227,6 +237,8 @@ def _what_next(case: _Case, cycle: dict[str, Any]) -> tuple[Text, Text]:
             f"Attempt {number} is at the gateway now.",
             f"{number}번째 시도를 결제사에 보냈고 응답을 기다립니다.",
         ), _NOTHING
+    if cycle["held"] == HoldReason.UNCONFIRMED:
+        return _unconfirmed(case, cycle, number)
     if cycle["held"]:
         return (
             f"Held ({cycle['held']}): nothing is sent until a person has looked.",
@@ -247,6 +259,33 @@ def _what_next(case: _Case, cycle: dict[str, Any]) -> tuple[Text, Text]:
     ), _advice(case, cycle)
 
 
+def _unconfirmed(case: _Case, cycle: dict[str, Any], number: int) -> tuple[Text, Text]:
+    """A decline that ends a subscription waits for what the other charges say (`confirm`)."""
+    told = (
+        f"Attempt {number} was declined for good.",
+        f"{number}번째 시도가 되돌릴 수 없는 사유로 거절되었습니다.",
+    )
+    if case.hold is not None:
+        held = (
+            f"All charging is held ({case.hold}), and nobody is suspended meanwhile.",
+            f"모든 결제가 멈춰 있으며({case.hold}), 그동안 아무도 정지하지 않습니다.",
+        )
+        return _both(told, held), _RELEASE
+    if case.believed:
+        follows = (
+            "Unless charging is stopped, it is suspended within a minute.",
+            "결제가 멈추지 않으면 1분 안에 정지됩니다.",
+        )
+        return _both(told, follows), _advice(case, cycle)
+    doubted = (
+        "So were others, and nobody was approved: it may be our own mistake, and stands until"
+        " somebody is approved; then it is suspended.",
+        "다른 고객도 거절되었고 승인된 고객이 없어 우리 쪽 오류일 수 있습니다. 승인된 고객이 나올"
+        " 때까지 기다렸다가 정지합니다.",
+    )
+    return _both(told, doubted), _LOOK_AT_OURSELVES
+
+
 def _waiting(case: _Case, cycle: dict[str, Any], number: int) -> tuple[Text, Text]:
     if case.hold is not None:
         return (
@@ -264,6 +303,13 @@ def _waiting(case: _Case, cycle: dict[str, Any], number: int) -> tuple[Text, Tex
             f"{number}번째 시도의 예정 시각이 되었습니다. 워커가 받는 대로 보냅니다.",
         ), _advice(case, cycle)
     at = views.moment(case.ready_at, case.policy.plan.zone)
+    if case.ready_at > case.last_start:
+        return (
+            f"Too late for attempt {number}: it may go again at {at}, and the last moment is"
+            f" {case.last}.",
+            f"{number}번째 시도를 하기에 늦었습니다. 다시 보낼 수 있는 시각은 {at}이고,"
+            f" 마지막 시각은 {case.last}입니다.",
+        ), _advice(case, cycle)
     return (
         f"Attempt {number} goes out at {at}.",
         f"{at}에 {number}번째 시도를 보냅니다.",

@@ -3,10 +3,39 @@ the store is the same."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
+
 from billing.domain.policy import BillingPolicy
+from billing.ports import Watermark
+from billing.services.hold import stop
 from billing.store import events, health, installation
 from billing.store.installation import Identity
-from billing.store.session import Transaction
+from billing.store.session import Book, Transaction
+
+
+async def look_for_lost(book: Book, policy: BillingPolicy, watermark: Watermark) -> None:
+    """Before anything ends in the book: `fenced`, by what was seen of it; and be a witness of what
+    it holds now. A disk that was put back has the same identity, and nobody may be due in it any
+    more: no claim would look before its months are closed."""
+    # Asked first: what is committed in between can only make the book's own number higher.
+    seen = await watermark.seen()
+    newest = await asyncio.to_thread(book.run, lambda tx: fenced(tx, policy, seen))
+    if newest is not None:
+        await watermark.raise_to(*newest)
+
+
+def fenced(
+    tx: Transaction, policy: BillingPolicy, seen: Mapping[str, int]
+) -> tuple[str, int] | None:
+    """Stop all charging when this is not the database that the book was last used in, or when it
+    has fewer events than were seen of it: then it has lost some. Returns its newest event."""
+    here = installation.identity(tx.session, policy.store)
+    newest = events.newest(tx.session)
+    known = 0 if here.database is None else seen.get(here.database, 0)
+    if problem := why_not_after(tx, known, newest) or why_not_from(tx, policy, here):
+        stop(tx, problem)
+    return None if here.database is None else (here.database, newest)
 
 
 def why_not_from(tx: Transaction, policy: BillingPolicy, here: Identity) -> str | None:
@@ -17,8 +46,8 @@ def why_not_from(tx: Transaction, policy: BillingPolicy, here: Identity) -> str 
 
 
 def why_not_yet(tx: Transaction, policy: BillingPolicy) -> str | None:
-    """The same before anything is to leave. Whether a promoted standby has every commit only a
-    claim can tell, by what was seen of the events: nothing may be written before it has looked."""
+    """The same before anything is to leave. Whether a promoted standby has every commit only
+    `fenced` can tell, by what was seen of the events: it has not looked yet."""
     here = installation.identity(tx.session, policy.store)
     if policy.goes_on_after_failover and installation.promoted(tx.session, here):
         return None

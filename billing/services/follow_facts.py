@@ -10,7 +10,7 @@ from billing.domain.cycle import CORRECTABLE
 from billing.domain.plan import NoRetryReason
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SubscriptionStatus
-from billing.services.change_status import attempt_again, withdraw
+from billing.services.change_status import attempt_again, goes_at, withdraw
 from billing.services.let_go import lift
 from billing.services.open_cycles import new_cycle, point_at
 from billing.store.session import Transaction
@@ -52,7 +52,7 @@ def go_on(
     elif moved and subscription.status == SubscriptionStatus.ACTIVE:
         planned = attempt_again(tx, subscription, policy)
     else:
-        planned = live.ready_at if live is not None else None
+        planned = goes_at(live, cycle) if live is not None else None
     return NoRetryReason.BAND_OVER if tx.now > cycle.last_start_at else planned
 
 

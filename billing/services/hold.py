@@ -68,8 +68,10 @@ def release(book: Book, policy: BillingPolicy) -> Released:
     """
 
     def step(tx: Transaction) -> Released:
-        installation.accept(tx.session, installation.identity(tx.session, policy.store))
+        here = installation.identity(tx.session, policy.store)
+        # First, as whoever holds takes the two rows in this order.
         held = health.release(tx.session)
+        installation.accept(tx.session, here)
         if held is None:
             return Released(None, 0)
         events.add(tx.session, at=tx.now, kind="charging.released")

@@ -12,7 +12,13 @@ from billing.domain.errors import Conflict
 from billing.domain.plan import NoRetryReason
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import SubscriptionStatus
-from billing.services.change_status import attempt_again, found_one, live_of, open_cycle_of
+from billing.services.change_status import (
+    attempt_again,
+    found_one,
+    goes_at,
+    live_of,
+    open_cycle_of,
+)
 from billing.store import events
 from billing.store.session import Book, Transaction
 from billing.store.tables import Cycle, Event, Subscription
@@ -83,4 +89,4 @@ def lift(
     if live.status == AttemptStatus.UNKNOWN:
         # A contradiction is asked about once an hour; now somebody waits for it.
         live.ask_at = tx.now
-    return live.ready_at if live.status == AttemptStatus.DUE else None
+    return goes_at(live, cycle) if live.status == AttemptStatus.DUE else None

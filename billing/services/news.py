@@ -79,7 +79,12 @@ def declined(
 def closing_soon(policy: BillingPolicy, cycle: Cycle, tried: Sequence[Attempt]) -> ClosingSoon:
     """An open cycle and its attempts, the newest last."""
     refused = [attempt for attempt in tried if attempt.status == AttemptStatus.DECLINED]
-    live = [attempt.ready_at for attempt in tried if attempt.status in LIVE]
+    # Not one that came back and may go only when it is too late.
+    live = [
+        attempt.ready_at
+        for attempt in tried
+        if attempt.status in LIVE and attempt.ready_at <= cycle.last_start_at
+    ]
     return ClosingSoon(
         **_month(cycle),
         **_refusal(policy, cycle, refused[-1] if refused else None, live[-1] if live else None),

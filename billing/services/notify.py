@@ -18,7 +18,9 @@ from datetime import datetime, timedelta
 
 from billing.domain.delivery import Delivered, Delivery, Refused, Unreachable, next_try_at
 from billing.domain.notice import Outgoing, Trial, body
+from billing.domain.policy import BillingPolicy
 from billing.ports import NoticeQueue, Notifier
+from billing.services.fence import why_not_yet
 from billing.store import events, notices, receiver
 from billing.store.notices import NoticeClaim
 from billing.store.session import Book, Transaction
@@ -39,12 +41,16 @@ _MOST_BATCHES = 20
 _MOST_IDS = 10
 
 
-def find_due(book: Book, queue: NoticeQueue, *, wanted: bool) -> int:
+def find_due(book: Book, queue: NoticeQueue, policy: BillingPolicy, *, wanted: bool) -> int:
     """Send what is due to a sender and tidy up; returns how many were sent on.
 
     Not `wanted` (no NOTICE_URL): news is kept for three days, should it be set again soon, and then
-    dropped. Raises `BrokerUnavailable`; the notices are found again by the next tick.
+    dropped. Raises `BrokerUnavailable`; the notices are found again by the next tick. Nothing in a
+    book that was moved or went back in time, before a person releases it: what waits in a copy is
+    the original's to tell, and what waits in a backup may be true no more.
     """
+    if book.run(lambda tx: why_not_yet(tx, policy)):
+        return 0
     _until_less(book, lambda tx: notices.prune(tx.session, tx.now - KEPT))
     if not wanted:
         _until_less(book, lambda tx: notices.drop(tx.session, tx.now, LEASE, BATCH))
@@ -71,7 +77,9 @@ def _give_up_unsent(tx: Transaction) -> int:
     return len(ids)
 
 
-async def deliver(book: Book, notifier: Notifier, notice_ids: Sequence[int]) -> Counter[str]:
+async def deliver(
+    book: Book, notifier: Notifier, policy: BillingPolicy, notice_ids: Sequence[int]
+) -> Counter[str]:
     """Send those of these notices that may be sent now; returns how many were `delivered`,
     `refused` or found the receiver `unreachable`.
 
@@ -84,7 +92,7 @@ async def deliver(book: Book, notifier: Notifier, notice_ids: Sequence[int]) -> 
     mine: datetime | None = None
     try:
         while loop.time() < over:
-            step = _taking(notice_ids, mine)
+            step = _taking(policy, notice_ids, mine)
             mine, claims = await asyncio.to_thread(book.run, step)
             if not claims:
                 break
@@ -98,9 +106,11 @@ async def deliver(book: Book, notifier: Notifier, notice_ids: Sequence[int]) -> 
 
 
 def _taking(
-    notice_ids: Sequence[int], mine: datetime | None
+    policy: BillingPolicy, notice_ids: Sequence[int], mine: datetime | None
 ) -> Callable[[Transaction], tuple[datetime | None, Sequence[NoticeClaim]]]:
     def step(tx: Transaction) -> tuple[datetime | None, Sequence[NoticeClaim]]:
+        if why_not_yet(tx, policy):
+            return mine, ()
         room = receiver.room(tx.session, tx.now, LEASE, WIDTH, mine)
         if not room:
             return None, ()

@@ -244,17 +244,19 @@ class Recorder:
     # -- declined -----------------------------------------------------------------------------
 
     def _declined(self, message: str, imp_uid: str | None) -> Result:
+        # By what the book keeps of it: whoever asks later, as a resumption does, has no more.
+        message = clean(message)
         decline = self.policy.declines.classify(message)
         if decline.decline_class is DeclineClass.ALREADY_PAID and not self._is_provable():
             # "Already paid" is a word, not proof: ask until the look-ups show the payment.
             return self._unknown(Unknown("the gateway says it is already paid", refusal=message))
         self._settle_attempt(
             AttemptStatus.DECLINED,
-            {"class": decline.decline_class, "code": decline.code, "message": clean(message)},
+            {"class": decline.decline_class, "code": decline.code, "message": message},
             alarm=decline.decline_class in _NEEDS_A_PERSON,
         )
         self.attempt.decline_class = decline.decline_class
-        self.attempt.message = clean(message)
+        self.attempt.message = message
         self.attempt.imp_uid = imp_uid
         self.decline = decline
         return Result.DECLINED
@@ -334,6 +336,10 @@ class Recorder:
 
     def _back_to_due(self, why: str, wait: timedelta, *, alarm: bool = False) -> None:
         self._move_attempt(AttemptStatus.DUE)
+        left = self.cycle.last_start_at - self.tx.now
+        if wait > left > timedelta(0):
+            # It would wait past the last moment of its month: half of what is left, instead.
+            wait = max(left / 2, FIRST_BACKOFF)
         self.attempt.ready_at = self.tx.now + wait
         self.attempt.dispatched_at = None
         self.attempt.lease_until = None

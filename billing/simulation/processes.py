@@ -27,6 +27,7 @@ from billing.services.clock_guard import ClockGuard
 from billing.services.close_cycles import anything_ends, close_cycles
 from billing.services.desk import Desk
 from billing.services.dispatch import dispatch
+from billing.services.fence import look_for_lost
 from billing.services.inquire import find_unknown, inquire
 from billing.services.look_at_webhooks import look_at_webhooks, waiting
 from billing.services.open_cycles import anything_opens, open_cycles
@@ -287,6 +288,7 @@ def tick_job(name: str) -> Callable[[Process], Coroutine[Any, Any, None]]:
                 await asyncio.to_thread(seal_events, book)
             case "close":
                 await _watch_the_clock(process, lambda tx: anything_ends(tx, world.policy))
+                await look_for_lost(book, world.policy, SimulatedWatermark(process))
                 world.progress += await asyncio.to_thread(
                     close_cycles, book, world.policy, process.guard
                 )

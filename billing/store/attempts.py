@@ -374,14 +374,16 @@ def open_questions(session: Session, attempt_ids: Sequence[int]) -> Sequence[Cla
 def lock_with_cycle(
     session: Session, attempt_ids: Sequence[int]
 ) -> dict[int, tuple[Attempt, Cycle, Subscription]]:
-    """The rows an outcome changes, locked in one order so that two recorders never deadlock."""
+    """The rows an outcome changes, locked in one order: customer by customer, of each the
+    subscription before its month and the month before its attempt, as all do who change more than
+    an attempt. Whoever comes second waits, and holds nothing of the customer meanwhile."""
     rows = session.execute(
         select(Attempt, Cycle, Subscription)
         .join(Cycle, Cycle.id == Attempt.cycle_id)
         .join(Subscription, Subscription.id == Cycle.subscription_id)
         .where(Attempt.id.in_(attempt_ids))
         .order_by(Subscription.id)
-        .with_for_update()
+        .with_for_update(of=[Subscription, Cycle, Attempt])
         .execution_options(populate_existing=True)
     ).all()
     return {row.Attempt.id: (row.Attempt, row.Cycle, row.Subscription) for row in rows}

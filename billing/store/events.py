@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select, text, union_all
 from sqlalchemy.orm import Session
 
 from billing.domain.delivery import TRIED_FOR
 from billing.domain.notice import News
-from billing.store.tables import Event
+from billing.store.tables import Event, EventSeal
 
 _WRITE_EVENTS = text(
     """
@@ -33,6 +33,18 @@ _WRITE_NOTICES = text(
     SELECT subscription_id, kind, data, at, at, give_up_at
     FROM ROWS FROM (jsonb_to_recordset(:rows) AS (at timestamptz, give_up_at timestamptz, kind text,
         subscription_id bigint, data jsonb)) WITH ORDINALITY AS line ORDER BY ordinality
+    """
+)
+# By the index of alarms, which knows no moments: from the newest on, until none of so many is
+# recent.
+_ALARMS_AT_ONCE = 500
+_NO_LINE = 2**63 - 1
+_ALARMS = text(
+    """
+    SELECT jsonb_agg(data) FILTER (WHERE kind = :kind AND at >= :since), bool_or(at >= :since),
+        count(*), min(id)
+    FROM (SELECT id, kind, at, data FROM events WHERE alarm AND id < :before
+        ORDER BY id DESC LIMIT :most) newest
     """
 )
 _WRITTEN_BY = {"events": _WRITE_EVENTS, "notices": _WRITE_NOTICES}
@@ -66,8 +78,13 @@ def add(
 
 
 def newest(session: Session) -> int:
-    """The highest event number in the book; 0 in an empty one."""
-    return session.execute(select(func.coalesce(func.max(Event.id), 0))).scalar_one()
+    """The highest number that an event of the book has, or had before it was archived; 0 in an
+    empty one."""
+    highest = union_all(
+        select(func.max(Event.id).label("id")), select(func.max(EventSeal.up_to_id))
+    )
+    newest: int | None = session.execute(select(func.max(highest.subquery().c.id))).scalar_one()
+    return newest or 0
 
 
 def alarm_unless_told(
@@ -79,10 +96,16 @@ def alarm_unless_told(
         add(session, at=at, kind=kind, data=data, alarm=True)
 
 
-def told_since(session: Session, kind: str, since: datetime) -> list[dict[str, Any]]:
+def told_since(session: Session, kind: str, since: datetime) -> list[Any]:
     """The data of every alarm of a kind since a moment."""
-    query = select(Event.data).where(Event.alarm, Event.kind == kind, Event.at >= since)
-    return list(session.execute(query).scalars())
+    found: list[Any] = []
+    before = _NO_LINE
+    while True:
+        told = {"kind": kind, "since": since, "before": before, "most": _ALARMS_AT_ONCE}
+        data, recent, lines, before = session.execute(_ALARMS, told).one()
+        found += data or ()
+        if not recent or lines < _ALARMS_AT_ONCE:
+            return found
 
 
 def was_told_of(session: Session, subscription_id: int, kind: str, since: datetime) -> bool:

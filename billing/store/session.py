@@ -179,7 +179,22 @@ class Book:
         self._engine.dispose()
 
 
-def create_book_engine(url: str, *, pool_size: int = 5, pre_ping: bool = True) -> Engine:
+# Connections of one process that are kept; as many more are opened at need.
+_POOL_SIZE = 5
+MOST_CONNECTIONS = 2 * _POOL_SIZE
+_ALLOWED = text(
+    "SELECT sum(CASE name WHEN 'max_connections' THEN setting::int ELSE -setting::int END)"
+    " FROM pg_settings WHERE name IN ('max_connections', 'superuser_reserved_connections')"
+)
+
+
+def allowed_connections(engine: Engine) -> int:
+    """How many connections the server allows to those who are no superusers, all together."""
+    with engine.connect() as connection:
+        return int(connection.execute(_ALLOWED).scalar_one())
+
+
+def create_book_engine(url: str, *, pool_size: int = _POOL_SIZE, pre_ping: bool = True) -> Engine:
     """An engine whose errors never print rows; with `pre_ping` dead connections are noticed."""
     address = make_url(url)
     if address.drivername in {"postgresql", "postgres"}:

@@ -56,7 +56,7 @@ _LOCK = text(
     JOIN subscriptions s ON s.id = c.subscription_id
     WHERE a.id = ANY(:ids)
     ORDER BY s.id
-    FOR UPDATE OF a, c, s
+    FOR UPDATE OF s, c, a
     """
 )
 # Values by their place in an array, not by a join: rows are found by their keys, whatever the

@@ -449,6 +449,21 @@ def test_a_month_that_closes_soon_is_told_once_a_day_before(
     assert len(lines(opened, "cycle.closing_soon")) == 1
 
 
+def test_more_than_a_batch_is_warned_of_at_once(
+    book: Book, policy: BillingPolicy, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an outage of days so many close within hours that a batch a minute would come to the
+    last of them after the end, when it is too late to tell."""
+    monkeypatch.setattr(closing, "BATCH", 2)
+    subscribed(book, policy, 5)
+    assert open_cycles(book, policy) == 5
+    clock.move_to(closes(book) - timedelta(minutes=1))
+    close_cycles(book, policy)
+    told = [about for about, _ in notices(book, "payment.closing_soon")]
+    assert told == [1, 2, 3, 4, 5]
+    assert len(lines(book, "cycle.closing_soon")) == 5
+
+
 def test_the_warning_tells_of_the_tries_of_that_month(
     book: Book, policy: BillingPolicy, clock: MovedClock
 ) -> None:
@@ -460,6 +475,16 @@ def test_the_warning_tells_of_the_tries_of_that_month(
     told = [data for _, data in notices(book, "payment.closing_soon")]
     assert [one["message"] for one in told] == ["limit", None]
     assert [one["next_attempt_at"] is None for one in told] == [True, False]
+
+
+def test_the_warning_announces_no_attempt_that_comes_too_late(
+    opened: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    execute(opened, "UPDATE attempts SET ready_at = c.last_start_at + interval '1 s' FROM cycles c")
+    clock.move_to(closes(opened) - timedelta(hours=1))
+    close_cycles(opened, policy)
+    ((_, told),) = notices(opened, "payment.closing_soon")
+    assert told["next_attempt_at"] is None
 
 
 def test_nobody_is_warned_of_a_month_that_has_ended(

@@ -166,6 +166,16 @@ def test_the_tick_that_closes_confirms(world: World) -> None:
     assert suspended(world) == [("gone", "key_invalid")]
 
 
+def test_the_tick_that_closes_confirms_all_of_many(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confirm, "BATCH", 2)
+    declined(world, "gone-1", "gone-2", "gone-3")
+    world.clock.move(minutes=1)
+    world.close()
+    assert len(suspended(world)) == 3
+
+
 def test_each_has_its_own_wait_and_its_own_reason(world: World) -> None:
     declined(world, "gone-1")
     world.clock.move(seconds=20)

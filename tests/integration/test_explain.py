@@ -164,6 +164,18 @@ def test_an_attempt_that_came_back_goes_out_when_it_may(
     assert asked(opened, policy)["next"] == "Attempt 1 goes out at 2026-11-20T10:15:00+09:00."
 
 
+def test_an_attempt_that_came_back_too_late_goes_out_no_more(
+    opened: Book, policy: BillingPolicy
+) -> None:
+    execute(opened, "UPDATE attempts SET ready_at = c.last_start_at + interval '1 s' FROM cycles c")
+    found = asked(opened, policy)
+    assert found["next"] == (
+        "Too late for attempt 1: it may go again at 2026-11-25T23:30:01+09:00, and the last moment"
+        " is 2026-11-25T23:30:00+09:00."
+    )
+    assert "2026-11-25T23:30:01+09:00" in found["next_ko"]
+
+
 def test_sending(opened: Book, policy: BillingPolicy) -> None:
     execute(
         opened,
@@ -198,6 +210,32 @@ def test_held(opened: Book, policy: BillingPolicy) -> None:
     found = asked(opened, policy)
     assert (found["held"], found["status"]) == ("facts_changed", "open")
     assert "Held (facts_changed)" in found["next"]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "hold", "following", "people"),
+    [
+        ("as", None, "it is suspended within a minute", "register"),
+        ("sss", None, "stands until somebody is approved", "maewol release CUSTOMER_UID"),
+        ("as", "the brake", "All charging is held (the brake)", "then run: maewol release"),
+    ],
+)
+def test_what_may_be_our_own_mistake_says_who_decides(
+    opened: Book,
+    policy: BillingPolicy,
+    verdicts: str,
+    hold: str | None,
+    following: str,
+    people: str,
+) -> None:
+    declined(opened, "[0014] 해지", follows=False)
+    execute(opened, "UPDATE cycles SET held = 'unconfirmed'")
+    execute(opened, "UPDATE gateway_health SET verdicts = :verdicts", verdicts=verdicts)
+    execute(opened, "UPDATE installation SET hold_reason = :hold, held_at = now()", hold=hold)
+    found = asked(opened, policy)
+    assert found["next"].startswith("Attempt 1 was declined for good")
+    assert following in found["next"]
+    assert people in found["what_a_person_can_do"]
 
 
 @pytest.mark.parametrize(

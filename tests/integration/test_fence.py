@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from billing.domain.delivery import Delivered
+from billing.domain.notice import Outgoing
 from billing.domain.policy import BillingPolicy
 from billing.sandbox import HandPayment, pay
 from billing.services.answer import Result
@@ -16,6 +18,7 @@ from billing.services.change_status import pause
 from billing.services.fence import why_not_after
 from billing.services.hold import hold, is_unwatched, release
 from billing.services.invariants import broken
+from billing.services.notify import deliver, find_due
 from billing.services.reconcile import Span, reconcile
 from billing.store import heartbeats, installation
 from billing.store.heartbeats import SEEN_WITHIN
@@ -286,6 +289,55 @@ def test_a_book_that_moved_gives_nobody_up(world: World, change: str, why: str) 
     assert world.statuses("subscriptions") == {"active": 1, "suspended": 1}
 
 
+class _Post:
+    """A queue of notices, and a receiver that takes them."""
+
+    def __init__(self) -> None:
+        self.due: list[int] = []
+
+    def notify(self, notice_ids: Any) -> None:
+        self.due = list(notice_ids)
+
+    def notify_soon(self) -> None:
+        """The test says when."""
+
+    async def send(self, notice: Outgoing) -> Delivered:
+        return Delivered(200)
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.mark.parametrize(("change", "why"), MOVES, ids=[why for _, why in MOVES])
+def test_a_book_that_moved_tells_the_merchant_nothing(world: World, change: str, why: str) -> None:
+    """A copy of the live book would tell what the live book tells; a backup, what is true no more.
+    It keeps it all, also for longer than notices are kept where nobody wants them."""
+    world.enrol("somebody")
+    world.run()
+    execute(world.book, f"UPDATE installation SET {change}")
+    post = _Post()
+    ids = [one for (one,) in query(world.book, "SELECT id FROM notices")]
+    assert ids
+    world.clock.move(days=4)
+    for wanted in (True, False):
+        assert find_due(world.book, post, world.policy, wanted=wanted) == 0
+    # A message that was on its way already.
+    assert asyncio.run(deliver(world.book, post, world.policy, ids)) == {}
+    left = "SELECT count(*) FROM notices WHERE delivered_at IS NULL AND dead_at IS NULL"
+    assert query(world.book, left) == [(len(ids),)]
+    release(world.book, world.policy)
+    assert find_due(world.book, post, world.policy, wanted=True) == len(ids)
+    told = asyncio.run(deliver(world.book, post, world.policy, post.due))
+    assert told == {"delivered": len(ids)}
+
+
+def test_charging_that_is_held_in_its_own_place_keeps_no_notice_back(world: World) -> None:
+    world.enrol("somebody")
+    world.run()
+    hold(world.book, "a look first")
+    assert find_due(world.book, _Post(), world.policy, wanted=True) == 1
+
+
 def test_a_release_sets_the_fence_at_once(world: World) -> None:
     """A copy that is made between a release and the next charge must know that it is one."""
     world.enrol("first")
@@ -423,6 +475,58 @@ def test_a_book_that_forgot_events_gives_nobody_up(world: World) -> None:
     release(world.book, world.policy)
     world.run(times=2)
     assert world.statuses("cycles") == {"paid": 1, "missed": 1}
+
+
+def test_a_book_that_forgot_events_gives_nobody_up_before_a_claim_has_noticed(
+    world: World,
+) -> None:
+    """A disk that was put back has the same identity, and nobody is due in it any more: only what
+    was seen of the events tells that it may have forgotten the payment of a month that is over."""
+    remembered = world.watermark = _Redis()
+    world.enrol("somebody", "nobody", script=["declined:D"])
+    world.run()
+    pause(world.book, world.policy, "nobody")
+    assert remembered.highest is not None
+    remembered.highest += 1000
+    told = query(world.book, "SELECT count(*) FROM notices")
+    world.clock.move(days=8)
+    world.close()
+    assert "is gone" in (world.hold() or "")
+    assert world.statuses("cycles") == {"open": 2}
+    assert world.statuses("subscriptions") == {"active": 1, "paused": 1}
+    assert query(world.book, "SELECT count(*) FROM notices") == told, "no word to the customers"
+    world.run(times=2)
+    assert world.alarms() == ["charging.held"]
+    release(world.book, world.policy)
+    world.tick()
+    assert (world.hold(), world.statuses("cycles")) == (None, {"missed": 1, "skipped": 1})
+
+
+def test_the_tick_that_closes_is_a_witness_of_what_the_book_holds(world: World) -> None:
+    """Also what was written since the last claim, a pause for example, is missed if it is gone."""
+    remembered = world.watermark = _Redis()
+    world.enrol("somebody")
+    world.run()
+    claimed = remembered.highest
+    pause(world.book, world.policy, "somebody")
+    world.close()
+    assert claimed is not None
+    assert query(world.book, "SELECT max(id) FROM events") == [(remembered.highest,)]
+    assert remembered.highest > claimed
+
+
+def test_a_book_whose_events_were_all_archived_has_forgotten_none(world: World) -> None:
+    remembered = world.watermark = _Redis()
+    world.enrol("somebody")
+    world.run()
+    world.clock.move(minutes=10)
+    world.run(times=3)
+    newest = query(world.book, "SELECT max(id) FROM events")[0][0]
+    assert query(world.book, "SELECT max(up_to_id) FROM event_seals") == [(newest,)]
+    around = "SET LOCAL session_replication_role = replica"
+    execute(world.book, f"{around}; DELETE FROM events")
+    world.close()
+    assert (world.hold(), remembered.highest) == (None, newest)
 
 
 # -- slowing down -----------------------------------------------------------------------------

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from billing.domain.policy import BillingPolicy
-from billing.store import gauges
+from billing.store import events, gauges
 from billing.store.gauges import Duration, Told
 from billing.store.session import Book
-from tests.builders import execute, query
+from tests.builders import execute, query, rows_read
 from tests.conftest import MovedClock
 from tests.plant import numbered_apart, one_more, paid, plant, refund, settled
 
@@ -154,6 +154,27 @@ def test_what_lines_tell_of(kept: Book) -> None:
     }
     assert told(before + 1, before + 2) == {Told("cycle.paid", "", False, 1, 1002)}
     assert told(before + 7, before + 9) == set()
+
+
+def test_what_was_told_lately_is_found_without_reading_all_that_ever_was(
+    kept: Book, clock: MovedClock
+) -> None:
+    """Each alarm lies on a page of its own: of the 100,000 of a big book that takes a second, and
+    from a cold disk longer than a statement may."""
+    at = clock.now
+    long_ago = "INSERT INTO events (at, kind, data, alarm) SELECT :at, 'a', '{}', true"
+    execute(kept, f"{long_ago} FROM generate_series(1, 6000)", at=at - 2 * DAY)
+    now = "INSERT INTO events (at, kind, data, alarm) SELECT :at, 'a', to_jsonb(g), true"
+    execute(kept, f"{now} FROM generate_series(1, 600) g", at=at)
+    execute(kept, "INSERT INTO events (at, kind, data) VALUES (:at, 'a', '0')", at=at)
+    planted(kept, event("b", alarm=True))
+    execute(kept, "ANALYZE events")
+    with kept.transaction() as tx:
+        before = rows_read(tx)
+        found = events.told_since(tx.session, "a", at)
+        assert sorted(found) == list(range(1, 601))
+        assert events.told_since(tx.session, "a", at + MOMENT) == []
+        assert (rows_read(tx) - before)["events"] <= 2500
 
 
 def test_alarms_are_counted_from_the_newest_on_as_far_as_they_are_recent(

@@ -68,6 +68,16 @@ def test_what_is_still_wrong_holds_it_again(world: World) -> None:
     assert world.statuses("cycles") == {"paid": 1}
 
 
+def test_what_waits_past_the_last_start_is_not_announced(world: World) -> None:
+    world.enrol(WHO)
+    world.open()
+    late = "ready_at = c.last_start_at + interval '1 s' FROM cycles c"
+    execute(world.book, f"UPDATE attempts SET {late}")
+    execute(world.book, "UPDATE cycles SET held = 'contradiction'")
+    gone = let_go(world.book, world.policy, WHO)
+    assert (gone.at, gone.why_not) == (None, "band_over")
+
+
 def _rename(world: World, order_name: str) -> None:
     """As nobody may, by going around the triggers."""
     execute(

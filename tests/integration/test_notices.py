@@ -25,6 +25,7 @@ from billing import logs
 from billing.domain.delivery import TRIED_FOR
 from billing.domain.errors import InvalidInput, NotFound
 from billing.domain.notice import Resumed
+from billing.domain.policy import BillingPolicy
 from billing.notifier import HttpNotifier
 from billing.services.notify import LEASE, WIDTH, deliver, find_due
 from billing.services.resend import resend, resend_dead
@@ -42,8 +43,10 @@ BROKEN = Answer(500)
 class Outbox:
     """A book whose notices are found and sent when the test says so."""
 
-    def __init__(self, book: Book, clock: MovedClock, merchant: Merchant) -> None:
-        self.book, self.clock, self.merchant = book, clock, merchant
+    def __init__(
+        self, book: Book, policy: BillingPolicy, clock: MovedClock, merchant: Merchant
+    ) -> None:
+        self.book, self.policy, self.clock, self.merchant = book, policy, clock, merchant
         self.url = merchant.url
         self.found: list[list[int]] = []
         self._loop = asyncio.Runner()
@@ -79,14 +82,14 @@ class Outbox:
     def round(self, ids: list[int] | None = None, *, deadline: float = 5.0) -> Counter[str]:
         """One tick, and what it sent to the sender."""
         if ids is None:
-            find_due(self.book, self, wanted=True)
+            find_due(self.book, self, self.policy, wanted=True)
             ids = self.found.pop() if self.found else []
         key = (self.url, deadline)
         if key not in self._notifiers:
             self._notifiers[key] = HttpNotifier(
                 self.url, [KEY], now=clocks.host_time, deadline_seconds=deadline
             )
-        return self._loop.run(deliver(self.book, self._notifiers[key], ids))
+        return self._loop.run(deliver(self.book, self._notifiers[key], self.policy, ids))
 
     def to_next_try(self) -> None:
         """The clock goes on to the minute at which something may be sent again."""
@@ -131,8 +134,10 @@ def merchant() -> Iterator[Merchant]:
 
 
 @pytest.fixture
-def outbox(book: Book, clock: MovedClock, merchant: Merchant) -> Iterator[Outbox]:
-    opened = Outbox(book, clock, merchant)
+def outbox(
+    book: Book, policy: BillingPolicy, clock: MovedClock, merchant: Merchant
+) -> Iterator[Outbox]:
+    opened = Outbox(book, policy, clock, merchant)
     yield opened
     opened.close()
 
@@ -184,7 +189,7 @@ def test_both_secrets_sign_while_they_are_changed(outbox: Outbox) -> None:
         keys = [b"the one that follows, 24 bytes", KEY]
         notifier = HttpNotifier(outbox.url, keys, now=clocks.host_time)
         try:
-            return await deliver(outbox.book, notifier, [1])
+            return await deliver(outbox.book, notifier, outbox.policy, [1])
         finally:
             await notifier.aclose()
 
@@ -426,14 +431,17 @@ def test_a_refused_notice_is_tried_for_three_days_and_then_dead_with_one_alarm(
 _SENDER = """
 import asyncio, sys
 from billing import clock
+from billing.bootstrap import billing_policy
 from billing.notifier import HttpNotifier
 from billing.services.notify import deliver
+from billing.settings import Settings
 from billing.store.session import Book, create_book_engine
 from tests.merchant import KEY
 
 async def main(database, url):
     book = Book(create_book_engine(database), clock.database_time)
-    await deliver(book, HttpNotifier(url, [KEY], now=clock.host_time), [1])
+    notifier = HttpNotifier(url, [KEY], now=clock.host_time)
+    await deliver(book, notifier, billing_policy(Settings.load()), [1])
 
 asyncio.run(main(*sys.argv[1:]))
 """
@@ -471,9 +479,8 @@ def test_two_senders_never_send_one_notice_at_the_same_moment(
     outbox.write(*range(1, 41))
     outbox.merchant.answer = lambda _: Answer(delay=0.02)
     ids = list(range(1, 41))
-    other = Outbox(
-        Book(create_book_engine(database_url), outbox.clock.read), outbox.clock, outbox.merchant
-    )
+    book = Book(create_book_engine(database_url), outbox.clock.read)
+    other = Outbox(book, outbox.policy, outbox.clock, outbox.merchant)
     done: list[Counter[str]] = []
 
     def work(mine: Outbox) -> None:
@@ -580,11 +587,11 @@ def test_what_was_given_up_or_lost_is_sent_again_under_its_own_id(outbox: Outbox
 
 def test_without_a_receiver_nothing_piles_up(outbox: Outbox) -> None:
     outbox.write(1, each=600)
-    assert find_due(outbox.book, outbox, wanted=False) == 0
+    assert find_due(outbox.book, outbox, outbox.policy, wanted=False) == 0
     assert outbox.count("waiting") == 600, "it may be set again soon"
     outbox.clock.move(days=3)
     outbox.write(2)
-    assert find_due(outbox.book, outbox, wanted=False) == 0
+    assert find_due(outbox.book, outbox, outbox.policy, wanted=False) == 0
     assert query(outbox.book, "SELECT subscription_id FROM notices") == [(2,)]
     assert outbox.round() == {"delivered": 1}, "set by now: what is old was not sent"
 

@@ -416,8 +416,8 @@ def test_a_notice_that_says_nothing_is_dead_and_the_others_are_sent(world: World
     assert query(world.book, "SELECT count(*) FROM notices") == [(3,)]
     execute(world.book, "UPDATE notices SET data = '[1]' WHERE subscription_id = 1")
     post = _Post()
-    find_due(world.book, post, wanted=True)
-    assert asyncio.run(deliver(world.book, post, post.due)) == {"delivered": 2}
+    find_due(world.book, post, world.policy, wanted=True)
+    assert asyncio.run(deliver(world.book, post, world.policy, post.due)) == {"delivered": 2}
     dead = "SELECT subscription_id, problem FROM notices WHERE dead_at IS NOT NULL"
     assert query(world.book, dead) == [(1, "what it tells is no message")]
     assert len(alarms(world.book, "notice.dead")) == 1

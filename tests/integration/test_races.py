@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
 
-from billing.domain.outcome import Declined, NotSent, Outcome
+from billing.domain.money import Won
+from billing.domain.outcome import Approved, Declined, NotSent, Outcome
 from billing.domain.policy import BillingPolicy
 from billing.services.answer import Answer
-from billing.services.change_status import Changed, cancel, pause
+from billing.services.change_status import (
+    Changed,
+    cancel,
+    found_one,
+    live_of,
+    open_cycle_of,
+    pause,
+)
 from billing.services.close_cycles import close_cycles
 from billing.services.dispatch import dispatch
+from billing.services.hold import release, stop
 from billing.services.open_cycles import open_cycles
 from billing.services.record import record
-from billing.store import attempts
+from billing.store import attempts, health
 from billing.store.session import Book, Transaction
 from tests.builders import a_row, enrolled, execute, query
 from tests.conftest import MovedClock
@@ -267,6 +278,60 @@ def test_a_deadlock_ends_one_of_two_and_that_one_is_made_again(many: Book) -> No
     assert sorted(runs.values()) == [1, 2]
     changed = "SELECT DISTINCT next_cycle FROM subscriptions WHERE id IN (1, 2)"
     assert query(many, changed) == [(3,)], "each step was done once"
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "told",
+    [
+        Approved("imp_1", Won(9900), datetime(2026, 11, 20, 1, tzinfo=UTC)),
+        NotSent("refused at the door"),
+    ],
+)
+def test_an_answer_waits_for_whoever_has_the_customer_and_holds_nothing_meanwhile(
+    book: Book, policy: BillingPolicy, clock: MovedClock, told: Outcome
+) -> None:
+    """All take a customer's rows in one order, so that none of them has to be made again."""
+    enrolled(book, policy, a_row(1))
+    open_cycles(book, policy)
+    with book.transaction() as tx:
+        (claim,) = attempts.claim(tx.session, [1], clock.now, clock.now + timedelta(minutes=2))
+
+    def record_it(tx: Transaction) -> None:
+        record(tx, policy, [Answer(1, claim.fence, told)])
+
+    with ThreadPoolExecutor(1) as other:
+        with book.transaction() as pausing:
+            subscription = found_one(pausing, claim.request.customer_uid)
+            recorded = other.submit(book.run, record_it, tries=1)
+            _until_one_waits(book)
+            cycle = open_cycle_of(pausing, subscription)
+            assert cycle is not None
+            assert live_of(pausing, cycle) is not None
+        recorded.result(timeout=20)
+
+
+@pytest.mark.timeout(30)
+def test_a_release_and_a_hold_at_once_wait_for_each_other(
+    book: Book, policy: BillingPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_again: list[float] = []
+    monkeypatch.setattr(book, "_pause", made_again.append)
+    with ThreadPoolExecutor(1) as other:
+        with book.transaction() as braking:
+            health.note_skew(braking.session, braking.now, timedelta(0))
+            released = other.submit(release, book, policy)
+            _until_one_waits(book)
+            stop(braking, "the brake")
+        released.result(timeout=20)
+    assert made_again == []
+    assert query(book, "SELECT hold_reason FROM installation") == [(None,)]
+
+
+def _until_one_waits(book: Book) -> None:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    while query(book, f"{waiting} AND datname = current_database()") == [(0,)]:
+        time.sleep(0.01)
 
 
 def test_a_transaction_whose_rows_another_changed_is_made_again(many: Book) -> None:

@@ -879,6 +879,31 @@ def test_a_request_that_cannot_leave_goes_again_ever_more_slowly(case: Case) -> 
     assert waits == [5, 10, 20, 40, 80, 160, 320, 640, 900, 900, 900, 900]
 
 
+def test_a_decline_is_judged_by_the_text_that_the_book_keeps(case: Case) -> None:
+    """What is said of it later, when the customer comes back for one, is what was done about it."""
+    case.answer(Declined("결제 실패 " * 100 + "[0014] 해지"))
+    ((kept, stored),) = query(case.book, "SELECT message, decline_class FROM attempts WHERE id = 1")
+    ((told,),) = query(case.book, "SELECT data ->> 'decline_class' FROM notices")
+    now = case.policy.declines.classify(kept).decline_class
+    assert stored == told == now == "unrecognized"
+
+
+def test_what_comes_back_near_the_last_start_goes_once_more_before_it(case: Case) -> None:
+    """The wait of a long outage would outlast the month; it takes half of what is left."""
+    execute(case.book, "UPDATE attempts SET not_sent = 9")
+    ((last,),) = query(case.book, "SELECT last_start_at FROM cycles")
+    claimed = "UPDATE attempts SET status = 'sending', lease_until = ready_at, sent_at = ready_at"
+    waits = []
+    for left in (901, 600, 15, 8, 4, -1):
+        case.clock.move_to(last - timedelta(seconds=left))
+        assert case.answer(NotSent("no way")) == "not_sent"
+        waits.append(case.attempt_row()["ready_at"])
+        execute(case.book, claimed)
+    assert waits == [900, 300, 7.5, 5, 5, 900]
+    told = query(case.book, "SELECT data FROM events WHERE kind = 'attempt.not_sent' ORDER BY id")
+    assert [data["again_in_seconds"] for (data,) in told] == waits
+
+
 @pytest.mark.parametrize("status", ["paused", "cancelled"])
 def test_what_comes_back_for_a_subscriber_who_left_is_withdrawn(case: Case, status: str) -> None:
     execute(case.book, f"UPDATE subscriptions SET status = '{status}'")

@@ -139,7 +139,7 @@ CHARGING: dict[str, Step] = {
 OTHERS: dict[str, Step] = {
     "open": open_cycles.open_cycles,
     "close": close_cycles.close_cycles,
-    "notices": lambda book, _: find_due(book, Queue(), wanted=True),
+    "notices": lambda book, policy: find_due(book, Queue(), policy, wanted=True),
     "claim notices": in_one(
         lambda tx, policy: notices.claim(tx.session, range(10_000), tx.now, policy.lease, 50)
     ),

@@ -20,10 +20,12 @@ from typing import Any
 import psutil
 import pytest
 from celery import Celery
+from sqlalchemy import text
 
 from billing.cli import up
 from billing.cli.supervisor import Program, Supervisor
 from billing.domain.errors import InvalidInput, InvalidSetting
+from billing.store.session import allowed_connections, create_book_engine
 from tests.merchant import Merchant, a_merchant
 
 _RUN = "from billing.cli import up; raise SystemExit(up.run(workers=1, flower_port=0))"
@@ -236,6 +238,18 @@ def test_one_that_cannot_be_started_just_now_is_tried_again(
 def test_a_broker_that_is_away_does_not_end_the_wait_for_workers() -> None:
     nowhere = Celery("nowhere", broker="redis://127.0.0.1:9/0")
     assert not up.wait_for_worker(nowhere, threading.Event(), patience=1)
+
+
+def test_more_workers_than_postgresql_has_connections_for_are_named(database_url: str) -> None:
+    engine = create_book_engine(database_url)
+    with engine.connect() as connection:
+        most = int(connection.execute(text("SHOW max_connections")).scalar_one())
+    assert allowed_connections(engine) == most - 3
+    engine.dispose()
+    assert up.crowded(97, 5) is None
+    told = up.crowded(97, 6)
+    assert told is not None
+    assert "PostgreSQL allows 97 connections, and 6 workers with all else may open 100" in told
 
 
 def test_it_refuses_to_start_without_credentials() -> None:

@@ -150,6 +150,25 @@ def test_with_the_sandbox_no_two_workers_have_one_name() -> None:
     assert len(names) == len(set(names))
 
 
+@pytest.mark.parametrize("above", [None, "deploy/compose.sandbox.yml"])
+def test_what_prometheus_asks_has_its_name_in_the_network(above: str | None) -> None:
+    """What shares another's network has none of its own there."""
+    compose = merged(COMPOSE, loaded(ROOT / above)) if above else COMPOSE
+    names: set[str] = set()
+    for name, service in compose["services"].items():
+        if "network_mode" not in service:
+            names |= {name, *service.get("networks", {}).get("default", {}).get("aliases", ())}
+    asked = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text(encoding="utf-8"))
+    targets = [
+        target.partition(":")[0]
+        for job in asked["scrape_configs"]
+        for static in job["static_configs"]
+        for target in static["targets"]
+    ]
+    assert targets
+    assert set(targets) <= names
+
+
 # -- the health check -------------------------------------------------------------------------
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,7 @@ def test_what_it_gets(tmp_path: Path) -> None:
     folder = tmp_path / "data" / "flower"
     assert prepared(tmp_path) == {
         "FLOWER_BASIC_AUTH": f"maewol:{PASSWORD}",
+        "FLOWER_CONF": "/dev/null",
         "FLOWER_READ_ONLY": "true",
         "FLOWER_LOGGING": "none",
         "FLOWER_MAX_TASKS": "10000",
@@ -62,6 +65,32 @@ def test_without_a_password_it_is_for_this_machine_only(tmp_path: Path) -> None:
             prepared(tmp_path, *options, password=None)
     with pytest.raises(InvalidSetting, match="FLOWER_PASSWORD"):
         prepared(tmp_path, password=None, FLOWER_ADDRESS="0.0.0.0")  # noqa: S104 - refused
+
+
+# What Flower itself does with its settings before it listens.
+READ = (
+    "import sys; from flower import command;"
+    " command.apply_env_options(); command.apply_options('celery', sys.argv[1:]);"
+    " print(command.options.basic_auth, command.options.read_only)"
+)
+
+
+def read_by_flower(folder: Path, *options: str, **environ: str) -> str:
+    command = [sys.executable, "-c", READ, *options]
+    run = subprocess.run(
+        command, cwd=folder, env=environ, capture_output=True, text=True, check=True, timeout=60
+    )
+    return run.stdout.strip()
+
+
+def test_a_file_that_lies_in_its_working_folder_opens_nothing(tmp_path: Path) -> None:
+    """Flower would run such a file, somebody else's perhaps, and give it the last word."""
+    opening = "basic_auth = []\nread_only = False\n"
+    (tmp_path / "flowerconfig.py").write_text(opening, encoding="utf-8")
+    environ = prepared(tmp_path)
+    assert read_by_flower(tmp_path, **environ) == f"['maewol:{PASSWORD}'] True"
+    # Named, it is meant.
+    assert read_by_flower(tmp_path, "--conf=flowerconfig.py", **environ) == "[] False"
 
 
 def test_the_open_api_is_refused(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from billing.web.texts import texts_for
 THEME_COOKIE: Final = "maewol_theme"
 THEMES: Final = ("auto", "light", "dark")
 FLASH_COOKIE: Final = "maewol_message"
+# Browsers drop a cookie of more than 4,096 bytes, its name and attributes included.
+_MOST_BYTES: Final = 3800
 YEAR: Final = 365 * 24 * 60 * 60
 # The pages, in the order of the menu: the name of the text, the path.
 MENU: Final = (
@@ -104,16 +106,24 @@ def theme_of(request: Request) -> str:
 def tell(request: Request, path: str, kind: str, text: str) -> Response:
     """After an action: to a page of ours, with a message. `kind` is done, warning or refused."""
     response = RedirectResponse(path, status_code=303)
-    sealed = request.app.state.visits.sealed("message")
     response.set_cookie(
         FLASH_COOKIE,
-        sealed.dumps([kind, text[:1500]]),
+        _sealed(request, kind, text),
         max_age=60,
         httponly=True,
         samesite="strict",
         secure=is_https(request),
     )
     return response
+
+
+def _sealed(request: Request, kind: str, text: str) -> str:
+    """The message for a cookie, cut where it takes more room than one has: how much that is depends
+    on its characters."""
+    seal = request.app.state.visits.sealed("message")
+    while len(kept := str(seal.dumps([kind, text]))) > _MOST_BYTES:
+        text = f"{text[: len(text) * 3 // 4]}…"
+    return kept
 
 
 def _waiting(request: Request) -> tuple[str, str] | None:

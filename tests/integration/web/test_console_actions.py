@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Callable
 
 import pytest
 
-from billing.domain.errors import InvalidSetting
+from billing.domain.errors import Conflict, InvalidSetting
 from billing.presenting.texts import Texts
 from billing.sandbox import HandPayment, mood, pay
 from billing.services import hold
 from billing.services.answer import Result
 from billing.services.dispatch import dispatch
 from billing.services.open_cycles import open_cycles
+from billing.web.console import actions
 from tests.builders import execute, query
 from tests.integration.web.conftest import Edge
 from tests.integration.web.console_kit import (
@@ -70,6 +72,25 @@ def test_pausing_says_first_what_it_risks(edge: Edge, path: str) -> None:
         assert operator.message(path).startswith("done: ")
     assert _status(edge) == "active"
     assert query(edge.book, "SELECT count(*) FROM attempts WHERE status = 'due'") == [(1,)]
+
+
+def test_a_message_without_end_is_cut_and_shown(
+    edge: Edge, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A browser drops a cookie of more than 4,096 bytes, and the operator would be told nothing."""
+    chance = random.Random(1)
+    problem = "".join(chr(chance.randrange(0xAC00, 0xD7A4)) for _ in range(5_000))
+
+    def refuses(*_: object) -> None:
+        raise Conflict(problem)
+
+    monkeypatch.setattr(actions.change_status, "pause", refuses)
+    with an_operator(edge) as operator:
+        answer = operator.submit(f"{path}/do/pause")
+        assert len(answer.headers["set-cookie"].encode()) <= 4096
+        message = operator.message(path)
+    assert problem[:300] in message
+    assert message.endswith("…")
 
 
 def test_cancelling_is_final(edge: Edge, path: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +13,12 @@ from sqlalchemy import Engine
 
 from billing.domain.policy import BillingPolicy
 from billing.sandbox import mood
-from billing.services.change_status import cancel, pause
+from billing.services.archive_events import archive_next, remove_archived
+from billing.services.change_status import cancel, pause, resume
 from billing.services.inquire import inquire
+from billing.services.invariants import broken
 from billing.services.refund import propose, request, work_on
+from billing.services.seal_events import seal_events
 from billing.settings import Settings
 from billing.simulation import evidence
 from billing.simulation.cast import OwnBook
@@ -110,6 +114,28 @@ def test_what_happened_a_moment_before_is_history_too(
     given_back(town, paid)
     assert query(town.book, "SELECT status FROM cycles ORDER BY id") == [("open",), ("refunded",)]
     assert taken_on(town, database_url, engine, months=1.2).breaches == []
+
+
+def test_a_book_whose_old_events_moved_into_archives_breaks_nothing(
+    town: Town, database_url: str, engine: Engine, tmp_path: Path
+) -> None:
+    town.at("2026-11-20 10:00").subscribe(2)
+    town.sandbox.mood = mood({"scripts": [{"customers": uid(1), "does": ["declined:0031", "ok"]}]})
+    town.charge()
+    town.at("2026-11-21 10:00").charge()
+    for number in (1, 2):
+        # Of two seals one may be archived.
+        pause(town.book, town.policy, uid(number))
+        resume(town.book, town.policy, uid(number))
+        for _ in range(2):
+            town.move(minutes=2)
+            seal_events(town.book)
+    assert archive_next(town.book, tmp_path, town.clock.now) > 0
+    assert remove_archived(town.book, tmp_path, lambda: True) > 0
+    assert broken(town.book, town.policy) == []
+    report = taken_on(town, database_url, engine, months=1.2)
+    assert report.breaches == []
+    assert report.figures["charges"] == 2
 
 
 def test_what_a_book_calls_declined_in_the_run_is_judged(

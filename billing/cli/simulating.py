@@ -66,6 +66,11 @@ def simulate(
     from billing.simulation.run import Scenario
 
     logs.configure("console", "ERROR")
+    for name, value in (("--seeds", seeds if seeds > 1 else ""), ("--only", only)):
+        if book and value:
+            raise InvalidSetting(
+                name, value, "is for people that a seed draws", "Leave it out, or --book"
+            )
     settings = _settings(set_ or [])
     scenario = Scenario(
         seed=seed,

@@ -14,6 +14,8 @@ SLOWEST = 1 / 64
 AFTER_AN_OUTAGE = 0.1
 STEP = 0.1
 STEP_EVERY = timedelta(seconds=15)
+# So long it takes at most until all of the ceiling is used again.
+_WHOLE_WAY = STEP_EVERY * (FULL / STEP)
 # One burst of refusals is one request to slow down, however many charges were in it.
 ONE_BURST = timedelta(seconds=5)
 # Where no ceiling is set, a share needs something to be a share of. In charges per second.
@@ -31,7 +33,8 @@ class Ceiling:
 
 def pace_at(pace: float, slowed_at: datetime | None, now: datetime) -> float:
     """The share that may be used now, slowed at `slowed_at` to `pace`."""
-    if slowed_at is None:
+    if slowed_at is None or slowed_at - now > _WHOLE_WAY:
+        # Written by a clock that was ahead: it would be slow until that moment comes.
         return FULL
     steps = max((now - slowed_at) // STEP_EVERY, 0)
     return min(pace + STEP * steps, FULL)

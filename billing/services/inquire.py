@@ -15,6 +15,7 @@ from billing.domain.policy import BillingPolicy
 from billing.ports import PaymentGateway, WorkQueue
 from billing.services import asking
 from billing.services.answer import Answer, Result
+from billing.services.clock_guard import asked_at, compare_where_stale
 from billing.services.desk import Desk
 from billing.services.questions import WIDTH
 from billing.store import attempts, events
@@ -71,9 +72,11 @@ async def inquire(
     A gateway that cannot be asked proves nothing: the question stays open. So does one whose answer
     cannot be written down; the others are.
     """
-    began = asyncio.get_running_loop().time()
-    claims, asked_at = await asyncio.to_thread(
-        book.run, lambda tx: (attempts.open_questions(tx.session, attempt_ids), tx.now)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await compare_where_stale(book, gateway, loop.time)
+    claims, at = await asyncio.to_thread(
+        book.run, lambda tx: (attempts.open_questions(tx.session, attempt_ids), asked_at(tx))
     )
     if claims:
         _log.info("asking", attempts=[claim.attempt_id for claim in claims])
@@ -87,7 +90,7 @@ async def inquire(
             except GatewayError as error:
                 unanswered[str(error)] += 1
             else:
-                hand_in(Answer(claim.attempt_id, claim.fence, found, asked_at))
+                hand_in(Answer(claim.attempt_id, claim.fence, found, at))
 
     works = [partial(ask, claim) for claim in claims]
     # Later than that it is asked about again.

@@ -98,7 +98,7 @@ async def look_at_webhooks(
         tally += Counter(end for end in ends if isinstance(end, str))
         failed = [end for end in ends if isinstance(end, BaseException)]
         broken += [error for error in failed if not isinstance(error, GatewayError)]
-        if len(broken) < len(failed) or any(is_away(error) for error in broken):
+        if any(isinstance(error, GatewayError) or is_away(error) for error in failed):
             # Whatever the gateway does not answer must not take with it what waits beside it.
             rest = [one.webhook_id for one in taken[start + WIDTH :]]
             await asyncio.to_thread(book.run, _giving_back(rest))

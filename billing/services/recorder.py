@@ -29,6 +29,7 @@ from billing.services import change_status, news
 from billing.services.answer import Answer, FactsChanged, GivenBack, Result, clean
 from billing.services.open_cycles import another_attempt, planned, rules_of
 from billing.store import attempts, events, refunds, settled
+from billing.store.health import LONGEST_WAIT
 from billing.store.session import Transaction
 from billing.store.tables import Attempt, Cycle, Subscription
 
@@ -335,12 +336,16 @@ class Recorder:
         return Result.NOT_SENT
 
     def _back_to_due(self, why: str, wait: timedelta, *, alarm: bool = False) -> None:
+        over, lease_until = self.tx.now, self.attempt.lease_until
+        if self.attempt.status == AttemptStatus.SENDING and lease_until is not None:
+            # A clock that is ahead just now would keep it from its month.
+            over = min(over, lease_until)
         self._move_attempt(AttemptStatus.DUE)
-        left = self.cycle.last_start_at - self.tx.now
+        left = self.cycle.last_start_at - over
         if wait > left > timedelta(0):
             # It would wait past the last moment of its month: half of what is left, instead.
             wait = max(left / 2, FIRST_BACKOFF)
-        self.attempt.ready_at = self.tx.now + wait
+        self.attempt.ready_at = over + wait
         self.attempt.dispatched_at = None
         self.attempt.lease_until = None
         self.attempt.ask_at = self.attempt.provable_at = None
@@ -414,6 +419,10 @@ class Recorder:
         return Result.NOT_SENT
 
     def _is_provable(self) -> bool:
+        longest = self.tx.now + LONGEST_WAIT
+        if self.attempt.provable_at is not None and self.attempt.provable_at > longest:
+            # By a clock that was ahead. By then it is provable whatever the truth was.
+            self.attempt.provable_at = longest
         provable_at = self.attempt.provable_at
         return provable_at is not None and self.asked_at >= provable_at
 

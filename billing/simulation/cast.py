@@ -21,8 +21,18 @@ from billing.store import schema
 from billing.store.session import Book
 
 _KEY = b"the installation key of every simulation"
-# In the order in which one refers to the other. The outbox stays where it is.
-_COPIED = ("subscriptions", "buyers", "cycles", "attempts", "refunds", "events")
+# In the order in which one refers to the other. The outbox stays where it is. The archives, since
+# without them the book would lack every line that they hold; and the seals that those lean on.
+_COPIED = (
+    "subscriptions",
+    "buyers",
+    "cycles",
+    "attempts",
+    "refunds",
+    "events",
+    "event_seals",
+    "event_archives",
+)
 
 
 class Cast(Protocol):

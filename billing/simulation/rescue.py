@@ -12,7 +12,7 @@ from billing.simulation.evidence import Evidence
 
 @dataclass(frozen=True, slots=True)
 class Affected:
-    """One month that an outage kept from being charged in time."""
+    """One month that an outage kept from being charged, or tried again, in time."""
 
     customer_uid: str
     month: date
@@ -43,15 +43,17 @@ def affected(
 
 
 def _rows(evidence: Evidence, outages: Sequence[tuple[datetime, datetime]]) -> Iterator[Affected]:
+    told: set[tuple[str, date]] = set()
     for row in evidence.attempts:
-        if row["number"] != 1:
+        whose, sent_at = (row["customer_uid"], row["month"]), row["sent_at"]
+        if whose in told:
             continue
-        sent_at = row["sent_at"]
         hit = any(
             begins <= row["planned_at"] < ends and (sent_at is None or sent_at >= ends)
             for begins, ends in outages
         )
         if hit:
+            told.add(whose)
             reason = f" ({row['reason']})" if row["reason"] else ""
             ended = row["ended"] if row["ended"] == "paid" else f"{row['ended']}{reason}"
             yield Affected(

@@ -249,6 +249,9 @@ def note_answers(
         health.failures, health.open_until, health.last_answer_at = 0, None, now
         return False
     answered_at = health.last_answer_at
+    if answered_at is not None and answered_at > now + MAX_SKEW:
+        # By a clock that was far ahead: before it nothing would count until that moment comes.
+        answered_at = None
     health.failures += sum(answered_at is None or claimed >= answered_at for claimed in useless)
     if health.failures >= FAILURES_TO_OPEN and before < FAILURES_TO_OPEN:
         health.open_until = now + PROBE_EVERY
@@ -276,15 +279,18 @@ def slow_down(session: Session, now: datetime, seconds: float) -> None:
     """The gateway asked for less (429): everyone pauses so long, and goes on at half the pace."""
     health = _locked(session)
     health.pace, health.slowed_at = pace.slower(health.pace, health.slowed_at, now)
-    wait = min(max(timedelta(seconds=seconds), SHORTEST_PAUSE), LONGEST_PAUSE)
-    health.pause_until = max(health.pause_until or now, now + wait)
+    _pause(health, now, min(max(timedelta(seconds=seconds), SHORTEST_PAUSE), LONGEST_PAUSE))
 
 
 def wait_out(session: Session, now: datetime, longest: timedelta) -> None:
     """Let nothing start for so long: requests that may have left without our knowing are at the
     gateway, and show there, by then."""
-    health = _locked(session)
-    health.pause_until = max(health.pause_until or now, now + min(longest, LONGEST_WAIT))
+    _pause(_locked(session), now, min(longest, LONGEST_WAIT))
+
+
+def _pause(health: GatewayHealth, now: datetime, wait: timedelta) -> None:
+    stands = health.pause_until if _is_paused(health, now) else None
+    health.pause_until = max(stands or now, now + wait)
 
 
 def note_verdicts(session: Session, now: datetime, verdicts: Sequence[Verdict]) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,8 @@ from billing.sandbox import mood
 from billing.services import change_status
 from billing.services.clock_guard import ClockGuard
 from billing.services.close_cycles import close_cycles
+from billing.services.desk import Desk
+from billing.services.inquire import find_unknown
 from billing.services.invariants import broken
 from billing.services.open_cycles import open_cycles
 from billing.store.session import Book, create_book_engine
@@ -151,6 +154,88 @@ def test_a_leap_suspends_nobody_whose_decline_is_not_confirmed(world: World, clo
     clock.move(minutes=2)
     world.close()
     assert world.statuses("subscriptions") == {"active": 10, "suspended": 1}
+
+
+@pytest.mark.parametrize("lost", ["timeout_after_charge", "timeout_before_charge"])
+@pytest.mark.parametrize("delivered", [True, False])
+def test_a_leap_puts_no_question_off(
+    world: World, clock: Clocks, lost: str, delivered: bool
+) -> None:
+    """Until that time came again none was asked, and its month ended unproven meanwhile."""
+    world.enrol("asked", script=[lost])
+    world.tick()
+    assert world.statuses("attempts") == {"approved": 10, "unknown": 1}
+    clock.move(minutes=3)
+    clock.database_ahead = LEAP
+    find_unknown(world.book, world, world.policy)
+    if not delivered:
+        world.inquiries.clear()
+    world.work()
+    clock.database_ahead = timedelta(0)
+    world.run(times=10)
+    assert world.statuses("cycles") == {"paid": 11}
+    assert world.requests() == (11 if lost == "timeout_after_charge" else 12)
+    assert broken(world.book, world.policy) == []
+
+
+def test_a_leap_proves_nothing(world: World, clock: Clocks) -> None:
+    """A look that shows no payment is late enough by it alone; the request may be on its way."""
+    world.enrol("asked", script=["timeout_before_charge"])
+    world.tick()
+    assert world.statuses("attempts") == {"approved": 10, "unknown": 1}
+    clock.database_ahead = timedelta(minutes=10)
+    for _ in range(3):
+        find_unknown(world.book, world, world.policy)
+        world.work()
+        clock.move(seconds=31)
+    clock.database_ahead = timedelta(0)
+    assert world.statuses("attempts") == {"approved": 10, "unknown": 1}
+    world.run(times=20)
+    assert world.statuses("cycles") == {"paid": 11}
+
+
+@pytest.fixture
+def leaping(clock: Clocks, monkeypatch: pytest.MonkeyPatch) -> Callable[[World], None]:
+    """One tick: the clock leaps when its answers are there, and is right again after it."""
+    as_ever = Desk.hand_in
+
+    def hand_in(desk: Desk, *answer: Any) -> Any:
+        clock.database_ahead = LEAP
+        return as_ever(desk, *answer)
+
+    def tick(world: World) -> None:
+        with monkeypatch.context() as wrong:
+            wrong.setattr(Desk, "hand_in", hand_in)
+            world.tick()
+        clock.database_ahead = timedelta(0)
+
+    return tick
+
+
+def test_a_leap_keeps_back_nothing_that_was_not_sent(
+    world: World, leaping: Callable[[World], None]
+) -> None:
+    """It would wait until that time came again, long after its month."""
+    gateway_away(world)
+    leaping(world)
+    assert world.statuses("attempts") == {"due": 10}
+    gateway_back(world)
+    world.run(times=10)
+    assert world.statuses("cycles") == {"paid": 10}
+
+
+def test_what_a_leap_says_of_a_lost_answer_is_forgotten_after_two_hours(
+    world: World, clock: Clocks, leaping: Callable[[World], None]
+) -> None:
+    """Whatever the truth was, a request of before is over by then, and shows."""
+    world.enrol("asked", script=["timeout_before_charge"])
+    leaping(world)
+    world.run(times=4)
+    assert world.statuses("attempts") == {"approved": 10, "unknown": 1}
+    clock.move(hours=2)
+    world.run(times=10)
+    assert world.statuses("cycles") == {"paid": 11}
+    assert world.requests() == 12
 
 
 def test_a_clock_that_stays_wrong_is_compared_until_it_is_right(

@@ -372,6 +372,36 @@ def test_a_clock_that_jumped_back_does_not_pause_for_days(book: Book, clock: Mov
     assert reserve(book, clock, 5, 0, LONG).count == 5
 
 
+def test_a_clock_that_jumped_back_does_not_slow_for_days(book: Book, clock: MovedClock) -> None:
+    answered(book, clock, useless=5)
+    answered(book, clock, usable=1)
+    # The whole way back takes no longer than this.
+    clock.move(seconds=-150)
+    assert reserve(book, clock, 5, 10.0, LONG).rate == pytest.approx(1.0)
+    clock.move_to(clock.now - MOMENT)
+    assert reserve(book, clock, 5, 10.0, LONG).rate == 10.0
+
+
+def test_after_a_clock_jumped_back_the_gateway_is_given_its_pause(
+    book: Book, clock: MovedClock
+) -> None:
+    with book.transaction() as tx:
+        health.slow_down(tx.session, clock.now, 1)
+    clock.move(days=-3)
+    with book.transaction() as tx:
+        health.slow_down(tx.session, clock.now, 30)
+    assert room(book, clock) == 0
+    clock.move(seconds=30)
+    assert room(book, clock) == 100
+
+
+def test_after_a_clock_jumped_back_the_circuit_opens_as_ever(book: Book, clock: MovedClock) -> None:
+    answered(book, clock, usable=1)
+    clock.move(days=-3)
+    assert answered(book, clock, useless=5)
+    assert room(book, clock) == 0
+
+
 def test_after_an_outage_a_tenth_of_the_ceiling(book: Book, clock: MovedClock) -> None:
     answered(book, clock, useless=5)
     answered(book, clock, usable=1)

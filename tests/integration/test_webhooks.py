@@ -436,6 +436,27 @@ def test_what_is_never_answered_keeps_nothing_else_waiting(
     assert ticks == [Counter(), Counter(counted=1)]
 
 
+def test_a_gateway_that_is_down_is_left_alone_whatever_broke_before(
+    book: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock
+) -> None:
+    """Looks that broke do not count as ones that the gateway has answered."""
+    town = Town(book, make_policy(), clock)
+    sold = [town.register_only(number).imp_uid for number in range(WIDTH)]
+    unanswered = [f"imp_{number}" for number in range(3 * WIDTH)]
+    town.wire.faults = {f"/payments/{imp_uid}": "http:503" for imp_uid in unanswered}
+    for imp_uid in (*sold, *unanswered):
+        receive_webhook(book, announced(imp_uid, None, "paid"))
+
+    async def pick_up(_: domain.Payment) -> bool:
+        raise RuntimeError("ours")
+
+    town.move(minutes=2)
+    with pytest.raises(RuntimeError, match="ours"):
+        town.run(lambda gateway: look_at_webhooks(book, gateway, town.policy, pick_up))
+    asked = [path for path in town.wire.asked if path.removeprefix("/payments/") in unanswered]
+    assert len(asked) == WIDTH * TRIES
+
+
 def test_a_flood_has_an_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """So many wait, so many are looked at in a tick; what names an attempt of ours goes first."""
     monkeypatch.setattr(webhooks, "MOST_WAITING", 100)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,17 +14,22 @@ from sqlalchemy import Engine
 
 from billing.domain.policy import BillingPolicy
 from billing.sandbox import mood
-from billing.services.change_status import cancel, pause
+from billing.services.archive_events import archive_next, remove_archived
+from billing.services.change_status import cancel, pause, resume
 from billing.services.inquire import inquire
+from billing.services.invariants import broken
 from billing.services.refund import propose, request, work_on
+from billing.services.seal_events import seal_events
 from billing.settings import Settings
-from billing.simulation import evidence
+from billing.simulation import evidence, rescue
 from billing.simulation.cast import OwnBook
 from billing.simulation.run import Report, Scenario, simulate
 from billing.store.session import Book, create_book_engine
 from tests.builders import query
 from tests.conftest import MovedClock
-from tests.town import Town, uid
+from tests.town import Town, seoul, uid
+
+Span = tuple[datetime, datetime]
 
 
 @pytest.fixture
@@ -77,9 +84,19 @@ def lived(town: Town) -> None:
     town.run(lambda client: inquire(town.book, client, town.policy, ids[:1]))
 
 
-def taken_on(town: Town, url: str, engine: Engine, months: float) -> Report:
+def taken_on(
+    town: Town, url: str, engine: Engine, months: float, outages: Sequence[Span] = ()
+) -> Report:
     source = create_book_engine(url)
-    scenario = Scenario(seed=1, months=months, chaos=False, start=town.clock.now)
+    scenario = Scenario(
+        seed=1,
+        months=months,
+        chaos=False,
+        start=town.clock.now,
+        # Nothing else befalls those whom an outage is played for.
+        trouble=0.0 if outages else None,
+        outages=outages,
+    )
     try:
         return simulate(scenario, engine, settings=Settings.load(), cast=OwnBook(source))
     finally:
@@ -110,6 +127,49 @@ def test_what_happened_a_moment_before_is_history_too(
     given_back(town, paid)
     assert query(town.book, "SELECT status FROM cycles ORDER BY id") == [("open",), ("refunded",)]
     assert taken_on(town, database_url, engine, months=1.2).breaches == []
+
+
+def test_a_book_whose_old_events_moved_into_archives_breaks_nothing(
+    town: Town, database_url: str, engine: Engine, tmp_path: Path
+) -> None:
+    town.at("2026-11-20 10:00").subscribe(2)
+    town.sandbox.mood = mood({"scripts": [{"customers": uid(1), "does": ["declined:0031", "ok"]}]})
+    town.charge()
+    town.at("2026-11-21 10:00").charge()
+    for number in (1, 2):
+        # Of two seals one may be archived.
+        pause(town.book, town.policy, uid(number))
+        resume(town.book, town.policy, uid(number))
+        for _ in range(2):
+            town.move(minutes=2)
+            seal_events(town.book)
+    assert archive_next(town.book, tmp_path, town.clock.now) > 0
+    assert remove_archived(town.book, tmp_path, lambda: True) > 0
+    assert broken(town.book, town.policy) == []
+    report = taken_on(town, database_url, engine, months=1.2)
+    assert report.breaches == []
+    assert report.figures["charges"] == 2
+
+
+@pytest.mark.parametrize(
+    ("until", "ended"), [("2026-11-28", "missed (declined)"), ("2026-11-24", "paid")]
+)
+def test_a_retry_that_an_outage_kept_back_is_told_of(
+    town: Town, database_url: str, engine: Engine, until: str, ended: str
+) -> None:
+    town.at("2026-11-20 10:00").subscribe(1)
+    town.sandbox.mood = mood({"scripts": [{"customers": uid(1), "does": ["declined:0031"]}]})
+    assert town.charge() == {"declined": 1}
+    down = [(seoul("2026-11-21 00:00"), seoul(f"{until} 00:00"))]
+    report = taken_on(town, database_url, engine, months=0.4, outages=down)
+    first, retry = report.evidence.attempts
+    # Two tries of one month.
+    again = replace(report.evidence, attempts=[first, retry, {**retry, "number": 3}])
+    for evidence_of_it in (report.evidence, again):
+        lost, saved = rescue.affected(evidence_of_it, down)
+        told = [(one.customer_uid, f"{one.month:%Y-%m}", one.ended) for one in (*lost, *saved)]
+        assert told == [(uid(1), "2026-11", ended)]
+        assert (lost == []) == (ended == "paid")
 
 
 def test_what_a_book_calls_declined_in_the_run_is_judged(

@@ -22,7 +22,7 @@ from billing import logs
 from billing.cli import main
 from billing.domain.calendar import SEOUL
 from billing.settings import Settings
-from billing.simulation import story
+from billing.simulation import campaign, story
 from billing.simulation.ledger_judge import Breach
 from billing.simulation.run import Scenario, simulate
 from billing.simulation.swarm import KINDS, drawn, mood_of
@@ -207,6 +207,20 @@ def test_a_wrong_call(
         main()
     assert ended.value.code == 2
     assert wrong[1] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", [("--seeds", "3"), ("--only", "1,2")], ids=lambda wrong: wrong[0])
+def test_what_is_for_drawn_people_is_refused_beside_a_book(
+    wrong: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would run for people that the seed draws, or for all of the book, without a word."""
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
+    monkeypatch.setattr(campaign, "run_seeds", lambda *_, **__: iter(()))
+    monkeypatch.setattr(sys, "argv", ["maewol", "simulate", "--book", *wrong])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert wrong[0] in capsys.readouterr().err
 
 
 # Tests that run in a shell's background are started with Ctrl-C ignored, and hand that on to

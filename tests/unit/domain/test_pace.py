@@ -31,8 +31,10 @@ def test_never_slowed_is_full() -> None:
     assert pace_at(0.1, None, NOW) == FULL
 
 
-def test_a_clock_that_was_set_back_speeds_nothing_up() -> None:
-    assert pace_at(0.25, NOW, NOW - timedelta(days=1)) == 0.25
+def test_a_clock_that_was_set_back_a_little_speeds_nothing_up() -> None:
+    """Further than the whole way back takes, it would stay slow for as long as it was set back."""
+    assert pace_at(0.25, NOW, NOW - timedelta(seconds=150)) == 0.25
+    assert pace_at(0.25, NOW, NOW - timedelta(seconds=150.1)) == FULL
 
 
 def test_each_burst_halves_it_once() -> None:

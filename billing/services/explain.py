@@ -40,6 +40,14 @@ _LOOK_AND_LET_GO = (
     "포트원 콘솔의 결제 내역과 장부를 비교한 다음 `maewol release CUSTOMER_UID`로 결제를"
     " 계속하십시오.",
 )
+_LOOK_AND_ASK_AGAIN = (
+    "Money may have been taken. Compare the gateway's console with the book: `maewol reconcile`"
+    " names a payment of another amount, and `maewol refund MERCHANT_UID` gives it back within its"
+    " calendar month. `maewol release CUSTOMER_UID` asks once more what became of it.",
+    "대금이 빠져나갔을 수 있습니다. 포트원 콘솔의 결제 내역과 장부를 비교하십시오. 금액이 다른"
+    " 결제는 `maewol reconcile`이 알려 주며, 결제한 달 안에는 `maewol refund MERCHANT_UID`로"
+    " 환불할 수 있습니다. `maewol release CUSTOMER_UID`는 결과를 다시 조회합니다.",
+)
 _CORRECT = (
     "`maewol subscription correct CUSTOMER_UID` compares the book with the initial payment at the"
     " gateway, says in what they differ and, after a yes, puts the book right and charges it. Where"
@@ -231,7 +239,7 @@ def _what_next(case: _Case, cycle: dict[str, Any]) -> tuple[Text, Text]:
         return (
             f"Held ({cycle['held']}): nothing is sent until a person has looked.",
             f"보류 중({cycle['held']})입니다. 사람이 확인할 때까지 요청을 보내지 않습니다.",
-        ), _CORRECT if cycle["held"] in CORRECTABLE else _LOOK_AND_LET_GO
+        ), _of_held(cycle["held"], status)
     if status == AttemptStatus.UNKNOWN:
         return (
             f"The gateway is asked what became of attempt {number}.",
@@ -245,6 +253,13 @@ def _what_next(case: _Case, cycle: dict[str, Any]) -> tuple[Text, Text]:
         f"No further attempt; the window closes on {cycle['closes_on']}.",
         f"더 시도하지 않습니다. 결제 가능 기간은 {cycle['closes_on']}에 끝납니다.",
     ), _advice(case, cycle)
+
+
+def _of_held(held: str, status: str | None) -> Text:
+    if held in CORRECTABLE:
+        return _CORRECT
+    # A release never sends over an open question; it has it asked at once.
+    return _LOOK_AND_ASK_AGAIN if status == AttemptStatus.UNKNOWN else _LOOK_AND_LET_GO
 
 
 def _waiting(case: _Case, cycle: dict[str, Any], number: int) -> tuple[Text, Text]:

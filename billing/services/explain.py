@@ -47,6 +47,14 @@ _LOOK_AT_OURSELVES = (
     "결제사의 API 키와 계약이 맞는지 확인하십시오. 우리 쪽 오류였다면 바로잡은 다음"
     " `maewol release CUSTOMER_UID`로 결제를 계속하십시오.",
 )
+_LOOK_AND_ASK_AGAIN = (
+    "Money may have been taken. Compare the gateway's console with the book: `maewol reconcile`"
+    " names a payment of another amount, and `maewol refund MERCHANT_UID` gives it back within its"
+    " calendar month. `maewol release CUSTOMER_UID` asks once more what became of it.",
+    "대금이 빠져나갔을 수 있습니다. 포트원 콘솔의 결제 내역과 장부를 비교하십시오. 금액이 다른"
+    " 결제는 `maewol reconcile`이 알려 주며, 결제한 달 안에는 `maewol refund MERCHANT_UID`로"
+    " 환불할 수 있습니다. `maewol release CUSTOMER_UID`는 결과를 다시 조회합니다.",
+)
 _CORRECT = (
     "`maewol subscription correct CUSTOMER_UID` compares the book with the initial payment at the"
     " gateway, says in what they differ and, after a yes, puts the book right and charges it. Where"
@@ -243,7 +251,7 @@ def _what_next(case: _Case, cycle: dict[str, Any]) -> tuple[Text, Text]:
         return (
             f"Held ({cycle['held']}): nothing is sent until a person has looked.",
             f"보류 중({cycle['held']})입니다. 사람이 확인할 때까지 요청을 보내지 않습니다.",
-        ), _CORRECT if cycle["held"] in CORRECTABLE else _LOOK_AND_LET_GO
+        ), _of_held(cycle["held"], status)
     if status == AttemptStatus.UNKNOWN:
         return (
             f"The gateway is asked what became of attempt {number}.",
@@ -284,6 +292,13 @@ def _unconfirmed(case: _Case, cycle: dict[str, Any], number: int) -> tuple[Text,
         " 때까지 기다렸다가 정지합니다.",
     )
     return _both(told, doubted), _LOOK_AT_OURSELVES
+
+
+def _of_held(held: str, status: str | None) -> Text:
+    if held in CORRECTABLE:
+        return _CORRECT
+    # A release never sends over an open question; it has it asked at once.
+    return _LOOK_AND_ASK_AGAIN if status == AttemptStatus.UNKNOWN else _LOOK_AND_LET_GO
 
 
 def _waiting(case: _Case, cycle: dict[str, Any], number: int) -> tuple[Text, Text]:

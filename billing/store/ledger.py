@@ -96,7 +96,9 @@ _LEDGER = text(
 )
 # Beside each payment: whether it registered the key, whether its month is ours to charge, and
 # which payment of the same key and month is to be kept: the one our book counts, else the one that
-# registered the key, else the earlier.
+# registered the key, else the earlier. What a charge on its way may explain waits for the inquiry;
+# another amount in a month that is held for a person is not explained by any, and can be given back
+# for a while only.
 _BESIDE = text(
     """
     CREATE TEMP TABLE beside ON COMMIT DROP AS
@@ -132,7 +134,8 @@ _BESIDE = text(
         c.paid_merchant_uid AS counted_as,
         o.standing > (o.status = 'paid')::int AS month_stands,
         EXISTS (SELECT FROM attempts a WHERE a.cycle_id = c.id
-            AND a.status IN ('sending', 'unknown')) AS in_flight
+            AND (a.status = 'sending' OR a.status = 'unknown'
+                AND (c.held IS NULL OR o.amount = o.owner_amount))) AS in_flight
     FROM owned o
     LEFT JOIN ranked r ON r.imp_uid = o.imp_uid
     LEFT JOIN cycles c ON c.id = coalesce(o.counted_id, (SELECT m.id FROM cycles m

@@ -258,6 +258,20 @@ def test_what_is_held_names_the_command_that_helps(
     )
 
 
+def test_what_is_held_over_an_unknown_charge_is_not_said_to_be_charged(
+    opened: Book, policy: BillingPolicy
+) -> None:
+    """Money may have moved: a release only asks again, and what was taken can be given back."""
+    execute(opened, "UPDATE attempts SET status = 'unknown'")
+    execute(opened, "UPDATE cycles SET held = 'contradiction'")
+    found = asked(opened, policy)
+    for text in (found["what_a_person_can_do"], found["what_a_person_can_do_ko"]):
+        assert "maewol reconcile" in text
+        assert "maewol refund" in text
+    assert "charges it" not in found["what_a_person_can_do"]
+    assert "asks once more" in found["what_a_person_can_do"]
+
+
 def test_a_chain_at_risk_says_what_it_means_and_what_to_do(
     opened: Book, policy: BillingPolicy
 ) -> None:

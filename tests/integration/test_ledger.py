@@ -344,6 +344,21 @@ def test_a_payment_while_a_charge_is_on_its_way(tx: Transaction, status: str, is
     assert found.in_flight is not is_one
 
 
+def test_another_amount_in_a_month_that_is_held_is_nothing_that_an_inquiry_settles(
+    tx: Transaction,
+) -> None:
+    less = replace(BY_HAND, amount=Won(1000))
+    plant(tx, NOW, ["UPDATE attempts SET status = 'sending' WHERE id = 21"])
+    plant(tx, NOW, ["UPDATE cycles SET held = 'contradiction' WHERE id = 11"])
+    assert differs(tx, less) == [], "its answer is still to come"
+    plant(tx, NOW, ["UPDATE attempts SET status = 'unknown' WHERE id = 21"])
+    assert differs(tx, less) == ["imp_hand"]
+    assert side(tx, less).in_flight is False
+    assert differs(tx, BY_HAND) == [], "that one may be what it waits for"
+    plant(tx, NOW, ["UPDATE cycles SET held = NULL WHERE id = 11"])
+    assert differs(tx, less) == []
+
+
 def test_what_the_book_knows_of_the_month(tx: Transaction) -> None:
     open_month = side(tx, BY_HAND)
     assert (open_month.cycle_id, open_month.cycle_number, open_month.cycle_status) == (

@@ -526,6 +526,24 @@ def test_an_amount_that_differs_is_never_counted(town: Town) -> None:
     assert cycle(town)[0] == "open"
 
 
+def test_a_charge_of_ours_that_took_another_amount_is_told_while_it_can_be_given_back(
+    town: Town,
+) -> None:
+    """No inquiry settles that: the month is held, and the attempt stays unknown."""
+    town.subscribe()
+    town.sandbox.mood = mood({"scripts": [{"customers": "*", "does": ["wrong_amount"]}]})
+    assert town.charge() == {"unknown": 1}
+    town.move(minutes=1)
+    assert town.kinds() == [], "the answer alone was wrong; the inquiry counts what was taken"
+    ((name,),) = query(town.book, "SELECT merchant_uid FROM attempts")
+    (taken,) = (one for one in town.sandbox.ledger.payments if one.merchant_uid == name)
+    town.changed(taken.imp_uid, amount=5000)
+    (told,) = town.reconcile(apply=True).differences
+    assert (told.kind, told.imp_uid) == ("amount_differs", taken.imp_uid)
+    assert told.refund_by == seoul("2026-12-01")
+    assert cycle(town)[0] == "open"
+
+
 def test_test_payments_among_live_ones(
     book: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock
 ) -> None:

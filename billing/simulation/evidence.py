@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
 
 from billing.sandbox.model import Origin
 from billing.simulation import event_judge, ledger_judge
@@ -17,6 +18,7 @@ from billing.simulation.ledger_judge import KOREA, Asked, Looked, Month, Paid
 from billing.simulation.refund_judge import LookedBack, Request
 from billing.simulation.wire import Named
 from billing.simulation.world import World
+from billing.store.subscriptions import take_time
 
 _EVENTS = text(
     """
@@ -90,8 +92,9 @@ class History:
 
 def history(engine: Engine) -> History:
     """Read before anything happens."""
-    with engine.connect() as connection:
-        months = connection.execute(_MONTHS).all()
+    with Session(engine) as session:
+        take_time(session)
+        months = session.execute(_MONTHS).all()
     return History(
         frozenset((row.customer_uid, row.month) for row in months if row.settled_at is not None),
         frozenset(order for row in months for order in row.declined),
@@ -101,11 +104,12 @@ def history(engine: Engine) -> History:
 def gather(engine: Engine, world: World, before: History) -> Evidence:
     """Read it all. Nothing is asked of months that had ended before."""
     old = before.months
-    with engine.connect() as connection:
-        lines = connection.execute(_EVENTS).all()
-        months = connection.execute(_MONTHS).all()
-        attempts = [dict(row) for row in connection.execute(_ATTEMPTS).mappings()]
-        people = connection.execute(_SUBSCRIPTIONS).all()
+    with Session(engine) as session:
+        take_time(session)
+        lines = session.execute(_EVENTS).all()
+        months = session.execute(_MONTHS).all()
+        attempts = [dict(row) for row in session.execute(_ATTEMPTS).mappings()]
+        people = session.execute(_SUBSCRIPTIONS).all()
     excused, kept_back = _excused(world), _kept_back(lines)
     held, unknown = _months_of(lines, "cycle.held"), _months_of(lines, "attempt.unknown")
     asked = [_asked(one, excused) for one in world.sandbox.ledger.requests if _is_charge(one)]

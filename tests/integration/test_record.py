@@ -890,9 +890,10 @@ def test_a_decline_is_judged_by_the_text_that_the_book_keeps(case: Case) -> None
 
 def test_what_comes_back_near_the_last_start_goes_once_more_before_it(case: Case) -> None:
     """The wait of a long outage would outlast the month; it takes half of what is left."""
-    execute(case.book, "UPDATE attempts SET not_sent = 9")
     ((last,),) = query(case.book, "SELECT last_start_at FROM cycles")
-    claimed = "UPDATE attempts SET status = 'sending', lease_until = ready_at, sent_at = ready_at"
+    held = f"lease_until = '{last + timedelta(minutes=2)}'"
+    execute(case.book, f"UPDATE attempts SET not_sent = 9, {held}")
+    claimed = f"UPDATE attempts SET status = 'sending', sent_at = ready_at, {held}"
     waits = []
     for left in (901, 600, 15, 8, 4, -1):
         case.clock.move_to(last - timedelta(seconds=left))

@@ -125,6 +125,11 @@ def test_nothing_is_sent_while_held_and_the_end_says_so(world: World) -> None:
     assert query(world.book, "SELECT status, reason FROM cycles") == [("missed", "held")]
 
 
+@pytest.mark.parametrize("why", ["", " \n\t", "\x00"])
+def test_who_gives_no_reason_stops_it_all_the_same(world: World, why: str) -> None:
+    assert hold(world.book, why) == world.hold() == "held by hand"
+
+
 def test_the_first_reason_of_a_hold_stays(world: World) -> None:
     assert hold(world.book, "first") == "first"
     assert hold(world.book, "second") == "first"
@@ -174,7 +179,10 @@ def test_who_was_declined_for_good_before_a_hold_by_hand_is_not_asked_again(worl
 
 
 def test_a_person_who_stops_before_the_brake_does_is_believed_as_it_is(world: World) -> None:
-    """Nobody was approved and three are unknown: it may be our own fault, whoever stopped it."""
+    """Nobody was approved and three are unknown: it may be our own fault, whoever stopped it.
+    Whose month waits for something else goes on waiting for it."""
+    world.enrol("has a retry planned", script=["declined:0031"])
+    world.tick()
     world.enrol(*names(3), script=["declined:0011"])
     world.tick()
     assert world.hold() is None, "too few for the brake"
@@ -184,6 +192,8 @@ def test_a_person_who_stops_before_the_brake_does_is_believed_as_it_is(world: Wo
     assert released.hold is not None
     assert not released.hold.by_brake
     assert query(world.book, "SELECT DISTINCT held FROM cycles") == [(None,)]
+    # The planned one, and those who were tried again.
+    assert world.statuses("attempts") == {"declined": 4, "due": 4}
 
 
 def test_a_book_on_which_no_tick_was_seen_lately_is_unwatched(world: World) -> None:

@@ -153,8 +153,9 @@ def test_looks_are_counted_and_an_end_is_written_once(kept: Book, clock: MovedCl
         assert webhooks.finish(tx.session, clock.now, first, WebhookOutcome.COUNTED)
     # Ended once: a later look changes nothing of it.
     with kept.transaction() as tx:
-        assert not webhooks.finish(tx.session, later, first, WebhookOutcome.STRANGER)
+        assert webhooks.finish(tx.session, later, first, WebhookOutcome.STRANGER) is False
         webhooks.put_off(tx.session, 1, clock.now)
+        webhooks.give_back(tx.session, clock.now, [1])
     assert rows(kept, state) == [
         (later, 1, clock.now, "counted"),
         (later, 0, None, None),

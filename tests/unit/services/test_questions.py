@@ -6,7 +6,15 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
-from billing.domain.errors import GatewayRefused, GatewayUnavailable
+import pytest
+
+from billing.domain.errors import (
+    AnswerUnusable,
+    GatewayError,
+    GatewayRefused,
+    GatewayUnavailable,
+    InvalidInput,
+)
 from billing.services.questions import IN_VAIN, PAUSES, Questions
 
 
@@ -91,3 +99,22 @@ def test_after_twenty_in_a_row_in_vain_nothing_more_is_asked() -> None:
     assert (questions.failed, questions.gave_up) == (38, False)
     questions, _, _ = asked(away(but=0), range(30))
     assert (questions.failed, questions.gave_up) == (29, True)
+
+
+@pytest.mark.parametrize(
+    "error", [InvalidInput("imp_uid", "?", "none", "Give one"), AnswerUnusable("a sale in cents")]
+)
+def test_what_can_never_be_answered_is_no_outage(error: GatewayError | InvalidInput) -> None:
+    """It is asked once, counted, and says nothing of the gateway."""
+    tries = Counter[int]()
+
+    async def question(one: int) -> int:
+        tries[one] += 1
+        if one < 2 * IN_VAIN:
+            raise error
+        return one
+
+    questions, answered, pauses = asked(question, range(2 * IN_VAIN + 1))
+    assert answered == [(2 * IN_VAIN, 2 * IN_VAIN)]
+    assert set(tries.values()) == {1}
+    assert (questions.failed, questions.gave_up, pauses) == (2 * IN_VAIN, False, [])

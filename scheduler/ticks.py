@@ -68,6 +68,11 @@ def _watch_the_clock(waits: Callable[[Transaction], bool]) -> None:
         _guard.not_compared(_house.book, str(error))
 
 
+def _look_for_lost() -> None:
+    """See that the book has not gone back in time, before anything ends or is told."""
+    this_process.remember(lambda seen: look_for_lost(_house.book, _house.policy, seen))
+
+
 @app.task(name=TICK_OPEN)  # type: ignore[untyped-decorator]
 def open_() -> dict[str, int]:
     _watch_the_clock(anything_opens)
@@ -95,7 +100,7 @@ def inquire_() -> dict[str, int]:
 @app.task(name=TICK_CLOSE)  # type: ignore[untyped-decorator]
 def close_() -> dict[str, int]:
     _watch_the_clock(lambda tx: anything_ends(tx, _house.policy))
-    this_process.remember(lambda seen: look_for_lost(_house.book, _house.policy, seen))
+    _look_for_lost()
     closed = close_cycles(_house.book, _house.policy, _guard)
     _seen(TICK_CLOSE)
     return {"closed": closed}
@@ -127,6 +132,7 @@ def refund_() -> dict[str, int]:
 
 @app.task(name=TICK_NOTIFY)  # type: ignore[untyped-decorator]
 def find_notices() -> dict[str, int]:
+    _look_for_lost()
     wanted = _house.settings.notice_url is not None
     found = find_due(_house.book, _house.queue, _house.policy, wanted=wanted)
     _seen(TICK_NOTIFY)

@@ -2,7 +2,8 @@
 
 Each gets its own command, its own environment and its own secrets, from files that
 tools/secrets.sh made, with the paths, ports and names of this machine in place of a container's;
-and its own health check says whether it is well.
+and its own health check says whether it is well. Ours can write where the file gives them a volume
+or a tmpfs, and nowhere else (`locked_down`, where this machine can do that).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import yaml
 
 from billing.embedded.home import Home
 from billing.embedded.programs import valkey_program
+from tests import locked_down
 from tests.postgres_image import PostgresImage
 
 ROOT = Path(__file__).parents[1]
@@ -92,17 +94,18 @@ class Host:
 
     def start(self, name: str, **more: str) -> subprocess.Popen[bytes]:
         """Start a service, with `more` in its environment."""
-        home = self.folder / name
-        home.mkdir(exist_ok=True)
+        for folder in (self._tmp(name), self.disk(name)):
+            folder.mkdir(parents=True, exist_ok=True)
         # A container's /tmp is a new one each time.
         self.alive_file(name).unlink(missing_ok=True)
+        log_file = self.folder / name / "log"
         if name == "postgres":
-            started = self._start_postgres(home / "log")
+            started = self._start_postgres(log_file)
         else:
-            with (home / "log").open("ab") as log:
+            with log_file.open("ab") as log:
                 started = subprocess.Popen(
-                    [self._here(name, word) for word in SERVICES[name]["command"]],
-                    cwd=home,
+                    self._locked(name, self._here(name, *SERVICES[name]["command"])),
+                    cwd=self.disk(name),
                     env=self.environment(name) | more,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -114,10 +117,10 @@ class Host:
     def is_well(self, name: str) -> bool:
         """What its health check says; one that takes too long says no."""
         kind, *words = SERVICES[name]["healthcheck"]["test"]
-        words = [self._here(name, word) for word in words]
+        words = self._here(name, *words)
         try:
             done = subprocess.run(
-                ["sh", "-c", *words] if kind == "CMD-SHELL" else words,
+                self._locked(name, ["sh", "-c", *words] if kind == "CMD-SHELL" else words),
                 env=self.environment(name),
                 capture_output=True,
                 check=False,
@@ -147,17 +150,20 @@ class Host:
         words = shlex.split(command)
         at = next(at for at, word in enumerate(words) if word in ("exec", "run")) + 1
         mounts: dict[str, str] = {}
+        writable: list[str] = []
         while words[at].startswith("-"):
             if words[at] == "-v":
                 at += 1
                 source, inside = words[at].removesuffix(":ro").split(":")
                 mounts[inside] = str(mounted[Path(source).stem])
+                if not words[at].endswith(":ro"):
+                    writable.append(mounts[inside])
             at += 1
         name, *program = words[at:]
         return subprocess.run(
-            [mounts.get(word, word) for word in program],
+            self._locked(name, [mounts.get(word, word) for word in program], *writable),
             env=self.environment(name),
-            cwd=self.folder / name,
+            cwd=self.disk(name),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",
@@ -166,7 +172,41 @@ class Host:
         )
 
     def alive_file(self, name: str) -> Path:
-        return self.folder / name / "alive"
+        return self._tmp(name) / "alive"
+
+    def disk(self, name: str) -> Path:
+        """What `/var/lib/maewol` is to a service, where it starts and is at home: its volume, or
+        the image's own folder, which is empty."""
+        volume = self._volume(name)
+        return self.folder / name / "disk" if volume is None else volume[0]
+
+    def written(self, name: str) -> list[Path]:
+        """What a service has written where its container could not keep it."""
+        return [] if self._volume(name) else list(self.disk(name).iterdir())
+
+    def _volume(self, name: str) -> tuple[Path, bool] | None:
+        """The volume of ours that a service has, and whether it may write there."""
+        for mount in SERVICES[name].get("volumes", ()):
+            source, inside, *how = mount.split(":")
+            if inside == IMAGE["MAEWOL_DATA_DIR"]:
+                return self.folder / "volumes" / source, how != ["ro"]
+        return None
+
+    def _tmp(self, name: str) -> Path:
+        return self.folder / name / "tmp"
+
+    def _locked(self, name: str, words: list[str], *more: str) -> list[str]:
+        """The command of a service of ours, on a disk that is read-only but for what it is given
+        (`more` too)."""
+        if name not in OURS or locked_down.version() < 1:
+            return words
+        assert SERVICES[name]["read_only"] is True
+        assert SERVICES[name]["tmpfs"] == ["/tmp"]  # noqa: S108 - of a container's own
+        volume = self._volume(name)
+        places = [str(self._tmp(name)), "/dev", *more]
+        if volume is not None and volume[1]:
+            places.append(str(volume[0]))
+        return [sys.executable, locked_down.__file__, *places, "--", *words]
 
     def log(self, name: str) -> str:
         return (self.folder / name / "log").read_text(encoding="utf-8", errors="replace")
@@ -189,13 +229,14 @@ class Host:
 
     def environment(self, name: str) -> dict[str, str]:
         """A service's environment, as its container would have it."""
-        env = {"PATH": self._path, "HOME": str(self.folder), "LANG": "C.UTF-8"}
+        env = {"PATH": self._path, "HOME": str(self.disk(name)), "LANG": "C.UTF-8"}
+        env["TMPDIR"] = str(self._tmp(name))
         if name in OURS:
             env |= IMAGE
         env |= SERVICES[name].get("environment") or {}
         if name in ("beat", "ticks", "charges", "web"):
             env |= {**ADDED, "MAEWOL_PORTONE_API_URL": self.sandbox}
-        return {key: self._here(name, value) for key, value in env.items()}
+        return dict(zip(env, self._here(name, *env.values()), strict=True))
 
     def _start_postgres(self, log: Path) -> subprocess.Popen[bytes]:
         scripts = []
@@ -209,15 +250,15 @@ class Host:
         port = self._ports["5432"]
         return self._postgres.start(self.environment("postgres"), scripts, port, log)
 
-    def _here(self, name: str, text: str) -> str:
+    def _here(self, name: str, *words: str) -> list[str]:
         """What the file says, as it is on this machine."""
-        return self._moved(name, text.replace("$$", "$"))
+        return [self._moved(name, word.replace("$$", "$")) for word in words]
 
     def _moved(self, name: str, text: str) -> str:
         """A container's paths, ports and addresses, as they are on this machine."""
         for there, here in {
             "/run/secrets": str(self.secrets),
-            "/var/lib/maewol": str(self.folder / name),
+            IMAGE["MAEWOL_DATA_DIR"]: str(self.disk(name)),
             IMAGE["MAEWOL_LIVENESS_FILE"]: str(self.alive_file(name)),
             ANYWHERE: "127.0.0.1",
         }.items():

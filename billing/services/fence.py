@@ -15,9 +15,9 @@ from billing.store.session import Book, Transaction
 
 
 async def look_for_lost(book: Book, policy: BillingPolicy, watermark: Watermark) -> None:
-    """Before anything ends in the book: `fenced`, by what was seen of it; and be a witness of what
-    it holds now. A disk that was put back has the same identity, and nobody may be due in it any
-    more: no claim would look before its months are closed."""
+    """Before anything ends in the book, or is told from it: `fenced`, by what was seen of it; and
+    be a witness of what it holds now. A disk that was put back has the same identity, and nobody
+    may be due in it any more: no claim would look before its months are closed."""
     # Asked first: what is committed in between can only make the book's own number higher.
     seen = await watermark.seen()
     newest = await asyncio.to_thread(book.run, lambda tx: fenced(tx, policy, seen))

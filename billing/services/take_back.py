@@ -32,7 +32,9 @@ def apply(tx: Transaction, refund: Refund, cancelled_at: datetime) -> None:
         refund.cycle_id = cycle.id
         if cycle.status == CycleStatus.PAID:
             _refund_cycle(tx, subscription, cycle, refund)
-    at_risk = refund.breaks_chain and subscription.status in _GOES_ON
+    # As it was when the refund was asked for, unless the month is paid by another payment by now.
+    breaks_chain = refund.breaks_chain and not refunds.month_is_paid_besides(tx.session, refund)
+    at_risk = breaks_chain and subscription.status in _GOES_ON
     events.notify(
         tx.session,
         at=tx.now,

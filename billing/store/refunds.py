@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from billing.domain.cycle import CycleStatus
 from billing.domain.money import Won
 from billing.domain.refund import OPEN, CancelRequest, RefundStatus
 from billing.store.health import LONGEST_WAIT
@@ -39,6 +40,20 @@ def given_back(session: Session, imp_uids: Sequence[str]) -> set[str]:
         Refund.imp_uid.in_(imp_uids), Refund.status != RefundStatus.REFUSED
     )
     return set(session.execute(query).scalars())
+
+
+def month_is_paid_besides(session: Session, refund: Refund) -> bool:
+    """Whether the month of a payment counts another one, that is not given back nor about to be."""
+    # A day before the end of the month lies in it, whatever the zone.
+    month = (refund.refund_by - timedelta(days=1)).date().replace(day=1)
+    query = select(Cycle.paid_imp_uid).where(
+        Cycle.subscription_id == refund.subscription_id,
+        Cycle.month == month,
+        Cycle.status == CycleStatus.PAID,
+        Cycle.paid_imp_uid != refund.imp_uid,
+    )
+    counted = session.execute(query).scalar_one_or_none()
+    return counted is not None and not given_back(session, [counted])
 
 
 def open_now(session: Session, now: datetime, limit: int) -> Sequence[int]:

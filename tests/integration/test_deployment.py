@@ -13,6 +13,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -25,9 +26,10 @@ import pytest
 import redis
 
 from billing.store.session import Book, create_book_engine
+from tests import locked_down
 from tests.builders import a_month_before, plain, query
 from tests.console_blocks import steps
-from tests.containers import BIN, ROOT, Host, until
+from tests.containers import BIN, OURS, ROOT, Host, until
 
 DAEMONS = ("beat", "ticks", "charges")
 WAITING = (*DAEMONS, "web", "flower")
@@ -71,6 +73,31 @@ def test_all_services_start_get_well_and_a_charge_goes_through(host: Host) -> No
     _is_started_anew_when_it_hangs(host, "web")
     _is_told_when_the_broker_is_gone(host)
     _no_secret_is_seen(host)
+    _nobody_wrote_where_nothing_stays(host)
+
+
+@pytest.mark.skipif(locked_down.version() < 1, reason="this system cannot lock a process in")
+def test_a_program_that_is_locked_down_writes_nowhere_else(tmp_path: Path) -> None:
+    """Also as root: that the services start so is the proof that a read-only disk is enough."""
+    (given := tmp_path / "given").mkdir()
+    program = (
+        "import pathlib, sys\n"
+        "for name in ('given/new', 'new', 'old'):\n"
+        "    try: pathlib.Path(name).write_text('x')\n"
+        "    except PermissionError: print(name)\n"
+    )
+    (tmp_path / "old").write_text("kept", encoding="utf-8")
+    locked = [sys.executable, locked_down.__file__, str(given), "--"]
+    command = [*locked, sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["new", "old"]
+    assert (tmp_path / "old").read_text(encoding="utf-8") == "kept"
+
+
+def _nobody_wrote_where_nothing_stays(host: Host) -> None:
+    """A container's disk is read-only but for its volumes and /tmp; and a folder that can be
+    written in the image would be a new one each time."""
+    assert {name: host.written(name) for name in OURS} == {name: [] for name in OURS}
 
 
 def _as_a_unit(name: str) -> dict[str, str]:

@@ -260,6 +260,27 @@ def test_the_second_is_proposed_as_what_it_is(town: Town) -> None:
     assert "broken" in proposal.warning_en
 
 
+def test_a_payment_that_stands_after_all_keeps_the_chain(town: Town) -> None:
+    """The second was the last when it was asked back. Then the first was not given back."""
+    town.subscribe()
+    town.charge()
+    ((name,),) = query(town.book, "SELECT merchant_uid FROM attempts")
+    by_hand = town.pay_by_hand()
+    town.move(minutes=5)
+    first, second = wish(town, name), wish(town, by_hand.merchant_uid)
+    assert query(town.book, "SELECT breaks_chain FROM refunds ORDER BY id") == [(False,), (True,)]
+    execute(
+        town.book,
+        "UPDATE refunds SET status = 'refused', settled_at = requested_at WHERE id = :id",
+        id=first,
+    )
+    assert worked_on(town, second) == "done"
+    assert query(town.book, "SELECT status FROM cycles") == [("paid",)]
+    assert subscription(town) == [("active", None)]
+    told = "SELECT data ->> 'chain_at_risk' FROM notices WHERE kind = 'payment.refunded'"
+    assert query(town.book, told) == [("false",)]
+
+
 def test_two_questions_of_one_moment_are_one_look(town: Town) -> None:
     town.subscribe()
     town.charge()

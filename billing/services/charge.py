@@ -29,7 +29,7 @@ from billing.services import asking
 from billing.services.answer import Answer, FactsChanged, GivenBack, Result
 from billing.services.clock_guard import compare_clocks
 from billing.services.desk import Desk
-from billing.services.fence import fenced
+from billing.services.fence import Newest, fenced
 from billing.store import attempts, events, health, installation
 from billing.store.attempts import Claim
 from billing.store.health import Permit
@@ -79,8 +79,7 @@ class _Batch:
     started: float
     lease_ends: float
     hold: _Hold
-    # The database and its newest event.
-    newest: tuple[str, int] | None
+    newest: Newest | None
     # Why none of them may be sent.
     problem: NotSent | None = None
 
@@ -108,7 +107,7 @@ async def charge(
         assert batch is not None  # noqa: S101 - only a stale clock stops it
         batch = replace(batch, problem=problem)
     if watermark is not None and batch.newest is not None:
-        await watermark.raise_to(*batch.newest)
+        await batch.newest.tell(watermark)
     if batch.claims:
         _log.info("claimed", attempts=[claim.attempt_id for claim in batch.claims])
     desk = desk or Desk(book, policy)

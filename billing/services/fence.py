@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from billing.domain.policy import BillingPolicy
 from billing.ports import Watermark
@@ -12,6 +13,21 @@ from billing.services.hold import stop
 from billing.store import events, health, installation
 from billing.store.installation import Identity
 from billing.store.session import Book, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """The database and its newest event; `is_known` says that events after it are gone, as a person
+    knows who released the book."""
+
+    database: str
+    number: int
+    is_known: bool
+
+    async def tell(self, watermark: Watermark) -> None:
+        """Remember it outside of the book. Never raises."""
+        note = watermark.begin_anew if self.is_known else watermark.raise_to
+        await note(self.database, self.number)
 
 
 async def look_for_lost(book: Book, policy: BillingPolicy, watermark: Watermark) -> None:
@@ -22,12 +38,10 @@ async def look_for_lost(book: Book, policy: BillingPolicy, watermark: Watermark)
     seen = await watermark.seen()
     newest = await asyncio.to_thread(book.run, lambda tx: fenced(tx, policy, seen))
     if newest is not None:
-        await watermark.raise_to(*newest)
+        await newest.tell(watermark)
 
 
-def fenced(
-    tx: Transaction, policy: BillingPolicy, seen: Mapping[str, int]
-) -> tuple[str, int] | None:
+def fenced(tx: Transaction, policy: BillingPolicy, seen: Mapping[str, int]) -> Newest | None:
     """Stop all charging when this is not the database that the book was last used in, or when it
     has fewer events than were seen of it: then it has lost some. Returns its newest event."""
     here = installation.identity(tx.session, policy.store)
@@ -35,7 +49,10 @@ def fenced(
     known = 0 if here.database is None else seen.get(here.database, 0)
     if problem := why_not_after(tx, known, newest) or why_not_from(tx, policy, here):
         stop(tx, problem)
-    return None if here.database is None else (here.database, newest)
+    if here.database is None:
+        return None
+    is_known = newest < known and health.hold_reason(tx.session) is None
+    return Newest(here.database, newest, is_known)
 
 
 def why_not_from(tx: Transaction, policy: BillingPolicy, here: Identity) -> str | None:
@@ -58,7 +75,7 @@ def why_not_after(tx: Transaction, seen: int, newest: int) -> str | None:
     """Why nothing may leave from a book whose `newest` event is older than one that was `seen` of
     it: it has forgotten some. None where it has not, or where a person was told of this very event
     and has looked (a hold that stands is there anyway): outside of the book its number is
-    remembered until there are as many events again, and would undo every release until then.
+    remembered until the first claim after that.
 
     Its months do not end, either, before that person has looked: the book is where nobody is."""
     if newest >= seen:

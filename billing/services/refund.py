@@ -481,12 +481,12 @@ def _conclude(tx: Transaction, policy: BillingPolicy, taken: _Taken, found: Paym
         _still_paid(tx, policy, refund, taken.at)
 
 
-def _still_paid(tx: Transaction, policy: BillingPolicy, refund: Refund, looked: datetime) -> None:
+def _still_paid(tx: Transaction, policy: BillingPolicy, refund: Refund, asked_at: datetime) -> None:
     """Proof that nothing was given back, when it is late enough and seen often enough."""
     if refund.provable_at is not None:
         # Further ahead it was written by a clock that was; by then it is provable all the same.
         refund.provable_at = min(refund.provable_at, tx.now + LONGEST_WAIT)
-    if refund.provable_at is not None and looked < refund.provable_at:
+    if refund.provable_at is not None and asked_at < refund.provable_at:
         refund.ask_at = refund.provable_at
         return
     if refund.refusal is not None:
@@ -495,7 +495,7 @@ def _still_paid(tx: Transaction, policy: BillingPolicy, refund: Refund, looked: 
     refund.still_paid += 1
     if refund.still_paid < LOOKS_THAT_PROVE:
         # Two questions asked at one moment are one look: the next counts a while after this.
-        refund.provable_at = looked + max(policy.visibility, FIRST_LOOK)
+        refund.provable_at = asked_at + max(policy.visibility, FIRST_LOOK)
         refund.ask_at = max(refund.provable_at, tx.now)
         return
     _back_to_requested(tx, refund, timedelta(0), "proved not given back by the gateway's look-ups")

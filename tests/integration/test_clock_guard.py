@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from billing.domain.errors import GatewayUnavailable
 from billing.domain.policy import BillingPolicy
 from billing.sandbox import mood
 from billing.services import change_status
@@ -19,9 +20,9 @@ from billing.services.inquire import find_unknown
 from billing.services.invariants import broken
 from billing.services.open_cycles import open_cycles
 from billing.store.session import Book, create_book_engine
-from tests.builders import execute, query
+from tests.builders import enrolled, execute, query
 from tests.conftest import MovedClock
-from tests.world import World
+from tests.world import PAID_AT, World
 
 LEAP = timedelta(days=40)
 NAMES = [f"customer-{number}" for number in range(10)]
@@ -156,6 +157,22 @@ def test_a_leap_suspends_nobody_whose_decline_is_not_confirmed(world: World, clo
     assert world.statuses("subscriptions") == {"active": 10, "suspended": 1}
 
 
+def test_a_clock_that_was_found_wrong_tells_nobodys_first_month(
+    world: World, clock: Clocks
+) -> None:
+    """The months before it would be nobody's to charge, and the billing key gone with them."""
+    newcomer = f"newcomer,9900,plan,{PAID_AT.isoformat()},,"
+    clock.database_ahead = LEAP
+    world.tick()
+    with pytest.raises(GatewayUnavailable, match="clock"):
+        enrolled(world.book, world.policy, newcomer)
+    clock.database_ahead = timedelta(0)
+    # Also where no tick has compared anew.
+    enrolled(world.book, world.policy, newcomer)
+    first = "SELECT next_cycle FROM subscriptions WHERE customer_uid = 'newcomer'"
+    assert query(world.book, first) == [(1,)]
+
+
 @pytest.mark.parametrize("lost", ["timeout_after_charge", "timeout_before_charge"])
 @pytest.mark.parametrize("delivered", [True, False])
 def test_a_leap_puts_no_question_off(
@@ -222,6 +239,27 @@ def test_a_leap_keeps_back_nothing_that_was_not_sent(
     gateway_back(world)
     world.run(times=10)
     assert world.statuses("cycles") == {"paid": 10}
+
+
+@pytest.mark.parametrize("code", ["0031", "0011"])
+def test_a_decline_that_is_written_down_in_a_leap_is_followed_as_ever(
+    world: World, clock: Clocks, leaping: Callable[[World], None], code: str
+) -> None:
+    """By its moment the band was over: no retry was planned, nobody was suspended either."""
+    world.enrol("refused", script=[f"declined:{code}"])
+    leaping(world)
+    assert world.statuses("attempts") == {"approved": 10, "declined": 1} | (
+        {"due": 1} if code == "0031" else {}
+    )
+    clock.move(minutes=3)
+    world.tick()
+    if code == "0011":
+        assert world.statuses("subscriptions") == {"active": 10, "suspended": 1}
+        return
+    clock.move(days=1)
+    world.run(times=4)
+    assert world.statuses("cycles") == {"paid": 11}
+    assert broken(world.book, world.policy) == []
 
 
 def test_what_a_leap_says_of_a_lost_answer_is_forgotten_after_two_hours(

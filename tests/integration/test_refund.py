@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import pytest
@@ -428,6 +429,21 @@ def test_the_payment_of_this_month(town: Town) -> None:
     town.at("2026-12-01 00:00")
     with pytest.raises(NotFound):
         payment_of_month(town.book, town.policy, uid(1))
+
+
+@pytest.mark.parametrize("fault", ["unanswered", "crash after"])
+def test_a_charge_without_an_outcome_is_not_said_to_be_no_payment(
+    book: Book, policy: BillingPolicy, clock: MovedClock, fault: str
+) -> None:
+    """Money may have moved: whoever is told that there is none would end the subscription and keep
+    it."""
+    town = Town(book, policy, clock)
+    town.subscribe()
+    town.wire.faults["/payments/again"] = fault
+    with contextlib.suppress(Crash):
+        town.charge()
+    with pytest.raises(Conflict, match="maewol why CUSTOMER_UID"):
+        payment_of_month(book, policy, uid(1))
 
 
 def test_the_payment_of_the_month_of_the_registration(

@@ -42,7 +42,7 @@ from billing.services.clock_guard import asked_at, compare_where_stale, is_doubt
 from billing.services.fence import why_not_from
 from billing.services.hold import stop
 from billing.services.recorder import FIRST_BACKOFF, FIRST_LOOK, LONGEST_BACKOFF, LOOKS_THAT_PROVE
-from billing.store import events, installation, refunds, subscriptions
+from billing.store import attempts, events, installation, refunds, subscriptions
 from billing.store.health import LONGEST_WAIT
 from billing.store.refunds import RefundClaim
 from billing.store.session import Book, Transaction, is_away
@@ -239,7 +239,8 @@ def _check_refundable(
 
 def payment_of_month(book: Book, policy: BillingPolicy, customer_uid: str) -> Named:
     """The names of the payment of this calendar month, refunded or not: of its cycle, or the
-    initial payment in the month of the registration. Raises `NotFound` when there is none."""
+    initial payment in the month of the registration. Raises `NotFound` when there is none,
+    `Conflict` while a charge may still turn out to be one."""
     return book.run(lambda tx: _of_month(tx, policy, customer_uid))
 
 
@@ -261,6 +262,13 @@ def _of_month(tx: Transaction, policy: BillingPolicy, customer_uid: str) -> Name
     ).scalar_one_or_none()
     if subscription is None:
         raise NotFound(f"no subscription has the customer_uid {customer_uid!r}")
+    if attempts.in_flight(tx.session, subscription.id):
+        # It may turn out paid: whoever heard of no payment would cancel without a refund.
+        raise Conflict(
+            "a charge is at the gateway, or its answer was lost: whether it was paid is being asked"
+            " about. Run this again when `maewol why CUSTOMER_UID` knows. 결제 결과를 아직 알 수"
+            " 없습니다. 결과가 확인된 뒤 다시 실행하십시오."
+        )
     if month_of(subscription.initial_paid_at, policy.plan.zone) != month:
         raise NotFound("there is no payment of this calendar month that could be given back")
     named = Named(subscription.initial_merchant_uid, subscription.initial_imp_uid)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -235,7 +235,7 @@ def test_a_month_that_ends_between_the_wish_and_the_request(town: Town) -> None:
     assert settled(town) == ("refused", "paid")
 
 
-@contextmanager
+@contextlib.contextmanager
 def a_leap(town: Town) -> Iterator[None]:
     """The database's clock is forty days ahead; the gateway's is not."""
     right = town.clock.now
@@ -494,6 +494,21 @@ def test_the_payment_of_this_month(town: Town) -> None:
     town.at("2026-12-01 00:00")
     with pytest.raises(NotFound):
         payment_of_month(town.book, town.policy, uid(1))
+
+
+@pytest.mark.parametrize("fault", ["unanswered", "crash after"])
+def test_a_charge_without_an_outcome_is_not_said_to_be_no_payment(
+    book: Book, policy: BillingPolicy, clock: MovedClock, fault: str
+) -> None:
+    """Money may have moved: whoever is told that there is none would end the subscription and keep
+    it."""
+    town = Town(book, policy, clock)
+    town.subscribe()
+    town.wire.faults["/payments/again"] = fault
+    with contextlib.suppress(Crash):
+        town.charge()
+    with pytest.raises(Conflict, match="maewol why CUSTOMER_UID"):
+        payment_of_month(book, policy, uid(1))
 
 
 def test_the_payment_of_the_month_of_the_registration(

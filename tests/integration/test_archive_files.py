@@ -157,6 +157,17 @@ def test_events_that_are_not_those_that_were_sealed_are_named_by_their_seal(
         archive_next(five, tmp_path, LATER)
 
 
+def test_that_a_file_before_is_noted_hides_nothing_of_the_next(
+    five: Book, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the note of this very file says that another process was quicker."""
+    monkeypatch.setattr(archive_events, "FILE_EVENTS", 6)
+    assert archive_next(five, tmp_path, LATER) == 6
+    execute(five, AROUND + "DELETE FROM events WHERE id = 8")
+    with pytest.raises(ArchiveDamaged, match=r"seal 3.*not those it sealed"):
+        archive_next(five, tmp_path, LATER)
+
+
 # -- what is believed of a file -----------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import select
 
 from billing.domain.attempt import MAX_ATTEMPT_NUMBER
 from billing.domain.errors import Conflict, NotFound, TransitionRefused
@@ -21,6 +22,7 @@ from billing.services.change_status import (
     cancel,
     found_one,
     pause,
+    pause_again,
     resume,
     was_paused,
 )
@@ -29,6 +31,7 @@ from billing.services.open_cycles import open_cycles
 from billing.services.record import record
 from billing.store import attempts
 from billing.store.session import Book
+from billing.store.tables import Subscription
 from tests.builders import a_row, enrolled, execute, query
 from tests.conftest import MovedClock
 
@@ -242,6 +245,31 @@ def test_cancelled_is_final(opened: Book, policy: BillingPolicy, change: Change)
     with pytest.raises(TransitionRefused):
         change(opened, policy, WHO)
     assert status_of(opened) == "cancelled"
+
+
+def test_a_chain_at_risk_stays_so_until_the_end(opened: Book, policy: BillingPolicy) -> None:
+    """A month that a refund left without a payment is none the better for a pause."""
+    execute(opened, "UPDATE subscriptions SET status_reason = 'chain_at_risk'")
+    rows = []
+    for change in (pause, resume, pause, cancel):
+        change(opened, policy, WHO)
+        rows += query(opened, "SELECT status, status_reason FROM subscriptions")
+    at_risk = [(status, "chain_at_risk") for status in ("paused", "active", "paused")]
+    assert rows == [*at_risk, ("cancelled", None)]
+
+
+def test_who_was_suspended_and_may_go_on_is_paused_as_before(
+    opened: Book, policy: BillingPolicy
+) -> None:
+    execute(
+        opened,
+        "UPDATE subscriptions SET status = 'active', status_reason = 'chain_broken'",
+    )
+    with opened.transaction() as tx:
+        pause_again(tx, tx.session.scalars(select(Subscription)).one(), policy)
+    rows = query(opened, "SELECT status, status_reason FROM subscriptions")
+    assert rows == [("paused", None)]
+    assert kinds(opened)[-1] == "subscription.paused"
 
 
 def test_no_command_lifts_a_suspension(opened: Book, policy: BillingPolicy) -> None:

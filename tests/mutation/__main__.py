@@ -154,7 +154,11 @@ TESTS = {
     "billing/services/look_at_webhooks.py": ["tests/integration/test_webhooks.py"],
     "billing/services/confirm_difference.py": ["tests/integration/test_reconcile.py"],
     "billing/services/questions.py": ["tests/unit/services/test_questions.py"],
-    "billing/services/change_status.py": ["tests/integration/test_change_status.py"],
+    "billing/services/change_status.py": [
+        "tests/integration/test_change_status.py",
+        "tests/integration/test_let_go.py",
+        "tests/integration/test_fence.py",
+    ],
     "billing/services/reconciled.py": ["tests/integration/test_reconciled.py"],
     "billing/services/reconcile.py": [
         "tests/unit/services/test_reconcile_report.py",

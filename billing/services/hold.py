@@ -92,7 +92,7 @@ def _try_again(tx: Transaction, policy: BillingPolicy) -> int:
             Subscription.status.in_([SubscriptionStatus.ACTIVE, SubscriptionStatus.PAUSED]),
         )
         .order_by(Subscription.id)
-        .with_for_update()
+        .with_for_update(of=[Subscription, Cycle])
     ).all()
     tried = 0
     for cycle, subscription in rows:

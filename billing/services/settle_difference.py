@@ -22,7 +22,7 @@ from billing.services.record import adopt
 from billing.store import differences, events, refunds
 from billing.store.ledger import Scope
 from billing.store.session import Book, Transaction, is_away
-from billing.store.tables import Cycle, Refund
+from billing.store.tables import Cycle, Refund, Subscription
 
 _log = structlog.get_logger(__name__)
 
@@ -111,11 +111,12 @@ def _count(tx: Transaction, policy: BillingPolicy, found: Difference) -> None:
 def _follow_cancellation(tx: Transaction, policy: BillingPolicy, found: Difference) -> bool:
     cycle = tx.session.execute(
         select(Cycle)
+        .join(Subscription, Subscription.id == Cycle.subscription_id)
         .where(
             Cycle.paid_imp_uid == found.imp_uid,
             Cycle.status == CycleStatus.PAID,
         )
-        .with_for_update()
+        .with_for_update(of=[Subscription, Cycle])
     ).scalar_one_or_none()
     if cycle is None or found.imp_uid is None:
         return False

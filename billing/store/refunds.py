@@ -26,11 +26,13 @@ class RefundClaim:
 
 
 def standing(session: Session, imp_uid: str) -> Refund | None:
-    """The refund of a payment that is not refused, locked; None when there is none."""
+    """The refund of a payment that is not refused, locked; None when there is none. After its
+    subscription, as all of a customer's rows are (`attempts.lock_with_cycle`)."""
     return session.execute(
         select(Refund)
+        .join(Subscription, Subscription.id == Refund.subscription_id)
         .where(Refund.imp_uid == imp_uid, Refund.status != RefundStatus.REFUSED)
-        .with_for_update()
+        .with_for_update(of=[Subscription, Refund])
     ).scalar_one_or_none()
 
 
@@ -93,11 +95,13 @@ def _due(now: datetime) -> ColumnElement[bool]:
 
 
 def locked(session: Session, refund_id: int) -> Refund | None:
-    """One open refund, locked until the transaction ends; None when it ended."""
+    """One open refund, after its subscription, locked until the transaction ends; None when it
+    ended."""
     return session.execute(
         select(Refund)
+        .join(Subscription, Subscription.id == Refund.subscription_id)
         .where(Refund.id == refund_id, Refund.status.in_(OPEN))
-        .with_for_update()
+        .with_for_update(of=[Subscription, Refund])
         .execution_options(populate_existing=True)
     ).scalar_one_or_none()
 

@@ -29,9 +29,9 @@ from billing.services.dispatch import dispatch
 from billing.services.hold import release, stop
 from billing.services.open_cycles import open_cycles
 from billing.services.record import record
-from billing.store import attempts, health
+from billing.store import attempts, health, refunds
 from billing.store.session import Book, Transaction
-from tests.builders import a_row, enrolled, execute, query
+from tests.builders import a_refund, a_row, enrolled, execute, query
 from tests.conftest import MovedClock
 
 COUNT = 600
@@ -309,6 +309,32 @@ def test_an_answer_waits_for_whoever_has_the_customer_and_holds_nothing_meanwhil
             assert cycle is not None
             assert live_of(pausing, cycle) is not None
         recorded.result(timeout=20)
+
+
+@pytest.mark.timeout(30)
+def test_a_refund_waits_for_whoever_has_the_customer_and_holds_nothing_meanwhile(
+    book: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    """An answer that finds the payment given back wants the refund, and a refund that is done the
+    customer's rows."""
+    enrolled(book, policy, a_row(1))
+    open_cycles(book, policy)
+    a_refund(book, "imp_1")
+    ((refund_id,),) = query(book, "SELECT id FROM refunds")
+
+    def end_it(tx: Transaction) -> None:
+        refund = refunds.standing(tx.session, "imp_1")
+        assert refund is not None
+        refunds.with_cycle(tx.session, refund)
+
+    with ThreadPoolExecutor(1) as other:
+        with book.transaction() as recording:
+            attempts.lock_with_cycle(recording.session, [1])
+            ended = other.submit(book.run, end_it, tries=1)
+            _until_one_waits(book)
+            assert refunds.standing(recording.session, "imp_1") is not None
+            refunds.locked(recording.session, refund_id)
+        ended.result(timeout=20)
 
 
 @pytest.mark.timeout(30)

@@ -19,10 +19,12 @@ in doubt; a process that starts anew waits anew.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from billing.domain.calendar import FIRST_MOMENT
 from billing.domain.errors import GatewayError
 from billing.ports import PaymentGateway
 from billing.store import events, health
@@ -64,6 +66,28 @@ async def compare_clocks(
     return await asyncio.to_thread(book.run, note)
 
 
+async def compare_where_stale(
+    book: Book, gateway: PaymentGateway, monotonic: Callable[[], float]
+) -> None:
+    """Compare, where nobody did lately. Where the gateway cannot be asked, the clock stays in
+    doubt."""
+    if await asyncio.to_thread(book.run, lambda tx: health.skew_is_stale(tx.session, tx.now)):
+        with contextlib.suppress(GatewayError):
+            await compare_clocks(book, gateway, monotonic)
+
+
+def is_doubted(tx: Transaction) -> bool:
+    """Whether this transaction's moment is by a clock that does not agree with the gateway's, or
+    was not compared with it lately."""
+    return health.is_skewed(tx.session) or health.skew_is_stale(tx.session, tx.now)
+
+
+def asked_at(tx: Transaction) -> datetime:
+    """When a look-up is made, for what it proves. By a clock in doubt it is never late enough for
+    "nothing there" to prove anything."""
+    return FIRST_MOMENT if is_doubted(tx) else tx.now
+
+
 class ClockGuard:
     """One for each process that opens and closes. `host_time` is the clock of its host, `monotonic`
     seconds that only go forward."""
@@ -93,11 +117,7 @@ class ClockGuard:
     def must_compare(self, book: Book, waits: Callable[[Transaction], bool]) -> bool:
         """Whether something `waits`, and the last comparison is too old or did not agree."""
 
-        def step(tx: Transaction) -> bool:
-            doubted = health.is_skewed(tx.session) or health.skew_is_stale(tx.session, tx.now)
-            return doubted and waits(tx)
-
-        return book.run(step)
+        return book.run(lambda tx: is_doubted(tx) and waits(tx))
 
     async def compare(self, book: Book, gateway: PaymentGateway) -> None:
         """Compare our clock with the gateway's, and keep what was found. Never raises

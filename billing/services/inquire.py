@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from functools import partial
 
 import structlog
 
 from billing.domain.attempt import AttemptStatus
-from billing.domain.calendar import FIRST_MOMENT
 from billing.domain.errors import GatewayError
 from billing.domain.policy import BillingPolicy
 from billing.ports import PaymentGateway, WorkQueue
 from billing.services import asking
 from billing.services.answer import Answer, Result
-from billing.services.clock_guard import compare_clocks
+from billing.services.clock_guard import asked_at, compare_where_stale
 from billing.services.desk import Desk
 from billing.services.questions import WIDTH
-from billing.store import attempts, events, health
+from billing.store import attempts, events
 from billing.store.attempts import Claim
 from billing.store.session import Book, Transaction
 
@@ -77,11 +74,9 @@ async def inquire(
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
-    if await asyncio.to_thread(book.run, lambda tx: health.skew_is_stale(tx.session, tx.now)):
-        with contextlib.suppress(GatewayError):
-            await compare_clocks(book, gateway, loop.time)
-    claims, asked_at = await asyncio.to_thread(
-        book.run, lambda tx: (attempts.open_questions(tx.session, attempt_ids), _asked_at(tx))
+    await compare_where_stale(book, gateway, loop.time)
+    claims, at = await asyncio.to_thread(
+        book.run, lambda tx: (attempts.open_questions(tx.session, attempt_ids), asked_at(tx))
     )
     if claims:
         _log.info("asking", attempts=[claim.attempt_id for claim in claims])
@@ -95,7 +90,7 @@ async def inquire(
             except GatewayError as error:
                 unanswered[str(error)] += 1
             else:
-                hand_in(Answer(claim.attempt_id, claim.fence, found, asked_at))
+                hand_in(Answer(claim.attempt_id, claim.fence, found, at))
 
     works = [partial(ask, claim) for claim in claims]
     # Later than that it is asked about again.
@@ -105,11 +100,3 @@ async def inquire(
         # A gateway that writes its answers in another way is seen here, and nowhere else.
         _log.warning("not answered", why=dict(unanswered))
     return tally + Counter({Result.UNKNOWN: unanswered.total()})
-
-
-def _asked_at(tx: Transaction) -> datetime:
-    """When the gateway is asked, by a clock that agrees with its own. By no other is it ever late
-    enough for "nothing" to prove something."""
-    if health.is_skewed(tx.session) or health.skew_is_stale(tx.session, tx.now):
-        return FIRST_MOMENT
-    return tx.now

@@ -38,10 +38,12 @@ from billing.domain.refund import (
 from billing.ports import PaymentGateway
 from billing.services import take_back
 from billing.services.answer import clean
+from billing.services.clock_guard import asked_at, compare_where_stale, is_doubted
 from billing.services.fence import why_not_from
 from billing.services.hold import stop
 from billing.services.recorder import FIRST_BACKOFF, FIRST_LOOK, LONGEST_BACKOFF, LOOKS_THAT_PROVE
 from billing.store import events, installation, refunds, subscriptions
+from billing.store.health import LONGEST_WAIT
 from billing.store.refunds import RefundClaim
 from billing.store.session import Book, Transaction, is_away
 from billing.store.tables import Attempt, Cycle, Refund, Subscription
@@ -390,6 +392,7 @@ async def work_on(
     """Send a refund, or ask what became of it, whichever is due; then write down what was learnt.
 
     Commit, call out, commit: no transaction is open while the gateway is asked."""
+    await compare_where_stale(book, gateway, asyncio.get_running_loop().time)
     taken = await asyncio.to_thread(book.run, lambda tx: _take(tx, policy, refund_id))
     if taken is not None and taken.sends:
         outcome = await gateway.cancel(taken.claim.request)
@@ -421,13 +424,16 @@ def _take(tx: Transaction, policy: BillingPolicy, refund_id: int) -> _Taken | No
             return None
         # Its sender is gone, or too slow: the request may still be under way.
         _make_unknown(tx, refund, refund.lease_until + policy.settle, "the lease ran out")
-    if refund.ask_at is not None and refund.ask_at > tx.now:
+    if refund.ask_at is not None and tx.now < refund.ask_at <= tx.now + LONGEST_WAIT:
         return None
     if refund.status == RefundStatus.UNKNOWN:
         # Two who ask at one moment see one thing; and so late it is asked again in any case.
         refund.ask_at = tx.now + ASK_AGAIN
-        return _Taken(refunds.as_claim(refund), sends=False, at=tx.now)
-    if tx.now >= refund.refund_by:
+        return _Taken(refunds.as_claim(refund), sends=False, at=asked_at(tx))
+    if is_doubted(tx):
+        # Its month may not be over, or may be: neither is found out by such a clock.
+        refund.ask_at = tx.now + ASK_AGAIN
+    elif tx.now >= refund.refund_by:
         take_back.refused(tx, refund, "the calendar month of the payment ended before it was sent")
     elif problem := why_not_from(tx, policy, installation.identity(tx.session, policy.store)):
         # A copy of the book gives back nothing of the original's either.
@@ -477,6 +483,9 @@ def _conclude(tx: Transaction, policy: BillingPolicy, taken: _Taken, found: Paym
 
 def _still_paid(tx: Transaction, policy: BillingPolicy, refund: Refund, asked_at: datetime) -> None:
     """Proof that nothing was given back, when it is late enough and seen often enough."""
+    if refund.provable_at is not None:
+        # Further ahead it was written by a clock that was; by then it is provable all the same.
+        refund.provable_at = min(refund.provable_at, tx.now + LONGEST_WAIT)
     if refund.provable_at is not None and asked_at < refund.provable_at:
         refund.ask_at = refund.provable_at
         return

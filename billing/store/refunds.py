@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from billing.domain.money import Won
 from billing.domain.refund import OPEN, CancelRequest, RefundStatus
+from billing.store.health import LONGEST_WAIT
 from billing.store.tables import Cycle, Refund, Subscription
 
 
@@ -66,7 +67,12 @@ def _due(now: datetime) -> ColumnElement[bool]:
         and_(Refund.status == RefundStatus.SENDING, Refund.lease_until < now),
         and_(
             Refund.status.in_([RefundStatus.REQUESTED, RefundStatus.UNKNOWN]),
-            or_(Refund.ask_at.is_(None), Refund.ask_at <= now),
+            # Nothing is put off for so long but by a clock that was ahead.
+            or_(
+                Refund.ask_at.is_(None),
+                Refund.ask_at <= now,
+                Refund.ask_at > now + LONGEST_WAIT,
+            ),
         ),
     )
 

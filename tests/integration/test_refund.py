@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import httpx
 import pytest
 from sqlalchemy.exc import DBAPIError
 
@@ -231,6 +233,70 @@ def test_a_month_that_ends_between_the_wish_and_the_request(town: Town) -> None:
     assert "ended" in (standing.message or "")
     assert cancels(town) == 0
     assert settled(town) == ("refused", "paid")
+
+
+@contextmanager
+def a_leap(town: Town) -> Iterator[None]:
+    """The database's clock is forty days ahead; the gateway's is not."""
+    right = town.clock.now
+    town.clock.move(days=40)
+    yield
+    town.clock.move_to(right)
+    town.move(minutes=1)
+
+
+def test_a_leap_of_the_clock_refuses_nobody(town: Town) -> None:
+    """By it the payment's month was over, and that cannot be taken back."""
+    refund_id = requested(town)
+    with a_leap(town):
+        assert step(town, refund_id).status is RefundStatus.REQUESTED
+    assert tick(town) == {RefundStatus.DONE: 1}
+    assert settled(town) == ("done", "refunded")
+
+
+@pytest.mark.parametrize("lost", ["lost", "unanswered"])
+def test_a_leap_of_the_clock_neither_proves_nor_puts_off(town: Town, lost: str) -> None:
+    town.wire.faults[CANCEL] = lost
+    refund_id = requested(town)
+    step(town, refund_id)
+    # The question has no answer.
+    town.wire.faults[town.paid_imp_uid()] = "http:503"
+    with a_leap(town):
+        step(town, refund_id)
+    town.wire.faults.clear()
+    with a_leap(town):
+        step(town, refund_id)
+        town.clock.move(minutes=1)
+        step(town, refund_id)
+    assert cancels(town) == 1, "nothing is sent before the proof"
+    for _ in range(8):
+        town.move(minutes=1)
+        tick(town)
+    assert settled(town) == ("done", "refunded")
+    assert cancels(town) == (2 if lost == "lost" else 1)
+
+
+def test_what_a_leap_says_of_a_lost_answer_is_forgotten_after_two_hours(town: Town) -> None:
+    refund_id = requested(town)
+
+    def leaps() -> None:
+        town.clock.move(days=40)
+        raise httpx.ReadTimeout("lost")
+
+    right = town.clock.now
+    town.wire.faults[CANCEL] = leaps
+    step(town, refund_id)
+    town.clock.move_to(right)
+    town.wire.faults.clear()
+    tick(town)
+    town.move(minutes=1)
+    tick(town)
+    assert settled(town) == ("unknown", "paid")
+    town.move(hours=2)
+    for _ in range(4):
+        town.move(minutes=1)
+        tick(town)
+    assert settled(town) == ("done", "refunded")
 
 
 def test_an_answer_that_was_lost_is_asked_about(town: Town) -> None:

@@ -65,6 +65,11 @@ class Recorder:
         self.subscription = subscription
         self.asked_at = asked_at or tx.now
         self.is_from_the_charge = asked_at is None
+        # When it ended: a charge's own answer is not of later than its lease, and what follows from
+        # it must not be reckoned by a clock that is ahead just now.
+        self.ended_at = tx.now
+        if self.is_from_the_charge and attempt.lease_until is not None:
+            self.ended_at = min(tx.now, attempt.lease_until)
         # Not yet followed by a retry, a hold, or the end of retries: see `follow`.
         self.decline: Decline | None = None
 
@@ -276,8 +281,8 @@ class Recorder:
         ):
             return
         dates, plan = rules_of(self.subscription, self.cycle, self.policy)
-        declines = Declines.counted(sent, self.tx.now, self.policy.plan.zone)
-        step = next_attempt(decline, self.tx.now, declines, dates, plan)
+        declines = Declines.counted(sent, self.ended_at, self.policy.plan.zone)
+        step = next_attempt(decline, self.ended_at, declines, dates, plan)
         again_at: datetime | None = None
         match step:
             case RetryAt() if self.attempt.number >= MAX_ATTEMPT_NUMBER:
@@ -302,7 +307,9 @@ class Recorder:
 
     def _plan_retry(self, at: datetime) -> None:
         number = self.attempt.number + 1
-        retry = another_attempt(self.subscription, self.cycle, number, at, self.tx.now, self.policy)
+        retry = another_attempt(
+            self.subscription, self.cycle, number, at, self.ended_at, self.policy
+        )
         self.tx.session.add(retry)
         events.add(
             self.tx.session,
@@ -334,12 +341,8 @@ class Recorder:
         return Result.NOT_SENT
 
     def _back_to_due(self, why: str, wait: timedelta, *, alarm: bool = False) -> None:
-        over, lease_until = self.tx.now, self.attempt.lease_until
-        if self.attempt.status == AttemptStatus.SENDING and lease_until is not None:
-            # A clock that is ahead just now would keep it from its month.
-            over = min(over, lease_until)
         self._move_attempt(AttemptStatus.DUE)
-        self.attempt.ready_at = over + wait
+        self.attempt.ready_at = self.ended_at + wait
         self.attempt.dispatched_at = None
         self.attempt.lease_until = None
         self.attempt.ask_at = self.attempt.provable_at = None
@@ -445,7 +448,7 @@ class Recorder:
         self, status: AttemptStatus, told: dict[str, object] | None = None, *, alarm: bool = False
     ) -> None:
         self._move_attempt(status)
-        self.attempt.settled_at = self.tx.now
+        self.attempt.settled_at = self.ended_at
         self.attempt.dispatched_at = None
         self.attempt.lease_until = None
         self.attempt.ask_at = None

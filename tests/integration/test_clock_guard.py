@@ -224,6 +224,27 @@ def test_a_leap_keeps_back_nothing_that_was_not_sent(
     assert world.statuses("cycles") == {"paid": 10}
 
 
+@pytest.mark.parametrize("code", ["0031", "0011"])
+def test_a_decline_that_is_written_down_in_a_leap_is_followed_as_ever(
+    world: World, clock: Clocks, leaping: Callable[[World], None], code: str
+) -> None:
+    """By its moment the band was over: no retry was planned, nobody was suspended either."""
+    world.enrol("refused", script=[f"declined:{code}"])
+    leaping(world)
+    assert world.statuses("attempts") == {"approved": 10, "declined": 1} | (
+        {"due": 1} if code == "0031" else {}
+    )
+    clock.move(minutes=3)
+    world.tick()
+    if code == "0011":
+        assert world.statuses("subscriptions") == {"active": 10, "suspended": 1}
+        return
+    clock.move(days=1)
+    world.run(times=4)
+    assert world.statuses("cycles") == {"paid": 11}
+    assert broken(world.book, world.policy) == []
+
+
 def test_what_a_leap_says_of_a_lost_answer_is_forgotten_after_two_hours(
     world: World, clock: Clocks, leaping: Callable[[World], None]
 ) -> None:

@@ -12,6 +12,7 @@ from billing.domain.plan import closes_at, first_attempt_at
 from billing.domain.policy import BillingPolicy
 from billing.domain.seal import seal
 from billing.domain.subscription import NewSubscription
+from billing.services.clock_guard import check_not_wrong
 from billing.store import installation, subscriptions
 from billing.store.session import Transaction
 
@@ -22,7 +23,9 @@ def bring_in(
     """Enrol one by the road of an imported line, and tell the merchant's system; False when it was
     there with the same facts.
 
-    Raises `Conflict` for other facts of a known customer."""
+    Raises `Conflict` for other facts of a known customer, and `GatewayUnavailable` where the clock
+    was just found wrong."""
+    check_not_wrong(tx)
     key = installation.key(tx.session, derive_key)
     subscriptions.stage(tx.session, [staged_row(tx, policy, key, 1, new)])
     _refuse_changed(tx)

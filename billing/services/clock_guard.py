@@ -25,7 +25,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from billing.domain.calendar import FIRST_MOMENT
-from billing.domain.errors import GatewayError
+from billing.domain.errors import GatewayError, GatewayUnavailable
 from billing.ports import PaymentGateway
 from billing.store import events, health
 from billing.store.session import Book, Transaction, single
@@ -86,6 +86,16 @@ def asked_at(tx: Transaction) -> datetime:
     """When a look-up is made, for what it proves. By a clock in doubt it is never late enough for
     "nothing there" to prove anything."""
     return FIRST_MOMENT if is_doubted(tx) else tx.now
+
+
+def check_not_wrong(tx: Transaction) -> None:
+    """For what asks for the day and for nothing of the gateway's. Raises `GatewayUnavailable` by a
+    clock that was just found wrong: whoever waits may try again."""
+    if health.is_skewed(tx.session) and not health.skew_is_stale(tx.session, tx.now):
+        raise GatewayUnavailable(
+            "the gateway's clock and the database's differ by more than a minute, so that nobody"
+            " knows which month is the first to charge. Set the database's clock right"
+        )
 
 
 class ClockGuard:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from billing.domain.errors import GatewayUnavailable
 from billing.domain.policy import BillingPolicy
 from billing.sandbox import mood
 from billing.services import change_status
@@ -19,9 +20,9 @@ from billing.services.inquire import find_unknown
 from billing.services.invariants import broken
 from billing.services.open_cycles import open_cycles
 from billing.store.session import Book, create_book_engine
-from tests.builders import execute, query
+from tests.builders import enrolled, execute, query
 from tests.conftest import MovedClock
-from tests.world import World
+from tests.world import PAID_AT, World
 
 LEAP = timedelta(days=40)
 NAMES = [f"customer-{number}" for number in range(10)]
@@ -154,6 +155,22 @@ def test_a_leap_suspends_nobody_whose_decline_is_not_confirmed(world: World, clo
     clock.move(minutes=2)
     world.close()
     assert world.statuses("subscriptions") == {"active": 10, "suspended": 1}
+
+
+def test_a_clock_that_was_found_wrong_tells_nobodys_first_month(
+    world: World, clock: Clocks
+) -> None:
+    """The months before it would be nobody's to charge, and the billing key gone with them."""
+    newcomer = f"newcomer,9900,plan,{PAID_AT.isoformat()},,"
+    clock.database_ahead = LEAP
+    world.tick()
+    with pytest.raises(GatewayUnavailable, match="clock"):
+        enrolled(world.book, world.policy, newcomer)
+    clock.database_ahead = timedelta(0)
+    # Also where no tick has compared anew.
+    enrolled(world.book, world.policy, newcomer)
+    first = "SELECT next_cycle FROM subscriptions WHERE customer_uid = 'newcomer'"
+    assert query(world.book, first) == [(1,)]
 
 
 @pytest.mark.parametrize("lost", ["timeout_after_charge", "timeout_before_charge"])

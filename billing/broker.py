@@ -261,6 +261,10 @@ class RedisWatermark:
         with contextlib.suppress(RedisError, OSError):
             await self._redis.zadd(_WATERMARKS, {database: number}, gt=True)
 
+    async def begin_anew(self, database: str, number: int) -> None:
+        with contextlib.suppress(RedisError, OSError):
+            await self._redis.zadd(_WATERMARKS, {database: number})
+
     async def aclose(self) -> None:
         await self._redis.aclose()
 

@@ -165,6 +165,11 @@ class Watermark(Protocol):
         """Remember a number, if it is the highest. Never raises."""
         ...
 
+    async def begin_anew(self, database: str, number: int) -> None:
+        """Remember this number, and forget a higher one: a person knows what is gone. Never
+        raises."""
+        ...
+
 
 class WorkQueue(Protocol):
     """The way to the workers. A hint only: the database is the truth."""

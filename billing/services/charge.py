@@ -69,6 +69,20 @@ class _Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class _Newest:
+    """The database and its newest event; `is_known` says that events after it are gone, as a person
+    knows who released the book."""
+
+    database: str
+    number: int
+    is_known: bool
+
+    async def tell(self, watermark: Watermark) -> None:
+        note = watermark.begin_anew if self.is_known else watermark.raise_to
+        await note(self.database, self.number)
+
+
+@dataclass(frozen=True, slots=True)
 class _Batch:
     """Claims won together. `started` and `lease_ends` are on the event loop's clock, taken before
     the claim, so that they err on the early side."""
@@ -80,8 +94,7 @@ class _Batch:
     started: float
     lease_ends: float
     hold: _Hold
-    # The database and its newest event.
-    newest: tuple[str, int] | None
+    newest: _Newest | None
     # Why none of them may be sent.
     problem: NotSent | None = None
 
@@ -109,7 +122,7 @@ async def charge(
         assert batch is not None  # noqa: S101 - only a stale clock stops it
         batch = replace(batch, problem=problem)
     if watermark is not None and batch.newest is not None:
-        await watermark.raise_to(*batch.newest)
+        await batch.newest.tell(watermark)
     if batch.claims:
         _log.info("claimed", attempts=[claim.attempt_id for claim in batch.claims])
     desk = desk or Desk(book, policy)
@@ -176,9 +189,7 @@ async def _claim(
     return await asyncio.to_thread(book.run, step)
 
 
-def _fenced(
-    tx: Transaction, policy: BillingPolicy, seen: Mapping[str, int]
-) -> tuple[str, int] | None:
+def _fenced(tx: Transaction, policy: BillingPolicy, seen: Mapping[str, int]) -> _Newest | None:
     """Stop all charging when this is not the database that the book was last used in, or when it
     has fewer events than were seen of it: then it has lost some. Returns its newest event."""
     here = installation.identity(tx.session, policy.store)
@@ -186,7 +197,10 @@ def _fenced(
     known = 0 if here.database is None else seen.get(here.database, 0)
     if problem := why_not_after(tx, known, newest) or why_not_from(tx, policy, here):
         stop(tx, problem)
-    return None if here.database is None else (here.database, newest)
+    if here.database is None:
+        return None
+    is_known = newest < known and health.hold_reason(tx.session) is None
+    return _Newest(here.database, newest, is_known)
 
 
 async def _charge_one(

@@ -29,7 +29,7 @@ def why_not_after(tx: Transaction, seen: int, newest: int) -> str | None:
     """Why nothing may leave from a book whose `newest` event is older than one that was `seen` of
     it: it has forgotten some. None where it has not, or where a person was told of this very event
     and has looked (a hold that stands is there anyway): outside of the book its number is
-    remembered until there are as many events again, and would undo every release until then.
+    remembered until the first claim after that.
 
     Its months do not end, either, before that person has looked: the book is where nobody is."""
     if newest >= seen:

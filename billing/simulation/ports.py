@@ -157,3 +157,9 @@ class SimulatedWatermark:
         if not world.broker_is_down:
             known = world.mail.watermarks.get(database, 0)
             world.mail.watermarks[database] = max(known, number)
+
+    async def begin_anew(self, database: str, number: int) -> None:
+        self._process.check()
+        world = self._process.world
+        if not world.broker_is_down:
+            world.mail.watermarks[database] = number

@@ -369,6 +369,9 @@ class _Redis:
         assert database
         self.database, self.highest = database, max(number, self.highest or 0)
 
+    async def begin_anew(self, database: str, number: int) -> None:
+        self.database, self.highest = database, number
+
 
 def _forgets_events(world: World) -> _Redis:
     """One customer is charged, the book forgets a thousand events, and another one enrols."""
@@ -402,6 +405,24 @@ def test_after_a_release_a_book_that_forgot_events_charges_again(world: World) -
     assert "back in time" in (world.hold() or "")
     assert world.requests() == 2
     assert world.alarms().count("charging.held") == 2
+
+
+def test_after_a_release_a_book_that_forgets_again_is_noticed(world: World) -> None:
+    """Also where it has not as many events again as it had before it forgot the first."""
+    _forgets_events(world)
+    release(world.book, world.policy)
+    for name in names(4):
+        world.enrol(name)
+        world.run(times=2)
+    assert (world.hold(), world.requests()) == (None, 6)
+    execute(world.book, "ALTER TABLE events DISABLE TRIGGER ALL")
+    ((last,),) = query(world.book, "SELECT max(id) FROM events WHERE kind = 'charging.released'")
+    execute(world.book, "DELETE FROM events WHERE id > :last", last=last)
+    execute(world.book, f"ALTER TABLE events ALTER id RESTART {last + 1}")
+    world.enrol("third")
+    world.run(times=2)
+    assert "back in time" in (world.hold() or "")
+    assert world.requests() == 6
 
 
 def test_a_book_that_forgot_events_gives_nobody_up(world: World) -> None:

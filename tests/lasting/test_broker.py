@@ -81,7 +81,9 @@ def test_celery_and_we_ourselves_reach_the_broker_over_tls(door: tuple[str, Path
 
     async def remember() -> dict[str, int]:
         watermark = RedisWatermark(address)
-        await watermark.raise_to("tls/1", 7)
+        await watermark.raise_to("tls/1", 9)
+        await watermark.begin_anew("tls/1", 7)
+        await watermark.raise_to("tls/1", 6)
         seen = await watermark.seen()
         await watermark.aclose()
         return seen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +16,7 @@ from billing.services import change_status
 from billing.services.clock_guard import ClockGuard
 from billing.services.close_cycles import close_cycles
 from billing.services.desk import Desk
+from billing.services.dispatch import dispatch
 from billing.services.inquire import find_unknown
 from billing.services.invariants import broken
 from billing.services.open_cycles import open_cycles
@@ -193,6 +194,20 @@ def test_a_leap_puts_no_question_off(
     assert world.statuses("cycles") == {"paid": 11}
     assert world.requests() == (11 if lost == "timeout_after_charge" else 12)
     assert broken(world.book, world.policy) == []
+
+
+def test_what_was_handed_out_in_a_leap_and_lost_is_handed_out_again(
+    world: World, clock: Clocks
+) -> None:
+    """It was with nobody, and yet counted as on its way until that time came again."""
+    assert world.open() == 10
+    clock.database_ahead = timedelta(days=2)
+    assert dispatch(world.book, world, world.policy) == 10
+    world.charges.clear()
+    clock.database_ahead = timedelta(0)
+    world.policy = replace(world.policy, max_outstanding=10)
+    world.run(every=timedelta(minutes=1), times=3)
+    assert world.statuses("cycles") == {"paid": 10}
 
 
 def test_a_leap_proves_nothing(world: World, clock: Clocks) -> None:

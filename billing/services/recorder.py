@@ -65,11 +65,11 @@ class Recorder:
         self.subscription = subscription
         self.asked_at = asked_at or tx.now
         self.is_from_the_charge = asked_at is None
-        # When it ended: a charge's own answer is not of later than its lease, and what follows from
-        # it must not be reckoned by a clock that is ahead just now.
+        # When it ended: a charge's own answer is of a moment between claim and end of lease. What
+        # follows from it must not be reckoned by a clock that leaps just now.
         self.ended_at = tx.now
-        if self.is_from_the_charge and attempt.lease_until is not None:
-            self.ended_at = min(tx.now, attempt.lease_until)
+        if self.is_from_the_charge and attempt.sent_at is not None and attempt.lease_until:
+            self.ended_at = min(max(tx.now, attempt.sent_at), attempt.lease_until)
         # Not yet followed by a retry, a hold, or the end of retries: see `follow`.
         self.decline: Decline | None = None
 
@@ -368,7 +368,11 @@ class Recorder:
         if self.is_from_the_charge:
             # A refused request is over; one without an answer may still be on its way. Told after
             # the lease ran out, it may have left later than was reckoned with.
-            over = self.tx.now + (self.policy.visibility if refused else self.policy.settle)
+            over = self.tx.now
+            if over < self.ended_at and self.attempt.lease_until is not None:
+                # By a clock that leapt back: then its lease is all that is known.
+                over = self.attempt.lease_until
+            over += self.policy.visibility if refused else self.policy.settle
             self.attempt.provable_at = max(self.attempt.provable_at or over, over)
         self.attempt.dispatched_at = None
         self.attempt.nothing_found = 0

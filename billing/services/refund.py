@@ -472,7 +472,11 @@ def _record(
             over = policy.settle if refusal is None else policy.visibility
             refund.refusal = None if refusal is None else clean(refusal)
             wait = min(FIRST_LOOK, policy.visibility)
-            _make_unknown(tx, refund, tx.now + over, refusal or why, wait, contradiction)
+            since = tx.now
+            if refund.sent_at is not None and tx.now < refund.sent_at:
+                # By a clock that leapt back: its lease is all that is known.
+                since = refund.lease_until or tx.now
+            _make_unknown(tx, refund, since + over, refusal or why, wait, contradiction)
 
 
 def _conclude(tx: Transaction, policy: BillingPolicy, taken: _Taken, found: Payment | None) -> None:

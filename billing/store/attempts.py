@@ -72,7 +72,8 @@ def outstanding(session: Session, now: datetime, again_after: timedelta, at_most
             Attempt.dispatched_at.is_not(None),
             or_(
                 Attempt.status == AttemptStatus.SENDING,
-                Attempt.dispatched_at >= now - again_after,
+                # Further ahead: by a clock that was.
+                Attempt.dispatched_at.between(now - again_after, now + again_after),
             ),
         )
         .limit(at_most)
@@ -121,10 +122,9 @@ def hand_out(session: Session, now: datetime, again_after: timedelta, limit: int
 
     One that was dispatched longer than `again_after` ago and never claimed was lost: it goes again.
     """
-    lost_before = now - again_after
     ids: list[int] = []
     for closes_at in _closings(session, now):
-        ids += _due(session, closes_at, now, lost_before, limit - len(ids))
+        ids += _due(session, closes_at, now, again_after, limit - len(ids))
         if len(ids) == limit:
             break
     if ids:
@@ -144,7 +144,7 @@ def _closings(session: Session, now: datetime) -> Sequence[datetime]:
 
 
 def _due(
-    session: Session, closes_at: datetime, now: datetime, lost_before: datetime, limit: int
+    session: Session, closes_at: datetime, now: datetime, again_after: timedelta, limit: int
 ) -> Sequence[int]:
     """Of one closing alone, the index leads to those that are ready, past all that are not yet."""
     due = (
@@ -152,7 +152,11 @@ def _due(
         .where(
             Attempt.closes_at == closes_at,
             _chargeable(now),
-            or_(Attempt.dispatched_at.is_(None), Attempt.dispatched_at < lost_before),
+            or_(
+                Attempt.dispatched_at.is_(None),
+                Attempt.dispatched_at < now - again_after,
+                Attempt.dispatched_at > now + again_after,
+            ),
         )
         .order_by(Attempt.ready_at, Attempt.id)
         .limit(limit)

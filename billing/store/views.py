@@ -17,7 +17,7 @@ from billing.domain.cycle import CycleStatus
 from billing.domain.notice import NoticeStatus
 from billing.domain.subscription import SubscriptionStatus
 from billing.store import differences, health, notices, refunds
-from billing.store.tables import Attempt, Cycle, Refund, Subscription
+from billing.store.tables import Attempt, Cycle, Notice, Refund, Subscription
 
 Rows = Generator[dict[str, Any], None, None]
 _ROWS_OF_A_PAGE = 1000
@@ -288,22 +288,28 @@ def outbox(
 ) -> list[dict[str, Any]]:
     """Notices, newest first; those older than the number `before` where it is given."""
     return [
-        {
-            "id": row.id,
-            "webhook_id": notices.as_outgoing(row, customer_uid).webhook_id,
-            "type": row.kind,
-            "customer_uid": customer_uid or row.data.get("customer_uid"),
-            "status": notices.status_of(row),
-            "created_at": moment(row.created_at, zone),
-            "tries": row.tries,
-            "next_try_at": moment(row.next_try_at, zone) if notices.waits(row) else None,
-            "delivered_at": moment(row.delivered_at, zone),
-            "dead_at": moment(row.dead_at, zone),
-            "problem": row.problem,
-            "data": row.data,
-        }
+        _notice(row, zone, customer_uid)
         for row, customer_uid in notices.listed(session, status, limit, before)
     ]
+
+
+def _notice(row: Notice, zone: ZoneInfo, customer_uid: str | None) -> dict[str, Any]:
+    # Whatever else somebody wrote there behind the book's back, no message can be made of.
+    is_message = isinstance(row.data, dict)
+    return {
+        "id": row.id,
+        "webhook_id": notices.as_outgoing(row, customer_uid).webhook_id if is_message else None,
+        "type": row.kind,
+        "customer_uid": customer_uid or (row.data.get("customer_uid") if is_message else None),
+        "status": notices.status_of(row),
+        "created_at": moment(row.created_at, zone),
+        "tries": row.tries,
+        "next_try_at": moment(row.next_try_at, zone) if notices.waits(row) else None,
+        "delivered_at": moment(row.delivered_at, zone),
+        "dead_at": moment(row.dead_at, zone),
+        "problem": row.problem,
+        "data": row.data,
+    }
 
 
 def moment(value: datetime | None, zone: ZoneInfo) -> str | None:

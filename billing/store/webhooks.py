@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, exists, select, text, update
+from sqlalchemy import ColumnElement, delete, exists, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from billing.domain.attempt import AttemptStatus
 from billing.domain.webhook import OF_NO_INTEREST, Announcement, WebhookOutcome
+from billing.store.health import LONGEST_WAIT
 from billing.store.tables import Attempt, Cycle, Webhook
 
 # Rows that may wait at once. Twice as many for those that name an attempt of ours, which a
@@ -89,7 +90,7 @@ def take(
     """What to look at now, each put off until `again_at`: so many that name an attempt of ours,
     then so many of all."""
     named = exists().where(Attempt.merchant_uid == Webhook.merchant_uid)
-    due = select(Webhook).where(Webhook.looked_at.is_(None), Webhook.look_at <= now)
+    due = select(Webhook).where(*_is_due(now))
     taken = []
     for query, most in ((due.where(named), ours), (due, others)):
         rows = session.execute(
@@ -104,9 +105,15 @@ def take(
     return taken
 
 
+def _is_due(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    # Nothing is put off for so long but by a clock that was ahead.
+    is_time = or_(Webhook.look_at <= now, Webhook.look_at > now + LONGEST_WAIT)
+    return Webhook.looked_at.is_(None), is_time
+
+
 def any_due(session: Session, now: datetime) -> bool:
     """Whether there is something to look at now."""
-    due = exists().where(Webhook.looked_at.is_(None), Webhook.look_at <= now)
+    due = exists().where(*_is_due(now))
     return bool(session.execute(select(due)).scalar_one())
 
 

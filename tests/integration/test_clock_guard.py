@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +16,7 @@ from billing.services import change_status
 from billing.services.clock_guard import ClockGuard
 from billing.services.close_cycles import close_cycles
 from billing.services.desk import Desk
+from billing.services.dispatch import dispatch
 from billing.services.inquire import find_unknown
 from billing.services.invariants import broken
 from billing.services.open_cycles import open_cycles
@@ -195,6 +196,20 @@ def test_a_leap_puts_no_question_off(
     assert broken(world.book, world.policy) == []
 
 
+def test_what_was_handed_out_in_a_leap_and_lost_is_handed_out_again(
+    world: World, clock: Clocks
+) -> None:
+    """It was with nobody, and yet counted as on its way until that time came again."""
+    assert world.open() == 10
+    clock.database_ahead = timedelta(days=2)
+    assert dispatch(world.book, world, world.policy) == 10
+    world.charges.clear()
+    clock.database_ahead = timedelta(0)
+    world.policy = replace(world.policy, max_outstanding=10)
+    world.run(every=timedelta(minutes=1), times=3)
+    assert world.statuses("cycles") == {"paid": 10}
+
+
 def test_a_leap_proves_nothing(world: World, clock: Clocks) -> None:
     """A look that shows no payment is late enough by it alone; the request may be on its way."""
     world.enrol("asked", script=["timeout_before_charge"])
@@ -211,16 +226,19 @@ def test_a_leap_proves_nothing(world: World, clock: Clocks) -> None:
     assert world.statuses("cycles") == {"paid": 11}
 
 
+Leaping = Callable[[World, timedelta], None]
+
+
 @pytest.fixture
-def leaping(clock: Clocks, monkeypatch: pytest.MonkeyPatch) -> Callable[[World], None]:
+def leaping(clock: Clocks, monkeypatch: pytest.MonkeyPatch) -> Leaping:
     """One tick: the clock leaps when its answers are there, and is right again after it."""
     as_ever = Desk.hand_in
 
-    def hand_in(desk: Desk, *answer: Any) -> Any:
-        clock.database_ahead = LEAP
-        return as_ever(desk, *answer)
+    def tick(world: World, by: timedelta) -> None:
+        def hand_in(desk: Desk, *answer: Any) -> Any:
+            clock.database_ahead = by
+            return as_ever(desk, *answer)
 
-    def tick(world: World) -> None:
         with monkeypatch.context() as wrong:
             wrong.setattr(Desk, "hand_in", hand_in)
             world.tick()
@@ -229,25 +247,25 @@ def leaping(clock: Clocks, monkeypatch: pytest.MonkeyPatch) -> Callable[[World],
     return tick
 
 
-def test_a_leap_keeps_back_nothing_that_was_not_sent(
-    world: World, leaping: Callable[[World], None]
-) -> None:
+def test_a_leap_keeps_back_nothing_that_was_not_sent(world: World, leaping: Leaping) -> None:
     """It would wait until that time came again, long after its month."""
     gateway_away(world)
-    leaping(world)
+    leaping(world, LEAP)
     assert world.statuses("attempts") == {"due": 10}
     gateway_back(world)
     world.run(times=10)
     assert world.statuses("cycles") == {"paid": 10}
 
 
+@pytest.mark.parametrize("by", [LEAP, -LEAP], ids=["ahead", "back"])
 @pytest.mark.parametrize("code", ["0031", "0011"])
 def test_a_decline_that_is_written_down_in_a_leap_is_followed_as_ever(
-    world: World, clock: Clocks, leaping: Callable[[World], None], code: str
+    world: World, clock: Clocks, leaping: Leaping, code: str, by: timedelta
 ) -> None:
-    """By its moment the band was over: no retry was planned, nobody was suspended either."""
+    """By its moment the band was over, and no retry was planned, nor anybody suspended; or it was
+    to come, and the customer was asked again at once."""
     world.enrol("refused", script=[f"declined:{code}"])
-    leaping(world)
+    leaping(world, by)
     assert world.statuses("attempts") == {"approved": 10, "declined": 1} | (
         {"due": 1} if code == "0031" else {}
     )
@@ -256,6 +274,7 @@ def test_a_decline_that_is_written_down_in_a_leap_is_followed_as_ever(
     if code == "0011":
         assert world.statuses("subscriptions") == {"active": 10, "suspended": 1}
         return
+    assert world.requests() == 11, "one try a day"
     clock.move(days=1)
     world.run(times=4)
     assert world.statuses("cycles") == {"paid": 11}
@@ -263,17 +282,30 @@ def test_a_decline_that_is_written_down_in_a_leap_is_followed_as_ever(
 
 
 def test_what_a_leap_says_of_a_lost_answer_is_forgotten_after_two_hours(
-    world: World, clock: Clocks, leaping: Callable[[World], None]
+    world: World, clock: Clocks, leaping: Leaping
 ) -> None:
     """Whatever the truth was, a request of before is over by then, and shows."""
     world.enrol("asked", script=["timeout_before_charge"])
-    leaping(world)
+    leaping(world, LEAP)
     world.run(times=4)
     assert world.statuses("attempts") == {"approved": 10, "unknown": 1}
     clock.move(hours=2)
     world.run(times=10)
     assert world.statuses("cycles") == {"paid": 11}
     assert world.requests() == 12
+
+
+def test_what_a_leap_back_says_of_a_lost_answer_proves_nothing_sooner(
+    world: World, clock: Clocks, leaping: Leaping
+) -> None:
+    world.enrol("asked", script=["timeout_before_charge"])
+    leaping(world, -LEAP)
+    late_enough = clock.now + world.policy.settle
+    while clock.now < late_enough:
+        assert world.statuses("attempts") == {"approved": 10, "unknown": 1}
+        world.run(every=timedelta(seconds=20))
+    world.run(times=12)
+    assert world.statuses("cycles") == {"paid": 11}
 
 
 def test_a_clock_that_stays_wrong_is_compared_until_it_is_right(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -57,6 +58,15 @@ def test_the_outbox_is_listed_by_status(maewol: Maewol, three: Book) -> None:
         assert (found["next_try_at"] is not None) == (status == "waiting")
     figures = maewol("status")
     assert (figures["notices_waiting"], figures["notices_dead"]) == (1, 1)
+
+
+def test_one_that_is_no_message_is_listed_with_what_there_is(maewol: Maewol, three: Book) -> None:
+    """Its death is an alarm, which names this command."""
+    for odd in ("[1]", '"text"', "7"):
+        execute(three, f"UPDATE notices SET data = '{odd}', subscription_id = NULL WHERE id = 2")
+        (found,) = maewol("notices", "--status", "dead")
+        told = (found["id"], found["webhook_id"], found["customer_uid"], found["data"])
+        assert told == (2, None, None, json.loads(odd))
 
 
 def test_dead_letters_are_sent_again(maewol: Maewol, three: Book) -> None:

@@ -872,10 +872,8 @@ def test_a_request_that_cannot_leave_goes_again_ever_more_slowly(case: Case) -> 
     for _ in range(12):
         assert case.answer(NotSent("no way")) == "not_sent"
         waits.append(case.attempt_row()["ready_at"])
-        claimed = (
-            "UPDATE attempts SET status = 'sending', lease_until = ready_at, sent_at = ready_at"
-        )
-        execute(case.book, claimed)
+        claimed = "UPDATE attempts SET status = 'sending', lease_until = :now, sent_at = :now"
+        execute(case.book, claimed, now=case.clock.now)
     assert waits == [5, 10, 20, 40, 80, 160, 320, 640, 900, 900, 900, 900]
 
 

@@ -276,18 +276,35 @@ def test_a_leap_of_the_clock_neither_proves_nor_puts_off(town: Town, lost: str) 
     assert cancels(town) == (2 if lost == "lost" else 1)
 
 
-def test_what_a_leap_says_of_a_lost_answer_is_forgotten_after_two_hours(town: Town) -> None:
-    refund_id = requested(town)
+def lost_in_a_leap(town: Town, days: int) -> None:
+    """The request's answer is lost, and the clock leaps before that is written down."""
 
     def leaps() -> None:
-        town.clock.move(days=40)
+        town.clock.move(days=days)
         raise httpx.ReadTimeout("lost")
 
-    right = town.clock.now
+    refund_id, right = requested(town), town.clock.now
     town.wire.faults[CANCEL] = leaps
     step(town, refund_id)
     town.clock.move_to(right)
     town.wire.faults.clear()
+
+
+def test_what_a_leap_back_says_of_a_lost_answer_proves_nothing_sooner(town: Town) -> None:
+    late_enough = town.clock.now + town.policy.settle
+    lost_in_a_leap(town, -40)
+    while town.clock.now < late_enough:
+        tick(town)
+        assert cancels(town) == 1
+        town.move(seconds=20)
+    for _ in range(12):
+        town.move(seconds=20)
+        tick(town)
+    assert settled(town) == ("done", "refunded")
+
+
+def test_what_a_leap_says_of_a_lost_answer_is_forgotten_after_two_hours(town: Town) -> None:
+    lost_in_a_leap(town, 40)
     tick(town)
     town.move(minutes=1)
     tick(town)

@@ -256,6 +256,15 @@ def test_each_look_that_finds_nothing_puts_the_next_off_for_longer(world: World)
     assert look(world) == {"not_found": 1}
 
 
+def test_a_leap_of_the_clock_puts_off_no_look(world: World) -> None:
+    """Nor was whoever bought a subscription, and closed the page, enrolled until then."""
+    announce(world, "imp_000000000001")
+    world.clock.move(days=40)
+    assert look(world) == {"again": 1}
+    world.clock.move(days=-40)
+    assert look(world) == {"again": 1}
+
+
 def test_of_two_payments_of_a_month_the_announced_one_is_judged(world: World) -> None:
     """Not the one that its month counts already, whichever is listed first."""
     world.enrol("somebody")

@@ -108,15 +108,17 @@ for edge, outside in (("band_opens_at", "-"), ("last_start_at", "+")):
     since = "(SELECT sent_at FROM attempts WHERE id = 21)"
     moved = """ '{"anchor_was": "2026-10-05"}'"""
     whose = "(SELECT subscription_id FROM cycles WHERE id = 11)"
-    for holding, at, of, data in (
-        (True, f"{since} + interval '1 second'", whose, moved),
-        (False, since, whose, moved),
-        (False, f"{since} + interval '1 second'", f"{whose} + 1", moved),
-        (False, f"{since} + interval '1 second'", whose, """ '{"fields": ["amount"]}'"""),
+    after, corrected = f"{since} + interval '1 second'", "subscription.corrected"
+    for holding, at, kind, of, data in (
+        (True, after, corrected, whose, moved),
+        (False, since, corrected, whose, moved),
+        (False, after, corrected, f"{whose} + 1", moved),
+        (False, after, corrected, whose, """ '{"fields": ["amount"]}'"""),
+        (False, after, "subscription.enrolled", whose, moved),
     ):
         told = (
             "INSERT INTO events (at, kind, subscription_id, data)"
-            f" VALUES ({at}, 'subscription.corrected', {of}, {data})"
+            f" VALUES ({at}, '{kind}', {of}, {data})"
         )
         if holding:
             holds(BAND, late, told)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from billing.domain.policy import BillingPolicy
 from billing.presenting.texts import Texts
@@ -95,6 +96,15 @@ def test_a_glance_tells_what_it_had_no_time_for(
     assert ([one.name for one in found.broken], found.unchecked) == (["wrong"], 2)
 
 
+def test_a_glance_does_not_take_another_fault_for_want_of_time(
+    book: Book, policy: BillingPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fact = invariants._Fact("of no book", "", "SELECT id FROM nowhere")
+    monkeypatch.setattr(invariants, "_FACTS", (fact,))
+    with pytest.raises(DBAPIError, match="nowhere"):
+        glance(book, policy)
+
+
 @pytest.mark.usefixtures("_a_month")
 def test_the_facts_at_once_are_the_facts_one_by_one(book: Book, policy: BillingPolicy) -> None:
     assert at_once(book, policy) == []
@@ -115,6 +125,7 @@ def test_the_whole_check_is_held_to_no_limit_of_time(
     fact = invariants._Fact("a limit", "There is none.", f"SELECT 1 AS id WHERE {limited}")
     monkeypatch.setattr(invariants, "_FACTS", (fact,))
     assert [one.rows for one in invariants.every(book, policy) if one.name == "a limit"] == [[]]
+    assert invariants.at_once(book, policy) == []
     with book.transaction() as tx:
         found = invariants.as_seen(tx, policy)
     assert [one.rows for one in found if one.name == "a limit"] == [[1]], "it can be seen"

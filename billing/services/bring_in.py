@@ -12,7 +12,7 @@ from billing.domain.plan import closes_at, first_attempt_at
 from billing.domain.policy import BillingPolicy
 from billing.domain.seal import seal
 from billing.domain.subscription import NewSubscription
-from billing.services.clock_guard import check_not_wrong
+from billing.services.clock_guard import check_day
 from billing.store import installation, subscriptions
 from billing.store.session import Transaction
 
@@ -24,8 +24,8 @@ def bring_in(
     there with the same facts.
 
     Raises `Conflict` for other facts of a known customer, and `GatewayUnavailable` where the clock
-    was just found wrong."""
-    check_not_wrong(tx)
+    was just found to be wrong by far."""
+    check_day(tx)
     key = installation.key(tx.session, derive_key)
     subscriptions.stage(tx.session, [staged_row(tx, policy, key, 1, new)])
     _refuse_changed(tx)

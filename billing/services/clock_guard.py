@@ -40,6 +40,8 @@ ALONE_AFTER = timedelta(hours=24)
 TELL_AGAIN_AFTER = timedelta(days=1)
 # Who has not tried for so long was not waiting: the time is counted from the next try.
 NOT_WAITING = timedelta(hours=1)
+# Charging stops long before; but a minute more or less decides of hardly anybody's first month.
+DAY_IN_DOUBT = timedelta(hours=1)
 # An answer that was longer on its way says too little about now.
 _GOOD_FOR = timedelta(seconds=10)
 
@@ -88,12 +90,14 @@ def asked_at(tx: Transaction) -> datetime:
     return FIRST_MOMENT if is_doubted(tx) else tx.now
 
 
-def check_not_wrong(tx: Transaction) -> None:
+def check_day(tx: Transaction) -> None:
     """For what asks for the day and for nothing of the gateway's. Raises `GatewayUnavailable` by a
-    clock that was just found wrong: whoever waits may try again."""
-    if health.is_skewed(tx.session) and not health.skew_is_stale(tx.session, tx.now):
+    clock that was just found to be wrong by far: whoever waits may try again."""
+    skew = health.read(tx.session).clock_skew
+    stale = health.skew_is_stale(tx.session, tx.now)
+    if skew is not None and abs(skew) > DAY_IN_DOUBT and not stale:
         raise GatewayUnavailable(
-            "the gateway's clock and the database's differ by more than a minute, so that nobody"
+            "the gateway's clock and the database's differ by more than an hour, so that nobody"
             " knows which month is the first to charge. Set the database's clock right"
         )
 

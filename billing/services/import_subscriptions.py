@@ -23,7 +23,7 @@ from billing.domain.payment import Payment
 from billing.domain.policy import BillingPolicy
 from billing.domain.subscription import NewSubscription
 from billing.services.bring_in import contradiction, staged_row
-from billing.services.clock_guard import check_not_wrong
+from billing.services.clock_guard import check_day
 from billing.services.csv_lines import Record, records
 from billing.store import installation, subscriptions
 from billing.store.session import Book, Transaction
@@ -93,7 +93,7 @@ def import_subscriptions(
     `unchanged`; other facts for a known customer are rejected (the gateway compares them with last
     month's). Memory does not grow with the file. With `notify` each that is added is told to the
     merchant's own system. With `dry_run` nothing is written, and the report is that of a real run.
-    Raises `GatewayUnavailable` where the clock was just found wrong.
+    Raises `GatewayUnavailable` where the clock was just found to be wrong by far.
     """
     report = ImportReport()
     found = records(file)
@@ -109,7 +109,7 @@ def import_subscriptions(
             names = _with_ids(names)
         try:
             with book.transaction() as tx:
-                check_not_wrong(tx)
+                check_day(tx)
                 subscriptions.take_time(tx.session)
                 _Import(tx, policy, derive_key, report, notify=notify).run(names, counted)
                 if dry_run or (report.bad and not skip_bad):

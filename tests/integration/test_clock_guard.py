@@ -168,8 +168,11 @@ def test_a_clock_that_was_found_wrong_tells_nobodys_first_month(
     with pytest.raises(GatewayUnavailable, match="clock"):
         enrolled(world.book, world.policy, newcomer)
     clock.database_ahead = timedelta(0)
-    # Also where no tick has compared anew.
+    # Also where no tick has compared anew; and a minute decides of nobody's month.
     enrolled(world.book, world.policy, newcomer)
+    clock.database_ahead = timedelta(minutes=30)
+    world.close()
+    assert enrolled(world.book, world.policy, newcomer.replace("newcomer", "another")).added == 1
     first = "SELECT next_cycle FROM subscriptions WHERE customer_uid = 'newcomer'"
     assert query(world.book, first) == [(1,)]
 

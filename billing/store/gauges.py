@@ -22,12 +22,17 @@ LINES_AT_ONCE = 100_000
 
 _WAITING = text(
     """
+    WITH held_cycles AS MATERIALIZED (
+        SELECT id FROM cycles WHERE status = 'open' AND held IS NOT NULL LIMIT 10000
+    )
     SELECT
         (SELECT count(*) FROM attempts WHERE status = 'due') AS due,
-        (SELECT count(*) FROM attempts WHERE status = 'due' AND ready_at <= :now) AS ready,
+        -- What is held waits for a person, and not to go. So many at most, that they can be hashed.
+        (SELECT count(*) FROM attempts WHERE status = 'due' AND ready_at <= :now
+            AND cycle_id NOT IN (SELECT id FROM held_cycles)) AS ready,
         -- Since it was planned: one that goes back again and again is ready only since a moment.
-        (SELECT min(planned_at) FROM attempts WHERE status = 'due' AND ready_at <= :now)
-            AS oldest_ready_at,
+        (SELECT min(planned_at) FROM attempts WHERE status = 'due' AND ready_at <= :now
+            AND cycle_id NOT IN (SELECT id FROM held_cycles)) AS oldest_ready_at,
         (SELECT count(*) FROM attempts WHERE status IN ('due', 'sending')
             AND dispatched_at IS NOT NULL) AS outstanding,
         (SELECT count(*) FROM attempts WHERE status = 'sending') AS sending,

@@ -71,9 +71,11 @@ def test_what_waits_of_months(kept: Book, clock: MovedClock) -> None:
     assert waiting(kept, clock) == {**USUAL, "closing_soon": 2}
     execute(kept, "UPDATE cycles SET closes_at = :at WHERE id = 13", at=clock.now + DAY + MOMENT)
     planted(kept, "UPDATE cycles SET held = 'unconfirmed' WHERE id IN (12, 13)")
-    assert waiting(kept, clock) == {**USUAL, "closing_soon": 1, "held": 2}
+    # What waits for a person is not what a worker should have taken long ago.
+    execute(kept, "UPDATE attempts SET planned_at = :at WHERE id = 23", at=clock.now - DAY)
+    assert waiting(kept, clock) == {**USUAL, "ready": 1, "closing_soon": 1, "held": 2}
     planted(kept, paid(12, 22))
-    assert waiting(kept, clock) == {**USUAL, "open": 2, "held": 1}
+    assert waiting(kept, clock) == {**USUAL, "ready": 2, "open": 2, "held": 1}
 
 
 def test_what_should_have_been_opened(kept: Book, clock: MovedClock) -> None:

@@ -260,6 +260,15 @@ def test_whose_a_payment_is(tx: Transaction) -> None:
     assert owner(customer_uid="somebody", merchant_uid=tagged) == 4
     assert owner(customer_uid="somebody", merchant_uid=tagged[1:]) is None
     assert owner(customer_uid="customer-3", merchant_uid=tagged) == 3
+    # Each by its own name.
+    staged(
+        tx,
+        replace(BY_HAND, customer_uid="somebody", merchant_uid=tagged),
+        replace(BY_HAND, customer_uid="x", merchant_uid=tagged.replace("4", "2"), imp_uid="imp_2"),
+        replace(BY_HAND, customer_uid="y", imp_uid="imp_3"),
+    )
+    whose = "SELECT imp_uid, subscription_id FROM ledger ORDER BY imp_uid"
+    assert tx.session.execute(text(whose)).all() == [("imp_2", 2), ("imp_3", None), ("imp_hand", 4)]
     assert owner(customer_uid="customer-3", merchant_uid="mw-22") == 2
     plant(tx, NOW, [paid(11, 21), "UPDATE cycles SET paid_imp_uid = 'imp_hand' WHERE id = 11"])
     assert owner(customer_uid="customer-3", merchant_uid="mw-22") == 1
@@ -267,6 +276,10 @@ def test_whose_a_payment_is(tx: Transaction) -> None:
     plant(tx, NOW, ["UPDATE cycles SET paid_imp_uid = 'x' WHERE id = 11"])
     plant(tx, NOW, [f"UPDATE attempts SET merchant_uid = '{tagged}' WHERE id = 23"])
     assert owner(customer_uid="somebody", merchant_uid=tagged) == 3
+    # A tag that two have is nobody's.
+    plant(tx, NOW, ["UPDATE attempts SET merchant_uid = 'mw-23' WHERE id = 23"])
+    plant(tx, NOW, ["UPDATE subscriptions SET tag = 'tag' || repeat('4', 13) WHERE id = 5"])
+    assert owner(customer_uid="somebody", merchant_uid=tagged) is None
     staged(tx, BY_HAND, replace(BY_HAND, imp_uid="imp_ready", status="ready", paid_at=None))
     assert ledger.owner(tx.session, "imp_ready") is None, "it was never paid"
     assert ledger.owner(tx.session, "imp_other") is None
@@ -713,8 +726,18 @@ def test_a_key_of_which_a_schedule_was_told_is_asked_about_each_day(tx: Transact
     assert asked(tx, [], 1) == [2]
 
 
-@pytest.mark.parametrize("name", ["an order of the store's", "mw-21"])
-def test_whose_a_payment_is_takes_no_reading_of_the_whole_book(tx: Transaction, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("an order of the store's", "nobody"),
+        ("mw-21", "nobody"),
+        # Its tag is asked about only where nothing else tells whose it is.
+        ("mw-tag2222222222222-202611-01", "customer-1"),
+    ],
+)
+def test_whose_a_payment_is_takes_no_reading_of_the_whole_book(
+    tx: Transaction, name: str, key: str
+) -> None:
     """Each webhook of a stranger's payment is laid beside a book of millions."""
     plant(
         tx,
@@ -729,5 +752,5 @@ def test_whose_a_payment_is_takes_no_reading_of_the_whole_book(tx: Transaction, 
         ],
     )
     before = rows_read(tx)
-    staged(tx, a_payment(merchant_uid=name, customer_uid="nobody"))
+    staged(tx, a_payment(merchant_uid=name, customer_uid=key))
     assert (rows_read(tx) - before)["subscriptions"] < 100

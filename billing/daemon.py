@@ -10,7 +10,7 @@ import os
 import resource
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cached_property
 from typing import TypeVar
 
@@ -83,6 +83,12 @@ class Daemon:
         made = RedisWatermark(self.house.broker)
         self._exits.callback(self._portal.call, made.aclose)
         return made
+
+    def seen(self) -> Mapping[str, int]:
+        """The highest event number that is remembered of each database."""
+        with self._lock:
+            watermark, portal = self.watermark, self._portal
+        return portal.call(watermark.seen)
 
     def run(self, use_case: Callable[[PortOneClient], Awaitable[T]]) -> T:
         """Run an asynchronous use case with the gateway, from a task's thread."""

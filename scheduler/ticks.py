@@ -79,7 +79,7 @@ def open_() -> dict[str, int]:
 
 @app.task(name=TICK_DISPATCH)  # type: ignore[untyped-decorator]
 def dispatch_() -> dict[str, int]:
-    dispatched = dispatch(_house.book, _house.queue, _house.policy)
+    dispatched = dispatch(_house.book, _house.queue, _house.policy, this_process.seen())
     _seen(TICK_DISPATCH)
     return {"dispatched": dispatched}
 

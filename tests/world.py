@@ -98,7 +98,8 @@ class World:
     def tick(self) -> None:
         """One of each, then the workers do what was sent to them."""
         self.open()
-        dispatch(self.book, self, self.policy)
+        seen = {} if self.watermark is None else asyncio.run(self.watermark.seen())
+        dispatch(self.book, self, self.policy, seen)
         find_unknown(self.book, self, self.policy)
         self.close()
         seal_events(self.book)

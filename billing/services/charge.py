@@ -139,7 +139,7 @@ async def _claim(
         if not trusting and health.skew_is_stale(tx.session, tx.now):
             return None
         by_index(tx.session)
-        newest = _fenced(tx, policy, seen)
+        here = _fenced(tx, policy, seen)
         permit = health.NONE
 
         def places(wanted: int) -> int:
@@ -162,6 +162,9 @@ async def _claim(
                     **trail.mark(),
                 },
             )
+        # With the claim's own lines: a book that is set back to just before it has lost no others.
+        events.write(tx.session)
+        newest = None if here is None else (here, events.newest(tx.session))
         return _Batch(
             claims=claims,
             key=installation.stored_key(tx.session),
@@ -176,17 +179,15 @@ async def _claim(
     return await asyncio.to_thread(book.run, step)
 
 
-def _fenced(
-    tx: Transaction, policy: BillingPolicy, seen: Mapping[str, int]
-) -> tuple[str, int] | None:
+def _fenced(tx: Transaction, policy: BillingPolicy, seen: Mapping[str, int]) -> str | None:
     """Stop all charging when this is not the database that the book was last used in, or when it
-    has fewer events than were seen of it: then it has lost some. Returns its newest event."""
+    has fewer events than were seen of it: then it has lost some. Returns which database it is."""
     here = installation.identity(tx.session, policy.store)
     newest = events.newest(tx.session)
     known = 0 if here.database is None else seen.get(here.database, 0)
     if problem := why_not_after(tx, known, newest) or why_not_from(tx, policy, here):
         stop(tx, problem)
-    return None if here.database is None else (here.database, newest)
+    return here.database
 
 
 async def _charge_one(

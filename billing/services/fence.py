@@ -3,6 +3,8 @@ the store is the same."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from billing.domain.policy import BillingPolicy
 from billing.store import events, health, installation
 from billing.store.installation import Identity
@@ -19,10 +21,22 @@ def why_not_from(tx: Transaction, policy: BillingPolicy, here: Identity) -> str 
 def why_not_yet(tx: Transaction, policy: BillingPolicy) -> str | None:
     """The same before anything is to leave. Whether a promoted standby has every commit only a
     claim can tell, by what was seen of the events: nothing may be written before it has looked."""
-    here = installation.identity(tx.session, policy.store)
+    return _not_yet(tx, policy, installation.identity(tx.session, policy.store))
+
+
+def _not_yet(tx: Transaction, policy: BillingPolicy, here: Identity) -> str | None:
     if policy.goes_on_after_failover and installation.promoted(tx.session, here):
         return None
     return installation.fence(tx.session, here)
+
+
+def why_not_now(tx: Transaction, policy: BillingPolicy, seen: Mapping[str, int]) -> str | None:
+    """`why_not_yet`, and whether the book has forgotten events that were `seen` of its database."""
+    here = installation.identity(tx.session, policy.store)
+    known = 0 if here.database is None else seen.get(here.database, 0)
+    if known and (problem := why_not_after(tx, known, events.newest(tx.session))):
+        return problem
+    return _not_yet(tx, policy, here)
 
 
 def why_not_after(tx: Transaction, seen: int, newest: int) -> str | None:

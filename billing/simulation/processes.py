@@ -280,7 +280,8 @@ def tick_job(name: str) -> Callable[[Process], Coroutine[Any, Any, None]]:
                 if done:
                     queue.dispatch_soon()
             case "dispatch":
-                await asyncio.to_thread(dispatch, book, queue, world.policy)
+                seen = await SimulatedWatermark(process).seen()
+                await asyncio.to_thread(dispatch, book, queue, world.policy, seen)
             case "inquire":
                 await asyncio.to_thread(find_unknown, book, queue, world.policy)
             case "seal":

@@ -160,6 +160,11 @@ async def _claim(
                     **trail.mark(),
                 },
             )
+        if newest is not None:
+            # With the claim's own lines: a book that is set back to just before it has lost no
+            # others.
+            events.write(tx.session)
+            newest = replace(newest, number=events.newest(tx.session))
         return _Batch(
             claims=claims,
             key=installation.stored_key(tx.session),

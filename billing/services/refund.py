@@ -182,7 +182,8 @@ async def _the_payment(gateway: PaymentGateway, merchant_uid: str, imp_uid: str 
             raise Conflict(f"several payments under {merchant_uid}: say which (--imp-uid): {names}")
         if found:
             return found[0]
-    raise NotFound(f"the gateway has no payment under {merchant_uid!r}")
+    named = "" if imp_uid is None else f" with the imp_uid {imp_uid!r}"
+    raise NotFound(f"the gateway has nothing that was paid under {merchant_uid!r}{named}")
 
 
 def _owner(tx: Transaction, payment: Payment) -> tuple[Subscription, int | None]:

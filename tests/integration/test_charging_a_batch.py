@@ -181,12 +181,14 @@ def test_a_database_that_hides_what_it_is_charges_all_the_same(
 
 
 def test_the_newest_event_is_remembered_before_the_charge_leaves(world: World) -> None:
+    """The claim's own: a book that is set back to just before it has lost nothing else."""
     world.watermark = remembers = _Remembers()
     world.charge(dispatched(world, "ada"))
     world.work()
     ((database, number),) = remembers.raised
     assert database
-    assert 0 < number < query(world.book, "SELECT max(id) FROM events")[0][0]
+    ((claim,),) = query(world.book, "SELECT id FROM events WHERE kind = 'attempt.sending'")
+    assert number == claim < query(world.book, "SELECT max(id) FROM events")[0][0]
 
 
 def at_once(world: World, desk: Desk, ids: list[int]) -> None:

@@ -462,6 +462,20 @@ def test_a_book_whose_newest_event_is_the_one_that_was_seen_has_all(world: World
         assert "event 7 is gone" in (why_not_after(tx, seen=7, newest=6) or "")
 
 
+def test_a_book_that_forgot_events_is_held_before_anybody_is_due(world: World) -> None:
+    """Whoever set it back is still there then, and no month ends by what the book has forgotten."""
+    remembered = world.watermark = _Redis()
+    world.enrol("first")
+    world.run()
+    assert remembered.highest is not None
+    remembered.highest += 1000
+    world.tick()
+    assert "back in time" in (world.hold() or "")
+    release(world.book, world.policy)
+    world.run(times=2)
+    assert world.hold() is None
+
+
 def test_after_a_release_a_book_that_forgot_events_charges_again(world: World) -> None:
     """A person has looked. What is remembered outside of the book is as high as before."""
     remembered = _forgets_events(world)

@@ -505,6 +505,11 @@ def test_a_stranger_is_not_refunded(town: Town) -> None:
     assert cancels(town) == 0
 
 
+def test_another_payments_id_is_named_as_what_does_not_fit(town: Town) -> None:
+    with pytest.raises(NotFound, match="with the imp_uid 'imp_of_another'"):
+        requested(town, imp_uid="imp_of_another")
+
+
 def test_the_payment_of_this_month(town: Town) -> None:
     found = payment_of_month(town.book, town.policy, uid(1))
     assert found == Named(merchant_uid(town), town.paid_imp_uid())

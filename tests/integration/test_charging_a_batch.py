@@ -191,6 +191,20 @@ def test_the_newest_event_is_remembered_before_the_charge_leaves(world: World) -
     assert number == claim < query(world.book, "SELECT max(id) FROM events")[0][0]
 
 
+def test_a_claim_compares_what_was_seen_of_the_book(world: World) -> None:
+    """No tick need have come before it."""
+    world.watermark = remembers = _Remembers()
+    world.charge(dispatched(world, "ada"))
+    world.work()
+    ((database, number),) = remembers.raised
+    ids = dispatched(world, "bob")
+    remembers.raised.append((database, number + 1000))
+    world.charge(ids)
+    world.work()
+    assert world.requests() == 1
+    assert f"event {number + 1000} is gone" in (world.hold() or "")
+
+
 def at_once(world: World, desk: Desk, ids: list[int]) -> None:
     """Charge them with a desk that would make an answer wait for others for an hour."""
 

@@ -15,12 +15,12 @@ from billing.domain.policy import BillingPolicy
 from billing.sandbox import HandPayment, pay
 from billing.services.answer import Result
 from billing.services.change_status import pause
-from billing.services.fence import why_not_after
+from billing.services.fence import Newest, fenced, why_not_after
 from billing.services.hold import hold, is_unwatched, release
 from billing.services.invariants import broken
 from billing.services.notify import deliver, find_due
 from billing.services.reconcile import Span, reconcile
-from billing.store import heartbeats, installation
+from billing.store import events, health, heartbeats, installation
 from billing.store.heartbeats import SEEN_WITHIN
 from billing.store.session import Book
 from tests.builders import execute, query
@@ -460,6 +460,64 @@ def test_a_book_whose_newest_event_is_the_one_that_was_seen_has_all(world: World
         assert why_not_after(tx, seen=7, newest=7) is None
         assert why_not_after(tx, seen=7, newest=8) is None
         assert "event 7 is gone" in (why_not_after(tx, seen=7, newest=6) or "")
+
+
+def test_whether_events_are_missing_and_a_person_knows_of_it(world: World) -> None:
+    def looked(above: int) -> tuple[Newest | None, str | None]:
+        with world.book.transaction() as tx:
+            place = installation.identity(tx.session, world.policy.store).database
+            newest = events.newest(tx.session)
+            seen = {str(place): newest + above, "elsewhere": 10**9}
+            return fenced(tx, world.policy, seen), health.hold_reason(tx.session)
+
+    assert newest_of(world) == 0, "no event yet, and none was seen"
+    with world.book.transaction() as tx:
+        assert fenced(tx, world.policy, {}) is not None
+    assert world.hold() is None
+    world.enrol("somebody")
+    number = newest_of(world)
+    for above in (-1, 0):
+        found, held = looked(above)
+        assert found is not None
+        assert (found.number, found.is_known, held) == (number, False, None)
+    found, held = looked(7)
+    assert found is not None
+    assert (found.is_known, held) == (
+        False,
+        f"the database went back in time: event {number + 7} is gone",
+    )
+    # The hold itself is an event.
+    found, held = looked(6)
+    assert found is not None
+    assert (found.is_known, held) == (False, world.hold())
+    release(world.book, world.policy)
+    found, held = looked(number + 7 - newest_of(world))
+    assert found is not None
+    assert (found.number, found.is_known, held) == (newest_of(world), True, None)
+
+
+@pytest.mark.parametrize(("is_known", "highest"), [(False, 8), (True, 5)])
+def test_what_is_remembered_begins_anew_where_a_person_knows(is_known: bool, highest: int) -> None:
+    remembered = _Redis()
+    remembered.database, remembered.highest = "here", 8
+    asyncio.run(Newest("here", 5, is_known).tell(remembered))
+    assert remembered.highest == highest
+
+
+def test_a_place_without_a_name_has_no_number(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nameless = installation.Identity(None, None, None)
+    monkeypatch.setattr(installation, "identity", lambda *_: nameless)
+    with world.book.transaction() as tx:
+        assert fenced(tx, world.policy, {"elsewhere": 10**9}) is None
+        assert health.hold_reason(tx.session) is None
+
+
+def newest_of(world: World) -> int:
+    ((newest,),) = query(world.book, "SELECT coalesce(max(id), 0) FROM events")
+    assert isinstance(newest, int)
+    return newest
 
 
 def test_a_book_that_forgot_events_is_held_before_anybody_is_due(world: World) -> None:

@@ -889,9 +889,9 @@ def test_a_decline_is_judged_by_the_text_that_the_book_keeps(case: Case) -> None
 def test_what_comes_back_near_the_last_start_goes_once_more_before_it(case: Case) -> None:
     """The wait of a long outage would outlast the month; it takes half of what is left."""
     ((last,),) = query(case.book, "SELECT last_start_at FROM cycles")
-    held = f"lease_until = '{last + timedelta(minutes=2)}'"
-    execute(case.book, f"UPDATE attempts SET not_sent = 9, {held}")
-    claimed = f"UPDATE attempts SET status = 'sending', sent_at = ready_at, {held}"
+    sent, lease = last - timedelta(minutes=20), last + timedelta(minutes=2)
+    claimed = f"UPDATE attempts SET status = 'sending', sent_at = '{sent}', lease_until = '{lease}'"
+    execute(case.book, f"{claimed}, not_sent = 9")
     waits = []
     for left in (901, 600, 15, 8, 4, -1):
         case.clock.move_to(last - timedelta(seconds=left))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -11,9 +12,12 @@ from datetime import date
 from functools import partial
 from typing import Any
 
+import psycopg
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from billing.domain import payment as domain
+from billing.domain.errors import GatewayUnavailable
 from billing.domain.policy import BillingPolicy
 from billing.domain.webhook import LOOK_AGAIN, announced
 from billing.portone.client import PortOneClient
@@ -313,6 +317,43 @@ def test_what_breaks_while_it_is_looked_at_is_heard_of(world: World) -> None:
     with pytest.raises(RuntimeError, match="ours"):
         world.ask(lambda gateway: look_at_webhooks(world.book, gateway, world.policy, pick_up))
     assert outcomes(world) == [(payment.imp_uid, None)], "it waits for another look"
+
+
+@pytest.mark.parametrize(
+    ("error", "looks"),
+    [
+        (RuntimeError("ours"), 1),
+        (GatewayUnavailable("away"), 0),
+        (
+            OperationalError("", {}, psycopg.OperationalError("gone"), connection_invalidated=True),
+            0,
+        ),
+    ],
+)
+def test_only_what_is_its_own_fault_counts_as_a_look(
+    world: World, error: Exception, looks: int
+) -> None:
+    """What breaks again and again is left to the daily reconciliation at last; a gateway or a
+    database that is away says nothing of it."""
+    (payment,) = register(
+        world.sandbox,
+        [NewCustomer(customer_uid="new", amount=5000, name="another", paid_at=PAID_AT)],
+    )
+
+    async def pick_up(_: domain.Payment) -> bool:
+        raise error
+
+    def tick() -> None:
+        with contextlib.suppress(type(error)):
+            world.ask(lambda gateway: look_at_webhooks(world.book, gateway, world.policy, pick_up))
+
+    announce(world, payment.imp_uid)
+    tick()
+    assert query(world.book, "SELECT looks, looked_at FROM webhooks") == [(looks, None)]
+    for longer in LOOK_AGAIN:
+        world.clock.move(seconds=longer.total_seconds())
+        tick()
+    assert outcomes(world) == [(payment.imp_uid, "failed" if looks else None)]
 
 
 def test_what_changes_while_it_is_looked_at_is_looked_at_again(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -107,13 +108,18 @@ async def _invalid(_: Request, error: Exception) -> Response:
         raise error
     # Values are left out: they may be somebody's data.
     wrong: list[dict[str, str]] = [
-        {
-            "field": ".".join(str(part) for part in one["loc"][1:])[:_LONGEST_FIELD],
-            "problem": str(one["msg"]),
-        }
-        for one in error.errors()[:_MOST_ERRORS]
+        {"field": _named(one), "problem": str(one["msg"])} for one in error.errors()[:_MOST_ERRORS]
     ]
     return answer(422, "the request does not fit its description", wrong)
+
+
+def _named(error: Mapping[str, Any]) -> str:
+    """The field, or `body` where the body is none that has fields."""
+    where, *parts = error["loc"]
+    if not parts or error["type"] == "json_invalid":
+        # Of a body that is no JSON the place is told, which is a number of bytes and no name.
+        parts = [where]
+    return ".".join(str(part) for part in parts)[:_LONGEST_FIELD]
 
 
 class Unexpected:

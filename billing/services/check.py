@@ -31,7 +31,7 @@ def _tell(book: Book, one: Checked) -> None:
     told = {"name": one.name, "rows": one.rows[:MOST_IDS]}
 
     def step(tx: Transaction) -> None:
-        if told not in events.told_since(tx.session, "invariant.broken", tx.now - AGAIN_AFTER):
+        if told not in events.told_lately(tx.session, "invariant.broken", tx.now, AGAIN_AFTER):
             events.add(tx.session, at=tx.now, kind="invariant.broken", data=told, alarm=True)
 
     book.run(step)

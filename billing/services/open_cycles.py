@@ -185,7 +185,7 @@ def put_off(tx: Transaction, subscription: Subscription, why: str) -> None:
     behind our back makes; an alarm once a day. It must not keep all the others waiting."""
     subscription.next_due_at = tx.now + LOOK_AGAIN
     kind = "cycle.not_opened"
-    if not events.was_told_of(tx.session, subscription.id, kind, tx.now - TELL_AGAIN):
+    if not events.was_told_of(tx.session, subscription.id, kind, tx.now, TELL_AGAIN):
         events.add(
             tx.session,
             at=tx.now,

@@ -367,8 +367,10 @@ async def work_on_open(
 def _tell_stuck(refund_id: int, why: str) -> Callable[[Transaction], None]:
     def step(tx: Transaction) -> None:
         refund = tx.session.get(Refund, refund_id)
-        since, kind = tx.now - TELL_AGAIN, "refund.stuck"
-        if refund is None or events.was_told_of(tx.session, refund.subscription_id, kind, since):
+        kind = "refund.stuck"
+        if refund is None or events.was_told_of(
+            tx.session, refund.subscription_id, kind, tx.now, TELL_AGAIN
+        ):
             return
         take_back.told(tx, refund, kind, why=why, alarm=True)
 

@@ -41,8 +41,8 @@ _ALARMS_AT_ONCE = 500
 _NO_LINE = 2**63 - 1
 _ALARMS = text(
     """
-    SELECT jsonb_agg(data) FILTER (WHERE kind = :kind AND at >= :since), bool_or(at >= :since),
-        count(*), min(id)
+    SELECT jsonb_agg(data) FILTER (WHERE kind = :kind AND at BETWEEN :since AND :until),
+        bool_or(at >= :since), count(*), min(id)
     FROM (SELECT id, kind, at, data FROM events WHERE alarm AND id < :before
         ORDER BY id DESC LIMIT :most) newest
     """
@@ -92,26 +92,33 @@ def alarm_unless_told(
 ) -> None:
     """An alarm about the whole installation; nothing where one of its kind is not older than
     `within`."""
-    if not told_since(session, kind, at - within):
+    if not told_lately(session, kind, at, within):
         add(session, at=at, kind=kind, data=data, alarm=True)
 
 
-def told_since(session: Session, kind: str, since: datetime) -> list[Any]:
-    """The data of every alarm of a kind since a moment."""
+def told_lately(session: Session, kind: str, now: datetime, within: timedelta) -> list[Any]:
+    """The data of every alarm of a kind that is not older than `within`. Further ahead it was told
+    by a clock that was, and would silence the next ones until that time comes again."""
     found: list[Any] = []
     before = _NO_LINE
+    ends = {"since": now - within, "until": now + within}
     while True:
-        told = {"kind": kind, "since": since, "before": before, "most": _ALARMS_AT_ONCE}
+        told = {"kind": kind, **ends, "before": before, "most": _ALARMS_AT_ONCE}
         data, recent, lines, before = session.execute(_ALARMS, told).one()
         found += data or ()
         if not recent or lines < _ALARMS_AT_ONCE:
             return found
 
 
-def was_told_of(session: Session, subscription_id: int, kind: str, since: datetime) -> bool:
-    """Whether an alarm of a kind tells of a subscription, since a moment."""
+def was_told_of(
+    session: Session, subscription_id: int, kind: str, now: datetime, within: timedelta
+) -> bool:
+    """Whether such an alarm (`told_lately`) tells of a subscription."""
     query = select(Event.id).where(
-        Event.subscription_id == subscription_id, Event.kind == kind, Event.alarm, Event.at >= since
+        Event.subscription_id == subscription_id,
+        Event.kind == kind,
+        Event.alarm,
+        Event.at.between(now - within, now + within),
     )
     return session.execute(query.limit(1)).first() is not None
 

@@ -173,10 +173,21 @@ def test_what_was_told_lately_is_found_without_reading_all_that_ever_was(
     execute(kept, "ANALYZE events")
     with kept.transaction() as tx:
         before = rows_read(tx)
-        found = events.told_since(tx.session, "a", at)
+        found = events.told_lately(tx.session, "a", at + DAY, DAY)
         assert sorted(found) == list(range(1, 601))
-        assert events.told_since(tx.session, "a", at + MOMENT) == []
+        assert events.told_lately(tx.session, "a", at + DAY + MOMENT, DAY) == []
         assert (rows_read(tx) - before)["events"] <= 2500
+
+
+@pytest.mark.parametrize(("days", "lately"), [(-2, False), (-1, True), (1, True), (2, False)])
+def test_what_was_told_in_a_leap_of_the_clock_silences_nothing_until_then(
+    kept: Book, clock: MovedClock, days: int, lately: bool
+) -> None:
+    told = "INSERT INTO events (at, kind, subscription_id, data, alarm)"
+    execute(kept, f"{told} VALUES (:at, 'a', 1, '7', true)", at=clock.now + days * DAY)
+    with kept.transaction() as tx:
+        assert events.told_lately(tx.session, "a", clock.now, DAY) == [7] * lately
+        assert events.was_told_of(tx.session, 1, "a", clock.now, DAY) is lately
 
 
 def test_alarms_are_counted_from_the_newest_on_as_far_as_they_are_recent(

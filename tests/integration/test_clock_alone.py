@@ -16,6 +16,7 @@ from billing.services.clock_guard import (
     TELL_AFTER,
     TELL_AGAIN_AFTER,
     ClockGuard,
+    check_day,
     compare_clocks,
     guarded,
 )
@@ -287,3 +288,33 @@ def test_a_step_is_made_where_the_guard_allows_it_or_there_is_none(
     assert book.run(guarded(guard, allowed, lambda _: "made")) == "made"
     assert book.run(guarded(guard, lambda *_: False, lambda _: "made")) is None
     assert book.run(guarded(None, lambda *_: False, lambda _: "made")) == "made"
+
+
+@pytest.mark.parametrize("way", [1, -1])
+def test_by_a_clock_that_is_an_hour_off_the_day_can_be_told(book: Book, way: int) -> None:
+    """By one that is further off it can not, as far as that was found out lately."""
+    refused = []
+    for off in (timedelta(0), timedelta(hours=1), timedelta(hours=1) + SECOND):
+        with book.transaction() as tx:
+            health.note_skew(tx.session, tx.now, way * off)
+            try:
+                check_day(tx)
+            except GatewayUnavailable as error:
+                refused.append((off, str(error).partition(",")[0]))
+    assert refused == [
+        (
+            timedelta(hours=1) + SECOND,
+            "the gateway's clock and the database's differ by more than an hour",
+        )
+    ]
+
+
+def test_a_clock_that_was_not_compared_lately_is_believed_for_the_day(
+    book: Book, clock: MovedClock
+) -> None:
+    with book.transaction() as tx:
+        check_day(tx)
+        health.note_skew(tx.session, tx.now, timedelta(days=1))
+    clock.move(days=1)
+    with book.transaction() as tx:
+        check_day(tx)

@@ -45,14 +45,14 @@ def given_back(session: Session, imp_uids: Sequence[str]) -> set[str]:
 
 
 def month_is_paid_besides(session: Session, refund: Refund) -> bool:
-    """Whether the month of a payment counts another one, that is not given back nor about to be."""
+    """Whether the month of a payment that stands refunded counts another one, which is neither
+    given back nor about to be."""
     # A day before the end of the month lies in it, whatever the zone.
     month = (refund.refund_by - timedelta(days=1)).date().replace(day=1)
     query = select(Cycle.paid_imp_uid).where(
         Cycle.subscription_id == refund.subscription_id,
         Cycle.month == month,
         Cycle.status == CycleStatus.PAID,
-        Cycle.paid_imp_uid != refund.imp_uid,
     )
     counted = session.execute(query).scalar_one_or_none()
     return counted is not None and not given_back(session, [counted])

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from billing.domain.money import Won
 from billing.domain.policy import BillingPolicy
 from billing.domain.refund import CancelRequest
 from billing.services.open_cycles import open_cycles
 from billing.store import refunds
+from billing.store.health import LONGEST_WAIT
 from billing.store.session import Book
 from billing.store.tables import Cycle, Refund, Subscription
 from tests.builders import execute, query, subscribed
@@ -106,6 +107,9 @@ def test_what_did_not_end_yet(book: Book, now: datetime, status: str) -> None:
         ("requested", {"ask_at": SECOND, "lease_until": -SECOND}, False),
         ("unknown", {"ask_at": timedelta(0)}, True),
         ("unknown", {"ask_at": SECOND}, False),
+        # Nothing is put off for so long but by a clock that was ahead.
+        ("requested", {"ask_at": LONGEST_WAIT}, False),
+        ("unknown", {"ask_at": LONGEST_WAIT + SECOND}, True),
         ("done", {}, False),
         ("refused", {}, False),
     ],
@@ -222,3 +226,51 @@ def test_a_payment_that_no_month_counts(book: Book, now: datetime) -> None:
         assert found is not None
         subscription, cycle = refunds.with_cycle(tx.session, found)
         assert (subscription.id, cycle) == (1, None)
+
+
+# Around what the database refuses.
+AROUND = "SET LOCAL session_replication_role = replica; "
+SEOULS_DECEMBER = datetime(2026, 11, 30, 15, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("changed", "besides"),
+    [
+        ("", True),
+        ("UPDATE cycles SET paid_imp_uid = 'imp_31' WHERE subscription_id = 1", False),
+        ("UPDATE cycles SET status = 'refunded' WHERE subscription_id = 1", False),
+        ("UPDATE refunds SET refund_by = refund_by + interval '31 days'", False),
+        ("UPDATE refunds SET subscription_id = 2", False),
+    ],
+)
+def test_whether_a_month_is_paid_by_another_payment(
+    book: Book, now: datetime, changed: str, besides: bool
+) -> None:
+    assert query(book, "SELECT month FROM cycles") == 2 * [(date(2026, 11, 1),)]
+    a_refund(book, now, "done", refund_by=SEOULS_DECEMBER)
+    paid = (
+        "UPDATE cycles SET status = 'paid', paid_imp_uid = 'imp_other', paid_at = opened_at,"
+        " paid_merchant_uid = 'other', settled_at = opened_at WHERE subscription_id = 1"
+    )
+    execute(book, f"{AROUND}{paid}; {changed}")
+    assert is_paid_besides(book) is besides
+    if besides:
+        # A refund of that one that was refused leaves it; one that is asked for does not.
+        a_refund(book, now, "refused", imp_uid="imp_other")
+        assert is_paid_besides(book)
+        a_refund(book, now, imp_uid="imp_other")
+        assert not is_paid_besides(book)
+
+
+def is_paid_besides(book: Book) -> bool:
+    with book.transaction() as tx:
+        return refunds.month_is_paid_besides(tx.session, tx.session.get_one(Refund, 31))
+
+
+def test_who_finds_a_refund_holds_its_customer_and_no_other(book: Book, now: datetime) -> None:
+    a_refund(book, now)
+    with book.transaction() as tx:
+        assert refunds.standing(tx.session, "imp_31") is not None
+        with book.transaction() as other:
+            free = text("SELECT id FROM subscriptions FOR UPDATE SKIP LOCKED")
+            assert other.session.execute(free).all() == [(2,)]

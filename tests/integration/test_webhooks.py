@@ -8,13 +8,14 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from functools import partial
 from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy.exc import OperationalError
+from structlog.testing import capture_logs
 
 from billing.domain import payment as domain
 from billing.domain.errors import GatewayUnavailable
@@ -461,7 +462,10 @@ def test_a_payment_that_cannot_be_read_is_no_outage(
 
     assert waiting(book)
     town.move(minutes=2)
-    assert tick() == {"again": len(sold), "counted": 1}
+    with capture_logs() as lines:
+        assert tick() == {"again": len(sold), "counted": 1}
+    unread = [line["imp_uid"] for line in lines if line["event"] == "not read"]
+    assert unread == [payment.imp_uid for payment in sold]
     for longer in LOOK_AGAIN:
         town.move(seconds=longer.total_seconds())
         last = tick()
@@ -505,6 +509,47 @@ def test_a_gateway_that_is_down_is_left_alone_whatever_broke_before(
         town.run(lambda gateway: look_at_webhooks(book, gateway, town.policy, pick_up))
     asked = [path for path in town.wire.asked if path.removeprefix("/payments/") in unanswered]
     assert len(asked) == WIDTH * TRIES
+
+
+def test_where_a_gateway_goes_down_what_was_looked_at_before_stays_put_off(
+    book: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock
+) -> None:
+    """Each by what its look came to: ended in vain, lost on its way, and not begun."""
+    town = Town(book, make_policy(), clock)
+    nobodys = [f"imp_{number}" for number in range(WIDTH)]
+    unanswered = [f"imp_{number}" for number in range(WIDTH, 2 * WIDTH)]
+    town.wire.faults = {f"/payments/{imp_uid}": "http:503" for imp_uid in unanswered}
+    for imp_uid in (*nobodys, *unanswered, "imp_last"):
+        receive_webhook(book, announced(imp_uid, None, "paid"))
+    town.move(minutes=2)
+    now = clock.now
+    assert town.run(lambda gateway: look_at_webhooks(book, gateway, town.policy)) == {
+        "again": WIDTH
+    }
+    rows = query(book, "SELECT look_at FROM webhooks ORDER BY id")
+    assert [at - now for (at,) in rows] == [  # type: ignore[operator]
+        *WIDTH * [LOOK_AGAIN[0]],
+        *WIDTH * [LOST_AFTER],
+        timedelta(0),
+    ]
+
+
+def test_a_database_that_goes_away_ends_the_looks_of_a_tick(
+    book: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock
+) -> None:
+    town = Town(book, make_policy(), clock)
+    for number in range(WIDTH + 1):
+        receive_webhook(book, announced(town.register_only(number).imp_uid, None, "paid"))
+    offered: list[str] = []
+
+    async def pick_up(payment: domain.Payment) -> bool:
+        offered.append(payment.imp_uid)
+        raise OperationalError("", {}, psycopg.OperationalError("gone"))
+
+    town.move(minutes=2)
+    with pytest.raises(OperationalError, match="gone"):
+        town.run(lambda gateway: look_at_webhooks(book, gateway, town.policy, pick_up))
+    assert len(offered) == WIDTH
 
 
 def test_a_flood_has_an_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

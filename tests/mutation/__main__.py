@@ -163,6 +163,7 @@ TESTS = {
     "billing/services/reconcile.py": [
         "tests/unit/services/test_reconcile_report.py",
         "tests/integration/test_reconcile.py",
+        "tests/integration/test_second_charger.py",
         "tests/integration/test_proofs.py",
     ],
     "billing/services/try_again.py": ["tests/integration/test_try_again.py"],

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
+from billing.domain.calendar import SEOUL
+from billing.domain.errors import RowsUnreadable
+from billing.domain.money import Won
+from billing.domain.payment import Payment
 from billing.domain.reconciliation import Difference, DifferenceKind
 from billing.domain.refund import month_after
+from billing.ports import PaymentGateway
+from billing.services import reconcile
 from billing.services.prove import Proofs
 from billing.services.reconcile import SCHEDULE_SPAN, Report, Span, in_order
+from billing.store.ledger import Scope
 
 NOW = datetime(2026, 11, 20, 1, 0, tzinfo=UTC)
 FOUND = Difference(kind=DifferenceKind.MISSING, at=NOW, imp_uid="imp_1", merchant_uid="mw-1")
@@ -82,3 +94,38 @@ def test_the_schedule_is_asked_about_for_no_more_than_any_three_months() -> None
     firsts = [date(2026 + number // 12, number % 12 + 1, 1) for number in range(24)]
     spans = [month_after(month_after(month_after(first))) - first for first in firsts]
     assert min(spans) == SCHEDULE_SPAN
+
+
+class _Lists:
+    """A gateway whose lists have one row that can be read, and some that cannot."""
+
+    def __init__(self, **unreadable: int) -> None:
+        self.unreadable = unreadable
+
+    async def payments_between(
+        self, status: str, since: datetime, until: datetime
+    ) -> AsyncIterator[list[Payment]]:
+        one = Payment(f"imp_{status}", "an order", status, Won(1), None, paid_at=NOW)
+        yield [one]
+        if some := self.unreadable.get(status):
+            raise RowsUnreadable({f"imp_{status}_{number}": "amount" for number in range(some)})
+
+
+@pytest.mark.parametrize(
+    ("unreadable", "total"),
+    [({}, 0), ({"paid": 2}, 2), ({"cancelled": 3}, 3), ({"paid": 2, "cancelled": 3}, 5)],
+)
+def test_rows_that_cannot_be_read_are_counted_and_keep_no_other_from_being_read(
+    unreadable: dict[str, int], total: int
+) -> None:
+    scope = Scope(NOW, NOW + timedelta(hours=1), NOW, SEOUL, "mw", sandbox=False)
+    spool = io.StringIO()
+    gateway = cast(PaymentGateway, _Lists(**unreadable))
+    with capture_logs() as lines:
+        unread = asyncio.run(reconcile._read(gateway, scope, NOW, timedelta(seconds=30), spool))
+    assert unread == total
+    assert [line["event"] for line in lines] == len(unreadable) * ["not read"]
+    assert [json.loads(line)[0] for line in spool.getvalue().splitlines()] == [
+        "imp_paid",
+        "imp_cancelled",
+    ]

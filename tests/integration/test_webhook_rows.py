@@ -11,6 +11,7 @@ import pytest
 from billing.domain.policy import BillingPolicy
 from billing.domain.webhook import Announcement, WebhookOutcome
 from billing.store import webhooks
+from billing.store.health import LONGEST_WAIT
 from billing.store.session import Book
 from billing.store.webhooks import Waiting
 from tests.builders import execute, query
@@ -135,6 +136,21 @@ def test_what_is_due_is_taken_ours_first_and_put_off(kept: Book, clock: MovedClo
     assert take(9, 9, again - MOMENT) == []
     assert take(9, 2, again) == ["imp_2", "imp_3", "imp_0", "imp_1"]
     assert rows(kept, "looks") == [(0,)] * 5
+
+
+def test_what_a_clock_far_ahead_put_off_is_taken_now(kept: Book, clock: MovedClock) -> None:
+    keep(kept, clock, "imp_1")
+    keep(kept, clock, "imp_2")
+    later = clock.now + LONGEST_WAIT
+    execute(kept, "UPDATE webhooks SET look_at = :at", at=later)
+    with kept.transaction() as tx:
+        assert not webhooks.any_due(tx.session, clock.now)
+        assert webhooks.take(tx.session, clock.now, later, 9, 9) == []
+    execute(kept, "UPDATE webhooks SET look_at = :at WHERE imp_uid = 'imp_2'", at=later + MOMENT)
+    with kept.transaction() as tx:
+        assert webhooks.any_due(tx.session, clock.now)
+        taken = webhooks.take(tx.session, clock.now, later, 9, 9)
+    assert [one.imp_uid for one in taken] == ["imp_2"]
 
 
 def test_looks_are_counted_and_an_end_is_written_once(kept: Book, clock: MovedClock) -> None:

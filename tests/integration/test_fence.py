@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from billing.domain.delivery import Delivered
-from billing.domain.notice import Outgoing
 from billing.domain.policy import BillingPolicy
 from billing.sandbox import HandPayment, pay
 from billing.services.answer import Result
@@ -25,6 +23,7 @@ from billing.store.heartbeats import SEEN_WITHIN
 from billing.store.session import Book
 from tests.builders import execute, query
 from tests.conftest import MovedClock
+from tests.post import Post
 from tests.world import World
 
 SETTINGS: dict[str, Any] = {
@@ -299,25 +298,6 @@ def test_a_book_that_moved_gives_nobody_up(world: World, change: str, why: str) 
     assert world.statuses("subscriptions") == {"active": 1, "suspended": 1}
 
 
-class _Post:
-    """A queue of notices, and a receiver that takes them."""
-
-    def __init__(self) -> None:
-        self.due: list[int] = []
-
-    def notify(self, notice_ids: Any) -> None:
-        self.due = list(notice_ids)
-
-    def notify_soon(self) -> None:
-        """The test says when."""
-
-    async def send(self, notice: Outgoing) -> Delivered:
-        return Delivered(200)
-
-    async def aclose(self) -> None:
-        """Nothing is open."""
-
-
 @pytest.mark.parametrize(("change", "why"), MOVES, ids=[why for _, why in MOVES])
 def test_a_book_that_moved_tells_the_merchant_nothing(world: World, change: str, why: str) -> None:
     """A copy of the live book would tell what the live book tells; a backup, what is true no more.
@@ -325,7 +305,7 @@ def test_a_book_that_moved_tells_the_merchant_nothing(world: World, change: str,
     world.enrol("somebody")
     world.run()
     execute(world.book, f"UPDATE installation SET {change}")
-    post = _Post()
+    post = Post()
     ids = [one for (one,) in query(world.book, "SELECT id FROM notices")]
     assert ids
     world.clock.move(days=4)
@@ -345,7 +325,7 @@ def test_charging_that_is_held_in_its_own_place_keeps_no_notice_back(world: Worl
     world.enrol("somebody")
     world.run()
     hold(world.book, "a look first")
-    assert find_due(world.book, _Post(), world.policy, wanted=True) == 1
+    assert find_due(world.book, Post(), world.policy, wanted=True) == 1
 
 
 def test_a_release_sets_the_fence_at_once(world: World) -> None:

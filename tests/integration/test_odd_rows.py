@@ -14,10 +14,8 @@ from typing import Any
 
 import pytest
 
-from billing.domain.delivery import Delivered
 from billing.domain.errors import InvalidInput
 from billing.domain.finding import PaidByThis
-from billing.domain.notice import Outgoing
 from billing.domain.outcome import Approved
 from billing.domain.payment import Payment
 from billing.domain.policy import BillingPolicy
@@ -41,6 +39,7 @@ from billing.store.attempts import Claim
 from billing.store.session import Book
 from tests.builders import execute, query, subscribed
 from tests.conftest import MovedClock
+from tests.post import Post
 from tests.town import Town
 from tests.world import World
 
@@ -391,31 +390,12 @@ def test_a_refund_that_cannot_be_worked_on_keeps_no_other_waiting(town: Town) ->
     assert len(alarms(town.book, "refund.stuck")) == 2
 
 
-class _Post:
-    """A queue of notices, and a receiver that takes them."""
-
-    def __init__(self) -> None:
-        self.due: list[int] = []
-
-    def notify(self, notice_ids: Any) -> None:
-        self.due = list(notice_ids)
-
-    def notify_soon(self) -> None:
-        """The test says when."""
-
-    async def send(self, notice: Outgoing) -> Delivered:
-        return Delivered(200)
-
-    async def aclose(self) -> None:
-        """Nothing is open."""
-
-
 def test_a_notice_that_says_nothing_is_dead_and_the_others_are_sent(world: World) -> None:
     world.enrol("customer-1", "customer-2", "customer-3")
     world.run(times=2)
     assert query(world.book, "SELECT count(*) FROM notices") == [(3,)]
     execute(world.book, "UPDATE notices SET data = '[1]' WHERE subscription_id = 1")
-    post = _Post()
+    post = Post()
     find_due(world.book, post, world.policy, wanted=True)
     assert asyncio.run(deliver(world.book, post, world.policy, post.due)) == {"delivered": 2}
     dead = "SELECT subscription_id, problem FROM notices WHERE dead_at IS NOT NULL"

@@ -29,9 +29,9 @@ from billing.services import change_status, news
 from billing.services.answer import Answer, FactsChanged, GivenBack, Result, clean
 from billing.services.open_cycles import another_attempt, planned, rules_of
 from billing.store import attempts, events, refunds, settled
-from billing.store.health import LONGEST_WAIT
 from billing.store.session import Transaction
-from billing.store.tables import Attempt, Cycle, Subscription
+from billing.store.tables import Attempt, Cycle, Refund, Subscription
+from billing.store.waiting import no_later
 
 # "No such payment" counts when it was seen so often, each time late enough (docs/protocol.md, 5).
 LOOKS_THAT_PROVE = 2
@@ -42,6 +42,13 @@ LONGEST_BACKOFF = timedelta(minutes=15)
 FIRST_LOOK = timedelta(seconds=5)
 PENDING_AGAIN = timedelta(minutes=1)
 CONTRADICTION_AGAIN = timedelta(hours=1)
+
+
+def over_at(sent: Attempt | Refund, now: datetime) -> datetime:
+    """When a request without an answer was given up: now; by a clock that leapt back its lease is
+    all that is known."""
+    leapt_back = sent.sent_at is not None and now < sent.sent_at
+    return sent.lease_until or now if leapt_back else now
 
 
 class Recorder:
@@ -368,10 +375,7 @@ class Recorder:
         if self.is_from_the_charge:
             # A refused request is over; one without an answer may still be on its way. Told after
             # the lease ran out, it may have left later than was reckoned with.
-            over = self.tx.now
-            if over < self.ended_at and self.attempt.lease_until is not None:
-                # By a clock that leapt back: then its lease is all that is known.
-                over = self.attempt.lease_until
+            over = over_at(self.attempt, self.tx.now)
             over += self.policy.visibility if refused else self.policy.settle
             self.attempt.provable_at = max(self.attempt.provable_at or over, over)
         self.attempt.dispatched_at = None
@@ -426,12 +430,11 @@ class Recorder:
         return Result.NOT_SENT
 
     def _is_provable(self) -> bool:
-        longest = self.tx.now + LONGEST_WAIT
-        if self.attempt.provable_at is not None and self.attempt.provable_at > longest:
-            # By a clock that was ahead. By then it is provable whatever the truth was.
-            self.attempt.provable_at = longest
-        provable_at = self.attempt.provable_at
-        return provable_at is not None and self.asked_at >= provable_at
+        if self.attempt.provable_at is None:
+            return False
+        # Further ahead it was written by a clock that was; by then it is provable all the same.
+        self.attempt.provable_at = no_later(self.attempt.provable_at, self.tx.now)
+        return self.asked_at >= self.attempt.provable_at
 
     def _is_asked_early(self) -> bool:
         """Whether its request may have left, and this look cannot show yet what became of it."""

@@ -41,12 +41,18 @@ from billing.services.answer import clean
 from billing.services.clock_guard import asked_at, compare_where_stale, is_doubted
 from billing.services.fence import why_not_from
 from billing.services.hold import stop
-from billing.services.recorder import FIRST_BACKOFF, FIRST_LOOK, LONGEST_BACKOFF, LOOKS_THAT_PROVE
+from billing.services.recorder import (
+    FIRST_BACKOFF,
+    FIRST_LOOK,
+    LONGEST_BACKOFF,
+    LOOKS_THAT_PROVE,
+    over_at,
+)
 from billing.store import attempts, events, installation, refunds, subscriptions
-from billing.store.health import LONGEST_WAIT
 from billing.store.refunds import RefundClaim
 from billing.store.session import Book, Transaction, is_away
 from billing.store.tables import Attempt, Cycle, Refund, Subscription
+from billing.store.waiting import no_later, waits
 
 _log = structlog.get_logger(__name__)
 
@@ -435,7 +441,7 @@ def _take(tx: Transaction, policy: BillingPolicy, refund_id: int) -> _Taken | No
             return None
         # Its sender is gone, or too slow: the request may still be under way.
         _make_unknown(tx, refund, refund.lease_until + policy.settle, "the lease ran out")
-    if refund.ask_at is not None and tx.now < refund.ask_at <= tx.now + LONGEST_WAIT:
+    if waits(refund.ask_at, tx.now):
         return None
     if refund.status == RefundStatus.UNKNOWN:
         # Two who ask at one moment see one thing; and so late it is asked again in any case.
@@ -475,11 +481,8 @@ def _record(
             over = policy.settle if refusal is None else policy.visibility
             refund.refusal = None if refusal is None else clean(refusal)
             wait = min(FIRST_LOOK, policy.visibility)
-            since = tx.now
-            if refund.sent_at is not None and tx.now < refund.sent_at:
-                # By a clock that leapt back: its lease is all that is known.
-                since = refund.lease_until or tx.now
-            _make_unknown(tx, refund, since + over, refusal or why, wait, contradiction)
+            provable_at = over_at(refund, tx.now) + over
+            _make_unknown(tx, refund, provable_at, refusal or why, wait, contradiction)
 
 
 def _conclude(tx: Transaction, policy: BillingPolicy, taken: _Taken, found: Payment | None) -> None:
@@ -500,7 +503,7 @@ def _still_paid(tx: Transaction, policy: BillingPolicy, refund: Refund, asked_at
     """Proof that nothing was given back, when it is late enough and seen often enough."""
     if refund.provable_at is not None:
         # Further ahead it was written by a clock that was; by then it is provable all the same.
-        refund.provable_at = min(refund.provable_at, tx.now + LONGEST_WAIT)
+        refund.provable_at = no_later(refund.provable_at, tx.now)
     if refund.provable_at is not None and asked_at < refund.provable_at:
         refund.ask_at = refund.provable_at
         return

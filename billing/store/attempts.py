@@ -34,8 +34,8 @@ from billing.domain.cycle import CycleStatus
 from billing.domain.money import Won
 from billing.domain.payment import Buyer, ChargeRequest
 from billing.domain.subscription import Facts, SubscriptionStatus
-from billing.store.health import LONGEST_WAIT
 from billing.store.tables import Attempt, BuyerData, Cycle, Subscription
+from billing.store.waiting import is_time
 
 _ONE_DISPATCHER = 727_801_209
 
@@ -358,11 +358,9 @@ def expired(session: Session, now: datetime, limit: int) -> Sequence[tuple[Attem
 
 def take_to_ask(session: Session, now: datetime, again_at: datetime, limit: int) -> Sequence[int]:
     """Unknown attempts that should be asked about now; each is put off until `again_at`."""
-    # Nothing is put off for so long but by a clock that was ahead.
-    is_time = or_(Attempt.ask_at <= now, Attempt.ask_at > now + LONGEST_WAIT)
     asking = (
         select(Attempt.ask_at, Attempt.id)
-        .where(Attempt.status == AttemptStatus.UNKNOWN, is_time)
+        .where(Attempt.status == AttemptStatus.UNKNOWN, is_time(Attempt.ask_at, now))
         .order_by(Attempt.ask_at)
         .limit(limit)
         .with_for_update(skip_locked=True)

@@ -19,6 +19,7 @@ from billing.domain.brake import Verdict
 from billing.domain.pace import Ceiling
 from billing.store.session import single
 from billing.store.tables import Attempt, GatewayHealth, Installation
+from billing.store.waiting import LONGEST_WAIT, waits
 
 # So many requests in a row without a usable answer open the circuit.
 FAILURES_TO_OPEN = 5
@@ -36,9 +37,6 @@ _FRESH = timedelta(seconds=1)
 # A 429 that names no time.
 SHORTEST_PAUSE = timedelta(seconds=1)
 LONGEST_PAUSE = timedelta(minutes=15)
-# After a failover: by then whatever was under way must show. Longer than any lease can be, with a
-# request and what the gateway may hide (settings.py).
-LONGEST_WAIT = timedelta(hours=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,12 +175,11 @@ def reserve(
 
 
 def _is_paused(health: GatewayHealth, now: datetime) -> bool:
-    # A clock that was moved back must not make a pause of minutes one of days.
-    return health.pause_until is not None and now < health.pause_until <= now + LONGEST_WAIT
+    return waits(health.pause_until, now)
 
 
 def _is_waiting_to_probe(health: GatewayHealth, now: datetime) -> bool:
-    # As above: a moment that was written by a clock far ahead does not count.
+    # A moment that was written by a clock far ahead does not count, as in `waits`.
     return health.open_until is not None and now < health.open_until <= now + PROBE_EVERY
 
 

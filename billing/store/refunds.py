@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from billing.domain.cycle import CycleStatus
 from billing.domain.money import Won
 from billing.domain.refund import OPEN, CancelRequest, RefundStatus
-from billing.store.health import LONGEST_WAIT
 from billing.store.tables import Cycle, Refund, Subscription
+from billing.store.waiting import is_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +84,7 @@ def _due(now: datetime) -> ColumnElement[bool]:
         and_(Refund.status == RefundStatus.SENDING, Refund.lease_until < now),
         and_(
             Refund.status.in_([RefundStatus.REQUESTED, RefundStatus.UNKNOWN]),
-            # Nothing is put off for so long but by a clock that was ahead.
-            or_(
-                Refund.ask_at.is_(None),
-                Refund.ask_at <= now,
-                Refund.ask_at > now + LONGEST_WAIT,
-            ),
+            or_(Refund.ask_at.is_(None), is_time(Refund.ask_at, now)),
         ),
     )
 

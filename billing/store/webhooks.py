@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, delete, exists, or_, select, text, update
+from sqlalchemy import ColumnElement, delete, exists, select, text, update
 from sqlalchemy.orm import Session
 
 from billing.domain.attempt import AttemptStatus
 from billing.domain.webhook import OF_NO_INTEREST, Announcement, WebhookOutcome
-from billing.store.health import LONGEST_WAIT
 from billing.store.tables import Attempt, Cycle, Webhook
+from billing.store.waiting import is_time
 
 # Rows that may wait at once. Twice as many for those that name an attempt of ours, which a
 # stranger cannot guess: a flood of made-up ones does not keep them out.
@@ -106,9 +106,7 @@ def take(
 
 
 def _is_due(now: datetime) -> tuple[ColumnElement[bool], ...]:
-    # Nothing is put off for so long but by a clock that was ahead.
-    is_time = or_(Webhook.look_at <= now, Webhook.look_at > now + LONGEST_WAIT)
-    return Webhook.looked_at.is_(None), is_time
+    return Webhook.looked_at.is_(None), is_time(Webhook.look_at, now)
 
 
 def any_due(session: Session, now: datetime) -> bool:

@@ -223,18 +223,21 @@ def test_asked_back_before_its_month_counted_it(town: Town) -> None:
     assert given_back(town) == (1001, 1001, 0)
 
 
-def test_two_payments_of_a_month_that_are_both_given_back_break_the_chain(town: Town) -> None:
+def paid_twice(town: Town) -> tuple[str, str]:
+    """The orders of a month's charge, and of a payment by hand beside it."""
     town.subscribe()
     town.charge()
     ((name,),) = query(town.book, "SELECT merchant_uid FROM attempts")
     by_hand = town.pay_by_hand()
     town.move(minutes=5)
+    return str(name), by_hand.merchant_uid
+
+
+def test_two_payments_of_a_month_that_are_both_given_back_break_the_chain(town: Town) -> None:
+    name, by_hand = paid_twice(town)
 
     async def both(client: Any) -> list[bool]:
-        proposals = [
-            await propose(town.book, client, town.policy, one)
-            for one in (name, by_hand.merchant_uid)
-        ]
+        proposals = [await propose(town.book, client, town.policy, one) for one in (name, by_hand)]
         for one in proposals:
             refund_id = await asyncio.to_thread(request, town.book, one, "asked for")
             await work_on(town.book, client, town.policy, refund_id)
@@ -246,28 +249,18 @@ def test_two_payments_of_a_month_that_are_both_given_back_break_the_chain(town: 
 
 
 def test_the_second_is_proposed_as_what_it_is(town: Town) -> None:
-    town.subscribe()
-    town.charge()
-    ((name,),) = query(town.book, "SELECT merchant_uid FROM attempts")
-    by_hand = town.pay_by_hand()
-    town.move(minutes=5)
+    name, by_hand = paid_twice(town)
     wish(town, name)
 
-    proposal = town.run(
-        lambda client: propose(town.book, client, town.policy, by_hand.merchant_uid)
-    )
+    proposal = town.run(lambda client: propose(town.book, client, town.policy, by_hand))
     assert proposal.breaks_chain
     assert "broken" in proposal.warning_en
 
 
 def test_a_payment_that_stands_after_all_keeps_the_chain(town: Town) -> None:
     """The second was the last when it was asked back. Then the first was not given back."""
-    town.subscribe()
-    town.charge()
-    ((name,),) = query(town.book, "SELECT merchant_uid FROM attempts")
-    by_hand = town.pay_by_hand()
-    town.move(minutes=5)
-    first, second = wish(town, name), wish(town, by_hand.merchant_uid)
+    name, by_hand = paid_twice(town)
+    first, second = wish(town, name), wish(town, by_hand)
     assert query(town.book, "SELECT breaks_chain FROM refunds ORDER BY id") == [(False,), (True,)]
     execute(
         town.book,

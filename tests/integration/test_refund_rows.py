@@ -14,9 +14,9 @@ from billing.domain.policy import BillingPolicy
 from billing.domain.refund import CancelRequest
 from billing.services.open_cycles import open_cycles
 from billing.store import refunds
-from billing.store.health import LONGEST_WAIT
 from billing.store.session import Book
 from billing.store.tables import Cycle, Refund, Subscription
+from billing.store.waiting import LONGEST_WAIT
 from tests.builders import execute, query, subscribed
 from tests.conftest import MovedClock
 

@@ -11,8 +11,8 @@ import pytest
 from billing.domain.policy import BillingPolicy
 from billing.domain.webhook import Announcement, WebhookOutcome
 from billing.store import webhooks
-from billing.store.health import LONGEST_WAIT
 from billing.store.session import Book
+from billing.store.waiting import LONGEST_WAIT
 from billing.store.webhooks import Waiting
 from tests.builders import execute, query
 from tests.conftest import MovedClock

@@ -40,7 +40,7 @@ from celery import Celery
 from rig import processors
 from rig.commands import found
 from rig.floor import LOOK, MAEWOL, SCRIPT, below, heavier
-from rig.subscribers import due_now
+from rig.subscribers import MARGIN_MINUTES, due_now, until_next_month
 
 from billing.broker import celery_settings
 from billing.cli.up import wait_for_worker
@@ -222,9 +222,13 @@ def _maewol(delay: int, charges: int, processes: int) -> Seen:
             "MAEWOL_PORTONE_IMP_SECRET": "secret",
             "MAEWOL_CHARGES_PER_SECOND": "0",
             "MAEWOL_CHARGE_CRON": "* * * * * *",
+            "MAEWOL_CLOSE_MARGIN_MINUTES": str(MARGIN_MINUTES),
             "MAEWOL_SCAN_CRON": "* * * * * */5",
         }
         _command("maewol", "db", "upgrade", env=env)
+        if left := until_next_month(datetime.now(UTC)):
+            print(f"The month ends soon in Seoul: on in {left}", file=sys.stderr, flush=True)
+            time.sleep(left.total_seconds())
         file = due_now(folder / "subscribers.csv", charges, datetime.now(UTC))
         _command("maewol", "subscription", "import", str(file), env=env)
         with psycopg.connect(database.replace("+psycopg", ""), autocommit=True) as connection:

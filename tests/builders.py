@@ -12,15 +12,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
-from billing.domain.calendar import SEOUL
+from billing.domain.calendar import SEOUL, day_of
 from billing.domain.policy import BillingPolicy
 from billing.services.import_subscriptions import ImportReport, import_subscriptions
 from billing.services.seal_events import seal_events
@@ -29,6 +30,8 @@ from billing.store.session import Book, Transaction
 # As which all tests of a book work (`conftest.Shared`): what the daemons' role lacks, a test finds.
 RUN_ROLE = "maewol_run"
 KEY = b"a key of this test only, 32 byte"
+# The usual margin before the end of a month, and what the slowest test needs before it.
+_NEAR_THE_END = timedelta(minutes=35)
 HEADER = "customer_uid,amount,order_name,initial_paid_at,buyer_name,buyer_tel"
 
 
@@ -39,6 +42,17 @@ def a_row(number: int, paid_at: str = "2026-10-20T14:30:00+09:00") -> str:
 
 def a_file(*rows: str, header: str = HEADER) -> io.BytesIO:
     return io.BytesIO("\n".join([header, *rows, ""]).encode())
+
+
+def chargeable_now() -> datetime:
+    """The moment by the real clock, for tests in which somebody is charged by it.
+
+    Nobody is in the last half hour of a month (`CLOSE_MARGIN_MINUTES`), nor should a test reach
+    into it: it is skipped."""
+    now = datetime.now(UTC)
+    if day_of(now + _NEAR_THE_END).month != day_of(now).month:
+        pytest.skip("the month ends soon in Seoul, and nobody is charged any more")
+    return now
 
 
 def a_month_before(now: datetime) -> datetime:

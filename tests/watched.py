@@ -14,18 +14,16 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from billing.bootstrap import billing_policy
 from billing.clock import database_time
-from billing.domain.calendar import SEOUL
 from billing.services.import_subscriptions import import_subscriptions
 from billing.settings import Settings
 from billing.store.session import Book, create_book_engine
-from tests.builders import HEADER, KEY, a_file, query
+from tests.builders import HEADER, KEY, a_file, a_month_before, chargeable_now, query
 from tests.receivers import Receivers
 
 PASSWORD = "a-password-of-flower"
@@ -92,9 +90,7 @@ class Installation:
 
     def enrol(self, *numbers: int) -> None:
         """Customers with names and numbers, due today, into the live book."""
-        today = datetime.now(SEOUL)
-        before = today.replace(day=1) - timedelta(days=1)
-        paid_at = before.replace(day=min(today.day, 28), hour=12, microsecond=0).isoformat()
+        paid_at = a_month_before(chargeable_now()).isoformat()
         rows = (
             f"customer-of-ours-{one},{1000 + one},plan,{paid_at},"
             f"{NAMES[one % 2]},{PHONES[one % 2]},{MAIL}"

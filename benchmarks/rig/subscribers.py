@@ -9,6 +9,17 @@ from zoneinfo import ZoneInfo
 from dateutil.relativedelta import relativedelta
 
 _ZONE = ZoneInfo("Asia/Seoul")
+# So long before a month ends nobody is charged any more: as little as may be set.
+MARGIN_MINUTES = 6
+# Within which the slowest run is over.
+_A_RUN = timedelta(minutes=6)
+
+
+def until_next_month(now: datetime) -> timedelta:
+    """How long to wait for a month that does not end within a run; nothing, nearly always."""
+    today = now.astimezone(_ZONE).replace(hour=0, minute=0, second=0, microsecond=0)
+    left = today + relativedelta(months=1, day=1) - now
+    return left if left < timedelta(minutes=MARGIN_MINUTES) + _A_RUN else timedelta()
 
 
 def first_paid_at(now: datetime) -> datetime:

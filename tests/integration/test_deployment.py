@@ -27,7 +27,7 @@ import redis
 
 from billing.store.session import Book, create_book_engine
 from tests import locked_down
-from tests.builders import a_month_before, plain, query
+from tests.builders import a_month_before, chargeable_now, plain, query
 from tests.console_blocks import steps
 from tests.containers import BIN, OURS, ROOT, Host, until
 
@@ -196,7 +196,7 @@ def _grows_old(host: Host, name: str, *, minutes: float) -> None:
 def _goes_live_as_the_page_says(host: Host) -> None:
     """docs/deploying.md from a hold to its end, with a customer who paid for the first time a month
     ago, so that this month is due."""
-    paid_at = a_month_before(datetime.now(UTC)).isoformat()
+    paid_at = a_month_before(chargeable_now()).isoformat()
     one = {"customer_uid": "customer-1", "amount": 9900, "name": "plan", "paid_at": paid_at}
     _ask(f"{host.sandbox}/sandbox/customers", [one])
     file = host.folder / "subscribers.csv"

@@ -6,13 +6,12 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from billing import clock as clocks
-from billing.domain.calendar import SEOUL
 from billing.domain.errors import GatewayUnavailable
 from billing.domain.outcome import Declined
 from billing.domain.policy import BillingPolicy
@@ -30,7 +29,9 @@ from billing.store.session import Book
 from tests.builders import (
     ForeignGateway,
     a_foreign_gateway,
+    a_month_before,
     a_row,
+    chargeable_now,
     enrolled,
     execute,
     query,
@@ -80,13 +81,12 @@ def gateway() -> Iterator[ForeignGateway]:
 @pytest.fixture(autouse=True)
 def _today(clock: MovedClock) -> None:
     """Billing time is the gateway's: real time, moved only by a few seconds."""
-    clock.move_to(datetime.now(UTC))
+    clock.move_to(chargeable_now())
 
 
 def due_today(clock: MovedClock, number: int) -> str:
     """A subscriber whose band is open today, whatever day the test is run on."""
-    day = min(clock.now.astimezone(SEOUL).day, 28)
-    return a_row(number, f"{clock.now.year - 1}-08-{day:02d}T12:00:00+09:00")
+    return a_row(number, a_month_before(clock.now).isoformat())
 
 
 def run_charges(
@@ -174,7 +174,7 @@ def test_opening_and_dispatching_again_does_nothing(
 def test_a_broker_that_forgets_a_full_queue_does_not_stop_everything(
     book: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock
 ) -> None:
-    policy = make_policy(max_outstanding=3)
+    policy = make_policy(charge_cron="* * * * *", max_outstanding=3)
     opened(book, policy, clock, 3)
     assert dispatch(book, Queue(), policy) == 0, "no more than three at a time"
     clock.move(seconds=policy.dispatch_again_after.total_seconds() + 1)
@@ -185,7 +185,7 @@ def test_what_an_empty_queue_has_lost_goes_again_within_a_minute(
     book: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock
 ) -> None:
     """A full queue takes a minute to drain at this rate; a flushed Redis is seen to be empty."""
-    policy = make_policy(max_outstanding=2000, charges_per_second=7)
+    policy = make_policy(charge_cron="* * * * *", max_outstanding=2000, charges_per_second=7)
     assert policy.dispatch_again_after == timedelta(seconds=90)
     opened(book, policy, clock, 3)
     clock.move(seconds=61)

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import pytest
 from billing.domain.calendar import SEOUL
 from billing.embedded import running
 from tests import heard
-from tests.builders import a_month_before
+from tests.builders import a_month_before, chargeable_now
 from tests.console_blocks import steps, terminal
 from tests.containers import ROOT, quiet_ports, until
 from tests.merchant import Merchant, a_merchant
@@ -130,7 +130,7 @@ class Shop:
 
 
 def a_month_ago() -> str:
-    return a_month_before(datetime.now(UTC)).isoformat()
+    return a_month_before(chargeable_now()).isoformat()
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders import chargeable_now
 from tests.console_blocks import Step, steps, terminal
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -82,6 +83,7 @@ def run(text: str, home: Path) -> tuple[int, str]:
 @pytest.mark.timeout(PATIENCE_SECONDS + 120)
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the page's commands use curl")
 def test_the_page_leads_to_a_first_charge(home: Path) -> None:
+    chargeable_now()
     found = commands("quickstart.md")
     assert len(found) > 20
     with socket.create_server(("127.0.0.1", 0)) as probe:

@@ -24,7 +24,7 @@ from billing.portone.token import MemoryTokenStore
 from billing.services.charge import charge
 from billing.services.open_cycles import open_cycles
 from billing.store.session import Book
-from tests.builders import a_month_before, enrolled, execute, query
+from tests.builders import a_month_before, chargeable_now, enrolled, execute, query
 from tests.called import Call, Done
 from tests.conftest import MovedClock
 
@@ -151,7 +151,7 @@ def test_compare_give_back_and_prove(
         return maewol(*words, "--json", code=code).document()
 
     scheduler = Scheduler(database_url, servers, given_settings)
-    clock.move_to(datetime.now(UTC))
+    clock.move_to(chargeable_now())
     charged(book, make_policy(charge_cron="* * * * *", charges_per_second=0), gateway, clock.now, 3)
     capfd.readouterr()
     names = dict(query(book, "SELECT customer_uid, paid_merchant_uid FROM cycles c"

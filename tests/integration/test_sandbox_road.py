@@ -8,7 +8,6 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -21,7 +20,7 @@ from billing.services.answer import Result
 from billing.services.charge import charge
 from billing.services.open_cycles import open_cycles
 from billing.store.session import Book
-from tests.builders import a_month_before, enrolled, query
+from tests.builders import a_month_before, chargeable_now, enrolled, query
 from tests.conftest import MovedClock
 from tests.world import World
 
@@ -53,7 +52,7 @@ def ask(url: str, body: Any = None) -> Any:
 def test_charges_are_approved_declined_and_judged_clean(
     book: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock, sandbox: str
 ) -> None:
-    clock.move_to(datetime.now(UTC))
+    clock.move_to(chargeable_now())
     policy = make_policy(charge_cron="* * * * *", charges_per_second=0)
     paid_at = a_month_before(clock.now)
     customers = [

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.rig.floor import LOOK, SCRIPT, below, heavier
 from benchmarks.rig.processors import of_process, used
-from benchmarks.rig.subscribers import first_paid_at
+from benchmarks.rig.subscribers import MARGIN_MINUTES, first_paid_at, until_next_month
 from billing.domain.calendar import cycle_dates, day_of
 
 ZONE = ZoneInfo("Asia/Seoul")
@@ -105,3 +105,23 @@ def test_who_is_charged_is_due_on_every_day_of_a_year() -> None:
             assert dates.first_attempt_on <= dates.due_on <= today <= dates.window.closes_on
             assert dates.band.opens_on <= today <= dates.band.closes_on
             assert first_paid_at(now) < now
+
+
+@pytest.mark.parametrize(
+    ("now", "minutes"),
+    [
+        ("2026-11-30T23:47:59+09:00", 0),
+        ("2026-11-30T23:48:01+09:00", 11),
+        ("2026-11-30T14:59:00+00:00", 1),
+        ("2026-12-01T00:00:00+09:00", 0),
+        ("2026-12-30T23:59:00+09:00", 0),
+        ("2028-02-29T23:50:00+09:00", 10),
+    ],
+)
+def test_no_run_reaches_the_end_of_a_month(now: str, minutes: int) -> None:
+    moment = datetime.fromisoformat(now)
+    left = until_next_month(moment)
+    assert left // timedelta(minutes=1) == minutes
+    margin = timedelta(minutes=MARGIN_MINUTES)
+    day = day_of(moment + left, ZONE)
+    assert day_of(moment + left + margin, ZONE).month == day.month

@@ -97,7 +97,8 @@ class Installation:
             for one in numbers
         )
         file = a_file(*rows, header=f"{HEADER},buyer_email")
-        report = import_subscriptions(self.book, billing_policy(Settings.load()), lambda: KEY, file)
+        policy = billing_policy(Settings.load(charge_cron=self.env["MAEWOL_CHARGE_CRON"]))
+        report = import_subscriptions(self.book, policy, lambda: KEY, file)
         assert report.added == len(numbers)
 
     def paid(self) -> int:

@@ -15,7 +15,8 @@ RUN /opt/maewol/bin/python /tmp/install_app.py /opt/maewol/app
 FROM python:3.13.5-slim-bookworm
 LABEL org.opencontainers.image.title="maewol" \
       org.opencontainers.image.description="Charges every subscriber's mobile-phone bill once a month"
-RUN useradd --system --uid 10001 --home-dir /var/lib/maewol --create-home maewol
+RUN groupadd --gid 10001 maewol \
+ && useradd --uid 10001 --gid maewol --home-dir /var/lib/maewol --create-home maewol
 COPY --from=build /opt/maewol /opt/maewol
 COPY --chmod=755 deploy/alive.sh /usr/local/bin/alive
 # Written while the image is made, since nothing but /tmp can be written later.

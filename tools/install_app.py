@@ -11,13 +11,20 @@ import sys
 import sysconfig
 from pathlib import Path
 
-folder = Path(sys.argv[1]).resolve()
-site = Path(sysconfig.get_path("purelib"))
-(site / "maewol.pth").write_text(f"{folder}\n", encoding="utf-8")
-command = Path(sysconfig.get_path("scripts")) / "maewol"
-command.write_text(
-    f"#!{sys.executable}\nfrom billing.cli import main\n\nmain()\n", encoding="utf-8"
-)
-command.chmod(0o755)
-for place in (folder, site):
-    compileall.compile_dir(place, quiet=2, workers=0)
+
+def main() -> None:
+    folder = Path(sys.argv[1]).resolve()
+    site = Path(sysconfig.get_path("purelib"))
+    (site / "maewol.pth").write_text(f"{folder}\n", encoding="utf-8")
+    command = Path(sysconfig.get_path("scripts")) / "maewol"
+    command.write_text(
+        f"#!{sys.executable}\nfrom billing.cli import main\n\nmain()\n", encoding="utf-8"
+    )
+    command.chmod(0o755)
+    for place in (folder, site):
+        compileall.compile_dir(place, quiet=2, workers=0)
+
+
+# Its workers import this file: since Python 3.13 none of them is a fork.
+if __name__ == "__main__":
+    main()

@@ -30,6 +30,7 @@ from billing.ports import PaymentGateway
 from billing.store import events, health
 from billing.store.session import Book, Transaction, single
 from billing.store.tables import Installation
+from billing.store.waiting import no_later
 
 T = TypeVar("T")
 
@@ -88,6 +89,13 @@ def asked_at(tx: Transaction) -> datetime:
     """When a look-up is made, for what it proves. By a clock in doubt it is never late enough for
     "nothing there" to prove anything."""
     return FIRST_MOMENT if is_doubted(tx) else tx.now
+
+
+def proves_from(tx: Transaction, written: datetime) -> datetime:
+    """Since when a look proves something, by what is written of it. Further ahead than anything
+    waits it was written by a clock that was; but by a clock in doubt it may be this one that is
+    behind."""
+    return written if is_doubted(tx) else no_later(written, tx.now)
 
 
 def check_day(tx: Transaction) -> None:

@@ -27,11 +27,11 @@ from billing.domain.refund import RefundStatus, month_of
 from billing.domain.subscription import CHAIN_AT_RISK, SubscriptionStatus, SuspensionReason
 from billing.services import change_status, news
 from billing.services.answer import Answer, FactsChanged, GivenBack, Result, clean
+from billing.services.clock_guard import proves_from
 from billing.services.open_cycles import another_attempt, planned, rules_of
 from billing.store import attempts, events, refunds, settled
 from billing.store.session import Transaction
 from billing.store.tables import Attempt, Cycle, Refund, Subscription
-from billing.store.waiting import no_later
 
 # "No such payment" counts when it was seen so often, each time late enough (docs/protocol.md, 5).
 LOOKS_THAT_PROVE = 2
@@ -432,8 +432,7 @@ class Recorder:
     def _is_provable(self) -> bool:
         if self.attempt.provable_at is None:
             return False
-        # Further ahead it was written by a clock that was; by then it is provable all the same.
-        self.attempt.provable_at = no_later(self.attempt.provable_at, self.tx.now)
+        self.attempt.provable_at = proves_from(self.tx, self.attempt.provable_at)
         return self.asked_at >= self.attempt.provable_at
 
     def _is_asked_early(self) -> bool:

@@ -38,7 +38,7 @@ from billing.domain.refund import (
 from billing.ports import PaymentGateway
 from billing.services import take_back
 from billing.services.answer import clean
-from billing.services.clock_guard import asked_at, compare_where_stale, is_doubted
+from billing.services.clock_guard import asked_at, compare_where_stale, is_doubted, proves_from
 from billing.services.fence import why_not_from
 from billing.services.hold import stop
 from billing.services.recorder import (
@@ -52,7 +52,7 @@ from billing.store import attempts, events, installation, refunds, subscriptions
 from billing.store.refunds import RefundClaim
 from billing.store.session import Book, Transaction, is_away
 from billing.store.tables import Attempt, Cycle, Refund, Subscription
-from billing.store.waiting import no_later, waits
+from billing.store.waiting import waits
 
 _log = structlog.get_logger(__name__)
 
@@ -502,8 +502,7 @@ def _conclude(tx: Transaction, policy: BillingPolicy, taken: _Taken, found: Paym
 def _still_paid(tx: Transaction, policy: BillingPolicy, refund: Refund, asked_at: datetime) -> None:
     """Proof that nothing was given back, when it is late enough and seen often enough."""
     if refund.provable_at is not None:
-        # Further ahead it was written by a clock that was; by then it is provable all the same.
-        refund.provable_at = no_later(refund.provable_at, tx.now)
+        refund.provable_at = proves_from(tx, refund.provable_at)
     if refund.provable_at is not None and asked_at < refund.provable_at:
         refund.ask_at = refund.provable_at
         return

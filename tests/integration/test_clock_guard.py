@@ -311,6 +311,24 @@ def test_what_a_leap_back_says_of_a_lost_answer_proves_nothing_sooner(
     assert world.statuses("cycles") == {"paid": 11}
 
 
+def test_a_look_that_is_made_in_a_leap_back_proves_nothing_sooner_after_it(
+    world: World, clock: Clocks
+) -> None:
+    """By that clock the moment from which on nothing proves something seemed to lie far ahead."""
+    world.enrol("asked", script=["timeout_before_charge"])
+    world.tick()
+    late_enough = clock.now + world.policy.settle
+    clock.database_ahead = -LEAP
+    find_unknown(world.book, world, world.policy)
+    world.work()
+    clock.database_ahead = timedelta(0)
+    while clock.now < late_enough:
+        assert world.statuses("attempts") == {"approved": 10, "unknown": 1}
+        world.run(every=timedelta(seconds=20))
+    world.run(times=12)
+    assert world.statuses("cycles") == {"paid": 11}
+
+
 def test_a_clock_that_stays_wrong_is_compared_until_it_is_right(
     world: World, clock: Clocks
 ) -> None:

@@ -236,10 +236,10 @@ def test_a_month_that_ends_between_the_wish_and_the_request(town: Town) -> None:
 
 
 @contextlib.contextmanager
-def a_leap(town: Town) -> Iterator[None]:
+def a_leap(town: Town, days: int = 40) -> Iterator[None]:
     """The database's clock is forty days ahead; the gateway's is not."""
     right = town.clock.now
-    town.clock.move(days=40)
+    town.clock.move(days=days)
     yield
     town.clock.move_to(right)
     town.move(minutes=1)
@@ -297,6 +297,24 @@ def test_what_a_leap_back_says_of_a_lost_answer_proves_nothing_sooner(town: Town
         tick(town)
         assert cancels(town) == 1
         town.move(seconds=20)
+    for _ in range(12):
+        town.move(seconds=20)
+        tick(town)
+    assert settled(town) == ("done", "refunded")
+
+
+def test_a_look_that_is_made_in_a_leap_back_proves_nothing_sooner_after_it(town: Town) -> None:
+    late_enough = town.clock.now + town.policy.settle
+    town.wire.faults[CANCEL] = "lost"
+    refund_id = requested(town)
+    step(town, refund_id)
+    with a_leap(town, days=-40):
+        step(town, refund_id)
+    while town.clock.now < late_enough:
+        tick(town)
+        assert settled(town) == ("unknown", "paid")
+        town.move(seconds=20)
+    town.wire.faults.clear()
     for _ in range(12):
         town.move(seconds=20)
         tick(town)

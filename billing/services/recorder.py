@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from billing.domain.attempt import ATTEMPT_TRANSITIONS, MAX_ATTEMPT_NUMBER, AttemptStatus
+from billing.domain.calendar import FIRST_MOMENT
 from billing.domain.cycle import CYCLE_TRANSITIONS, CycleReason, CycleStatus, HoldReason
 from billing.domain.declines import Decline, DeclineClass
 from billing.domain.finding import (
@@ -72,10 +73,13 @@ class Recorder:
         self.subscription = subscription
         self.asked_at = asked_at or tx.now
         self.is_from_the_charge = asked_at is None
-        # When it ended: a charge's own answer is of a moment between claim and end of lease. What
-        # follows from it must not be reckoned by a clock that leaps just now.
+        # What follows must not be reckoned by a clock that leaps just now: a charge's own answer is
+        # of a moment between claim and end of lease, and a look that proves was made by a clock
+        # that agreed.
         self.ended_at = tx.now
-        if self.is_from_the_charge and attempt.sent_at is not None and attempt.lease_until:
+        if asked_at is not None and asked_at != FIRST_MOMENT:
+            self.ended_at = asked_at
+        elif self.is_from_the_charge and attempt.sent_at is not None and attempt.lease_until:
             self.ended_at = min(max(tx.now, attempt.sent_at), attempt.lease_until)
         # Not yet followed by a retry, a hold, or the end of retries: see `follow`.
         self.decline: Decline | None = None

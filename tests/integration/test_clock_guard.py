@@ -284,6 +284,29 @@ def test_a_decline_that_is_written_down_in_a_leap_is_followed_as_ever(
     assert broken(world.book, world.policy) == []
 
 
+@pytest.mark.parametrize("by", [LEAP, -LEAP], ids=["ahead", "back"])
+@pytest.mark.parametrize("refusal", [None, "[0031] refused"])
+def test_what_looks_prove_is_followed_as_ever_where_it_is_written_down_in_a_leap(
+    world: World, clock: Clocks, leaping: Leaping, refusal: str | None, by: timedelta
+) -> None:
+    """Nothing was charged: by that moment it could go again, or be tried again, only after its
+    month."""
+    world.enrol("asked", script=["timeout_before_charge"])
+    world.tick()
+    execute(world.book, "UPDATE attempts SET refusal = :refusal WHERE status = 'unknown'",
+            refusal=refusal)  # fmt: skip
+    clock.move(seconds=world.policy.settle.total_seconds() + 1)
+    for _ in range(3):
+        leaping(world, by)
+        clock.move(seconds=31)
+    assert world.statuses("attempts").get("unknown") is None
+    assert world.requests() == (11 if refusal else 12)
+    clock.move(days=1)
+    world.run(times=4)
+    assert world.statuses("cycles") == {"paid": 11}
+    assert broken(world.book, world.policy) == []
+
+
 def test_what_a_leap_says_of_a_lost_answer_is_forgotten_after_two_hours(
     world: World, clock: Clocks, leaping: Leaping
 ) -> None:

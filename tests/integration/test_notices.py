@@ -551,9 +551,7 @@ def test_what_was_written_by_a_clock_far_ahead_keeps_nothing_waiting(outbox: Out
 
 def test_the_longest_wait_is_waited_for_all_the_same(outbox: Outbox) -> None:
     outbox.write(1)
-    execute(
-        outbox.book, "UPDATE notices SET next_try_at = :at", at=outbox.clock.now + LONGEST_WAIT
-    )
+    execute(outbox.book, "UPDATE notices SET next_try_at = :at", at=outbox.clock.now + LONGEST_WAIT)
     assert outbox.round() == {}
     outbox.clock.move(seconds=LONGEST_WAIT.total_seconds())
     assert outbox.round() == {"delivered": 1}

@@ -536,7 +536,8 @@ def _make_unknown(
 ) -> None:
     if refund.status == RefundStatus.SENDING:
         refund.status = RefundStatus.UNKNOWN
-        refund.provable_at = provable_at
+    # Told after the lease ran out, it may have left later than was reckoned with.
+    refund.provable_at = max(refund.provable_at or provable_at, provable_at)
     refund.still_paid = 0
     refund.lease_until = None
     refund.ask_at = tx.now + wait

@@ -19,7 +19,6 @@ in doubt; a process that starts anew waits anew.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -71,12 +70,15 @@ async def compare_clocks(
 
 async def compare_where_stale(
     book: Book, gateway: PaymentGateway, monotonic: Callable[[], float]
-) -> None:
-    """Compare, where nobody did lately. Where the gateway cannot be asked, the clock stays in
+) -> bool:
+    """Compare, where nobody did lately. False where the gateway cannot be asked: the clock stays in
     doubt."""
     if await asyncio.to_thread(book.run, lambda tx: health.skew_is_stale(tx.session, tx.now)):
-        with contextlib.suppress(GatewayError):
+        try:
             await compare_clocks(book, gateway, monotonic)
+        except GatewayError:
+            return False
+    return True
 
 
 def is_doubted(tx: Transaction) -> bool:

@@ -355,7 +355,12 @@ async def work_on_open(
     """Take every open refund one step further; a tick's work. Returns how many stand how. What
     breaks in one is its own, and told once a day: the others are worked on."""
     tally: Counter[RefundStatus] = Counter()
+    time = asyncio.get_running_loop().time
     for refund_id in await asyncio.to_thread(open_now, book):
+        if not await compare_where_stale(book, gateway, time):
+            # The next ones, too, would wait for nobody's answer; and by a clock in doubt nothing is
+            # sent or proved.
+            break
         try:
             standing = await work_on(book, gateway, policy, refund_id)
         except Exception as error:

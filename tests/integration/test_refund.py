@@ -493,6 +493,20 @@ def test_a_gateway_that_is_away(town: Town) -> None:
     assert step(town, refund_id).status is RefundStatus.UNKNOWN, "nobody could be asked"
 
 
+def test_a_tick_waits_once_for_a_gateway_that_is_away(town: Town) -> None:
+    """And not for each refund, while the ticks that open, close and dispatch wait for it."""
+    second = town.pay_by_hand()
+    requested(town)
+    requested(town, second.merchant_uid)
+    town.move(minutes=6)
+    town.wire.faults["/users/getToken"] = "lost"
+    asked = len(town.wire.asked)
+    assert tick(town) == {}
+    assert len(town.wire.asked) - asked <= 2, "a token is asked for twice at most"
+    town.wire.faults.clear()
+    assert tick(town) == {RefundStatus.DONE: 2}
+
+
 def test_the_second_payment_of_a_month_leaves_the_chain_alone(town: Town) -> None:
     second = town.pay_by_hand()
     refund_id = requested(town, second.merchant_uid)

@@ -40,7 +40,7 @@ ALONE_AFTER = timedelta(hours=24)
 TELL_AGAIN_AFTER = timedelta(days=1)
 # Who has not tried for so long was not waiting: the time is counted from the next try.
 NOT_WAITING = timedelta(hours=1)
-# Charging stops long before; but a minute more or less decides of hardly anybody's first month.
+# Charging stops long before; but a minute more or less decides of hardly anybody's month.
 DAY_IN_DOUBT = timedelta(hours=1)
 # An answer that was longer on its way says too little about now.
 _GOOD_FOR = timedelta(seconds=10)
@@ -108,7 +108,7 @@ def check_day(tx: Transaction) -> None:
     if skew is not None and abs(skew) > DAY_IN_DOUBT and not stale:
         raise GatewayUnavailable(
             "the gateway's clock and the database's differ by more than an hour, so that nobody"
-            " knows which month is the first to charge. Set the database's clock right"
+            " knows what day it is. Set the database's clock right"
         )
 
 

@@ -177,6 +177,26 @@ def test_a_clock_that_was_found_wrong_tells_nobodys_first_month(
     assert query(world.book, first) == [(1,)]
 
 
+def test_by_a_clock_that_was_found_wrong_no_month_is_tried_again_by_hand(
+    world: World, clock: Clocks
+) -> None:
+    """By it every band was over: those who were resumed had no attempt, and lost their month."""
+    assert world.open() == 10
+    for name in NAMES:
+        change_status.pause(world.book, world.policy, name)
+    clock.database_ahead = LEAP
+    world.close()
+    for name in NAMES:
+        with pytest.raises(GatewayUnavailable, match="clock"):
+            change_status.resume(world.book, world.policy, name)
+    clock.database_ahead = timedelta(0)
+    for name in NAMES:
+        change_status.resume(world.book, world.policy, name)
+    clock.move(hours=8)
+    world.run(times=4)
+    assert world.statuses("cycles") == {"paid": 10}
+
+
 @pytest.mark.parametrize("lost", ["timeout_after_charge", "timeout_before_charge"])
 @pytest.mark.parametrize("delivered", [True, False])
 def test_a_leap_puts_no_question_off(

@@ -28,7 +28,7 @@ from billing.domain.refund import RefundStatus, month_of
 from billing.domain.subscription import CHAIN_AT_RISK, SubscriptionStatus, SuspensionReason
 from billing.services import change_status, news
 from billing.services.answer import Answer, FactsChanged, GivenBack, Result, clean
-from billing.services.clock_guard import proves_from
+from billing.services.clock_guard import is_doubted, proves_from
 from billing.services.open_cycles import another_attempt, planned, rules_of
 from billing.store import attempts, events, refunds, settled
 from billing.store.session import Transaction
@@ -73,14 +73,15 @@ class Recorder:
         self.subscription = subscription
         self.asked_at = asked_at or tx.now
         self.is_from_the_charge = asked_at is None
-        # What follows must not be reckoned by a clock that leaps just now: a charge's own answer is
-        # of a moment between claim and end of lease, and a look that proves was made by a clock
-        # that agreed.
+        # What follows must not be reckoned by a clock that leaps just now. A charge's own answer is
+        # of a moment between claim and end of lease; a look that proves was made by a clock that
+        # agreed.
         self.ended_at = tx.now
-        if asked_at is not None and asked_at != FIRST_MOMENT:
-            self.ended_at = asked_at
-        elif self.is_from_the_charge and attempt.sent_at is not None and attempt.lease_until:
-            self.ended_at = min(max(tx.now, attempt.sent_at), attempt.lease_until)
+        if is_doubted(tx):
+            if asked_at is not None and asked_at != FIRST_MOMENT:
+                self.ended_at = asked_at
+            elif attempt.sent_at is not None and attempt.lease_until is not None:
+                self.ended_at = min(max(tx.now, attempt.sent_at), attempt.lease_until)
         # Not yet followed by a retry, a hold, or the end of retries: see `follow`.
         self.decline: Decline | None = None
 

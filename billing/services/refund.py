@@ -38,7 +38,13 @@ from billing.domain.refund import (
 from billing.ports import PaymentGateway
 from billing.services import take_back
 from billing.services.answer import clean
-from billing.services.clock_guard import asked_at, compare_where_stale, is_doubted, proves_from
+from billing.services.clock_guard import (
+    asked_at,
+    check_day,
+    compare_where_stale,
+    is_doubted,
+    proves_from,
+)
 from billing.services.fence import why_not_from
 from billing.services.hold import stop
 from billing.services.recorder import (
@@ -137,10 +143,11 @@ async def propose(
     """Look up a payment of one of our subscribers that is to be given back.
 
     `imp_uid` says which, where several were made under one `merchant_uid`. Raises `NotFound`,
-    `Conflict` (why it cannot be given back), `GatewayError`.
+    `Conflict` (why it cannot be given back), `GatewayError`; also by a clock that is wrong by far.
     """
+    await compare_where_stale(book, gateway, asyncio.get_running_loop().time)
     payment = await _the_payment(gateway, merchant_uid, imp_uid)
-    now, owner, cycle = await asyncio.to_thread(book.run, lambda tx: (tx.now, *_owner(tx, payment)))
+    now, owner, cycle = await asyncio.to_thread(book.run, lambda tx: _owned(tx, payment))
     zone = policy.plan.zone
     paid_at = payment.paid_at
     if paid_at is None:
@@ -190,6 +197,12 @@ async def _the_payment(gateway: PaymentGateway, merchant_uid: str, imp_uid: str 
             return found[0]
     named = "" if imp_uid is None else f" with the imp_uid {imp_uid!r}"
     raise NotFound(f"the gateway has nothing that was paid under {merchant_uid!r}{named}")
+
+
+def _owned(tx: Transaction, payment: Payment) -> tuple[datetime, Subscription, int | None]:
+    """The moment, and whose payment it is then."""
+    check_day(tx)
+    return tx.now, *_owner(tx, payment)
 
 
 def _owner(tx: Transaction, payment: Payment) -> tuple[Subscription, int | None]:
@@ -247,11 +260,13 @@ def _check_refundable(
 def payment_of_month(book: Book, policy: BillingPolicy, customer_uid: str) -> Named:
     """The names of the payment of this calendar month, refunded or not: of its cycle, or the
     initial payment in the month of the registration. Raises `NotFound` when there is none,
-    `Conflict` while a charge may still turn out to be one."""
+    `Conflict` while a charge may still turn out to be one, `GatewayUnavailable` where the clock was
+    just found to be wrong by far."""
     return book.run(lambda tx: _of_month(tx, policy, customer_uid))
 
 
 def _of_month(tx: Transaction, policy: BillingPolicy, customer_uid: str) -> Named:
+    check_day(tx)
     month = month_of(tx.now, policy.plan.zone)
     found = tx.session.execute(
         select(Cycle.paid_merchant_uid, Cycle.paid_imp_uid)

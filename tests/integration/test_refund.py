@@ -254,6 +254,20 @@ def test_a_leap_of_the_clock_refuses_nobody(town: Town) -> None:
     assert settled(town) == ("done", "refunded")
 
 
+@pytest.mark.parametrize("days", [40, -40])
+def test_by_a_leap_of_the_clock_nobody_is_told_that_there_is_nothing_to_give_back(
+    town: Town, days: int
+) -> None:
+    """Whoever believed it would pay it back by transfer, or cancel and keep it."""
+    with a_leap(town, days):
+        with pytest.raises(GatewayUnavailable, match="clock"):
+            requested(town)
+        with pytest.raises(GatewayUnavailable, match="clock"):
+            payment_of_month(town.book, town.policy, uid(1))
+    assert payment_of_month(town.book, town.policy, uid(1)).imp_uid == town.paid_imp_uid()
+    assert step(town, requested(town)).status is RefundStatus.DONE
+
+
 @pytest.mark.parametrize("lost", ["lost", "unanswered"])
 def test_a_leap_of_the_clock_neither_proves_nor_puts_off(town: Town, lost: str) -> None:
     town.wire.faults[CANCEL] = lost

@@ -11,17 +11,18 @@ import pytest
 
 from billing.domain.errors import GatewayUnavailable
 from billing.domain.policy import BillingPolicy
-from billing.sandbox import mood
+from billing.sandbox import NewCustomer, mood, register
 from billing.services import change_status
 from billing.services.clock_guard import ClockGuard
 from billing.services.close_cycles import close_cycles
 from billing.services.desk import Desk
 from billing.services.dispatch import dispatch
+from billing.services.enrol_payment import enrol_payment
 from billing.services.inquire import find_unknown
 from billing.services.invariants import broken
 from billing.services.open_cycles import open_cycles
 from billing.store.session import Book, create_book_engine
-from tests.builders import enrolled, execute, query
+from tests.builders import KEY, enrolled, execute, query
 from tests.conftest import MovedClock
 from tests.world import PAID_AT, World
 
@@ -175,6 +176,29 @@ def test_a_clock_that_was_found_wrong_tells_nobodys_first_month(
     assert enrolled(world.book, world.policy, newcomer.replace("newcomer", "another")).added == 1
     first = "SELECT next_cycle FROM subscriptions WHERE customer_uid = 'newcomer'"
     assert query(world.book, first) == [(1,)]
+
+
+def test_who_enrols_by_a_payment_asks_for_the_gateways_clock_where_nobody_did(
+    world: World, clock: Clocks
+) -> None:
+    """Ticks ask for it only when something is due, which may be next week."""
+    wish = NewCustomer(
+        customer_uid="newcomer", amount=9900, name="plan", paid_at=clock.now - timedelta(minutes=1)
+    )
+    (payment,) = register(world.sandbox, [wish])
+
+    def enrol() -> bool:
+        return world.ask(
+            lambda client: enrol_payment(
+                world.book, world.policy, lambda: KEY, client, payment.imp_uid
+            )
+        ).added
+
+    clock.database_ahead = LEAP
+    with pytest.raises(GatewayUnavailable, match="clock"):
+        enrol()
+    clock.database_ahead = timedelta(0)
+    assert enrol()
 
 
 def test_by_a_clock_that_was_found_wrong_no_month_is_tried_again_by_hand(

@@ -249,7 +249,7 @@ class Recorder:
             return
         unbroken = late and subscription.status_reason == SuspensionReason.CHAIN_BROKEN
         refused = merchant_uid == self.attempt.merchant_uid
-        if subscription.next_closes_at <= self.tx.now or not (unbroken or refused):
+        if subscription.next_closes_at <= self.ended_at or not (unbroken or refused):
             return
         subscription.status = SubscriptionStatus.ACTIVE
         subscription.status_reason = None

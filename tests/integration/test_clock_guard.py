@@ -351,6 +351,28 @@ def test_what_looks_prove_is_followed_as_ever_where_it_is_written_down_in_a_leap
     assert broken(world.book, world.policy) == []
 
 
+@pytest.mark.parametrize("found", [False, True])
+def test_a_late_proof_that_is_written_down_in_a_leap_takes_the_suspension_back(
+    world: World, clock: Clocks, leaping: Leaping, found: bool
+) -> None:
+    """By that moment the next month, too, had passed without a payment."""
+    world.enrol("asked", script=["timeout_after_charge"])
+    world.tick()
+    world.sandbox.mood = mood({"chances": {"lookup": {"http:503": 1.0}}})
+    clock.move_to(datetime(2026, 11, 28, tzinfo=UTC))
+    world.run(times=2)
+    assert world.statuses("subscriptions") == {"active": 10, "suspended": 1}
+    gateway_back(world)
+    clock.move(minutes=10)
+    if found:
+        clock.database_ahead = LEAP
+        world.tick()
+    else:
+        leaping(world, LEAP)
+    assert world.statuses("cycles") == {"paid": 11}
+    assert world.statuses("subscriptions") == {"active": 11}
+
+
 def test_what_a_leap_says_of_a_lost_answer_is_forgotten_after_two_hours(
     world: World, clock: Clocks, leaping: Leaping
 ) -> None:

@@ -100,12 +100,17 @@ def proves_from(tx: Transaction, written: datetime) -> datetime:
     return written if is_doubted(tx) else no_later(written, tx.now)
 
 
-def check_day(tx: Transaction) -> None:
-    """For what asks for the day and for nothing of the gateway's. Raises `GatewayUnavailable` by a
-    clock that was just found to be wrong by far: whoever waits may try again."""
+def is_far_off(tx: Transaction) -> bool:
+    """Whether the clock was just found to be wrong by so much that nobody knows what day it is."""
     skew = health.read(tx.session).clock_skew
     stale = health.skew_is_stale(tx.session, tx.now)
-    if skew is not None and abs(skew) > DAY_IN_DOUBT and not stale:
+    return skew is not None and abs(skew) > DAY_IN_DOUBT and not stale
+
+
+def check_day(tx: Transaction) -> None:
+    """For what asks for the day and for nothing of the gateway's. Raises `GatewayUnavailable` by a
+    clock that is far off: whoever waits may try again."""
+    if is_far_off(tx):
         raise GatewayUnavailable(
             "the gateway's clock and the database's differ by more than an hour, so that nobody"
             " knows what day it is. Set the database's clock right"

@@ -11,7 +11,8 @@ import pytest
 
 from billing.domain.errors import GatewayUnavailable
 from billing.domain.policy import BillingPolicy
-from billing.sandbox import NewCustomer, mood, register
+from billing.domain.webhook import announced
+from billing.sandbox import HandPayment, NewCustomer, mood, pay, register
 from billing.services import change_status
 from billing.services.clock_guard import ClockGuard
 from billing.services.close_cycles import close_cycles
@@ -20,7 +21,9 @@ from billing.services.dispatch import dispatch
 from billing.services.enrol_payment import enrol_payment
 from billing.services.inquire import find_unknown
 from billing.services.invariants import broken
+from billing.services.look_at_webhooks import look_at_webhooks
 from billing.services.open_cycles import open_cycles
+from billing.services.receive_webhook import receive_webhook
 from billing.store.session import Book, create_book_engine
 from tests.builders import KEY, enrolled, execute, query
 from tests.conftest import MovedClock
@@ -371,6 +374,26 @@ def test_a_late_proof_that_is_written_down_in_a_leap_takes_the_suspension_back(
         leaping(world, LEAP)
     assert world.statuses("cycles") == {"paid": 11}
     assert world.statuses("subscriptions") == {"active": 11}
+
+
+@pytest.mark.parametrize("by", [LEAP, -LEAP], ids=["ahead", "back"])
+def test_what_was_announced_is_looked_at_when_the_clock_is_right_again(
+    world: World, clock: Clocks, by: timedelta
+) -> None:
+    """By a clock far behind the payment was yet to come, and the book agreed."""
+    assert world.open() == 10
+    payment = pay(world.sandbox, HandPayment(customer_uid=NAMES[0]))
+    clock.move(minutes=10)
+    receive_webhook(world.book, announced(payment.imp_uid, payment.merchant_uid, "paid"))
+
+    def look() -> dict[str, int]:
+        return dict(world.ask(lambda client: look_at_webhooks(world.book, client, world.policy)))
+
+    clock.database_ahead = by
+    assert look() == {}
+    clock.database_ahead = timedelta(0)
+    assert look() == {"counted": 1}
+    assert world.statuses("cycles") == {"open": 9, "paid": 1}
 
 
 def test_what_a_leap_says_of_a_lost_answer_is_forgotten_after_two_hours(

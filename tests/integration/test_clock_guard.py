@@ -14,6 +14,7 @@ from billing.domain.policy import BillingPolicy
 from billing.domain.webhook import announced
 from billing.sandbox import HandPayment, NewCustomer, mood, pay, register
 from billing.services import change_status
+from billing.services.check import check
 from billing.services.clock_guard import ClockGuard
 from billing.services.close_cycles import close_cycles
 from billing.services.desk import Desk
@@ -134,6 +135,21 @@ def test_a_leap_opens_nothing_and_warns_of_nothing(world: World, clock: Clocks) 
     clock.database_ahead = timedelta(days=4)
     assert world.close() == 0
     assert set(world.alarms()) == {"clock.skewed"}, "none that closes soon"
+
+
+def test_by_a_clock_that_was_found_wrong_no_fact_is_found_broken(
+    world: World, clock: Clocks
+) -> None:
+    """By it every open month was forgotten, and the daily reconciliation late."""
+    assert world.open() == 10
+    clock.database_ahead = LEAP
+    world.close()
+    assert check(world.book, world.policy) == 0
+    assert world.alarms() == ["clock.skewed"]
+    clock.database_ahead = timedelta(0)
+    execute(world.book, "UPDATE cycles SET closes_at = :at", at=clock.now - LEAP)
+    assert check(world.book, world.policy) == 1
+    assert world.alarms() == ["clock.skewed", "invariant.broken"]
 
 
 def test_a_leap_skips_no_paused_month(world: World, clock: Clocks) -> None:

@@ -14,8 +14,9 @@ from billing.domain.policy import BillingPolicy
 from billing.domain.webhook import announced
 from billing.sandbox import HandPayment, NewCustomer, mood, pay, register
 from billing.services import change_status
+from billing.services import charge as charging
 from billing.services.check import check
-from billing.services.clock_guard import ClockGuard
+from billing.services.clock_guard import ClockGuard, compare_clocks
 from billing.services.close_cycles import close_cycles
 from billing.services.desk import Desk
 from billing.services.dispatch import dispatch
@@ -260,6 +261,27 @@ def test_a_leap_puts_no_question_off(
     assert world.statuses("cycles") == {"paid": 11}
     assert world.requests() == (11 if lost == "timeout_after_charge" else 12)
     assert broken(world.book, world.policy) == []
+
+
+def test_a_leap_between_the_comparison_and_the_claim_counts(
+    world: World, clock: Clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Back into a band that is over: the gateway would refuse it, or take it for another month."""
+    assert world.open() == 10
+    clock.move(days=6)
+    ids = [row[0] for row in query(world.book, "SELECT id FROM attempts")]
+
+    async def compared(*answered: Any) -> bool:
+        agrees = await compare_clocks(*answered)
+        clock.database_ahead = timedelta(days=-6)
+        return agrees
+
+    with monkeypatch.context() as leaping:
+        leaping.setattr(charging, "compare_clocks", compared)
+        world.charge(ids)
+        world.work()
+    assert world.requests() == 0
+    assert world.statuses("attempts") == {"due": 10}
 
 
 def test_what_was_handed_out_in_a_leap_and_lost_is_handed_out_again(

@@ -26,6 +26,7 @@ WAITS: Final = (
 )
 # A wait is up to a fifth shorter or longer, so that what failed together does not return together.
 JITTER: Final = 0.2
+LONGEST_WAIT: Final = WAITS[-1] * (1 + JITTER)
 # The receiver may ask for so much patience at most: a slip of its pen must not cost the three days.
 LONGEST_RETRY_AFTER: Final = timedelta(hours=1)
 

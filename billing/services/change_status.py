@@ -28,6 +28,7 @@ from billing.domain.subscription import (
     SubscriptionStatus,
 )
 from billing.services import news
+from billing.services.clock_guard import check_day
 from billing.services.coming import next_dates
 from billing.services.open_cycles import another_attempt, planned, rules_of
 from billing.store import attempts, events, subscriptions
@@ -237,11 +238,13 @@ def attempt_again(
 
     `pardoned` when the newest decline was our own fault, now mended: it counts as one that may be
     tried again soon, whatever it said. Returns when it is planned for, or why the plan allows none;
-    None where no cycle is open, or one of its attempts has not ended.
+    None where no cycle is open, or one of its attempts has not ended. Raises `GatewayUnavailable`
+    where the clock was just found to be wrong by far: nobody would ask once more.
     """
     cycle = open_cycle_of(tx, subscription)
     if cycle is None or live_of(tx, cycle) is not None:
         return None
+    check_day(tx)
     at = _next_moment(tx, subscription, cycle, policy, pardoned=pardoned)
     if isinstance(at, NoRetryReason):
         return at

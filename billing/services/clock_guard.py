@@ -19,7 +19,6 @@ in doubt; a process that starts anew waits anew.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -30,6 +29,7 @@ from billing.ports import PaymentGateway
 from billing.store import events, health
 from billing.store.session import Book, Transaction, single
 from billing.store.tables import Installation
+from billing.store.waiting import no_later
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ ALONE_AFTER = timedelta(hours=24)
 TELL_AGAIN_AFTER = timedelta(days=1)
 # Who has not tried for so long was not waiting: the time is counted from the next try.
 NOT_WAITING = timedelta(hours=1)
-# Charging stops long before; but a minute more or less decides of hardly anybody's first month.
+# Charging stops long before; but a minute more or less decides of hardly anybody's month.
 DAY_IN_DOUBT = timedelta(hours=1)
 # An answer that was longer on its way says too little about now.
 _GOOD_FOR = timedelta(seconds=10)
@@ -70,12 +70,15 @@ async def compare_clocks(
 
 async def compare_where_stale(
     book: Book, gateway: PaymentGateway, monotonic: Callable[[], float]
-) -> None:
-    """Compare, where nobody did lately. Where the gateway cannot be asked, the clock stays in
+) -> bool:
+    """Compare, where nobody did lately. False where the gateway cannot be asked: the clock stays in
     doubt."""
     if await asyncio.to_thread(book.run, lambda tx: health.skew_is_stale(tx.session, tx.now)):
-        with contextlib.suppress(GatewayError):
+        try:
             await compare_clocks(book, gateway, monotonic)
+        except GatewayError:
+            return False
+    return True
 
 
 def is_doubted(tx: Transaction) -> bool:
@@ -90,15 +93,27 @@ def asked_at(tx: Transaction) -> datetime:
     return FIRST_MOMENT if is_doubted(tx) else tx.now
 
 
-def check_day(tx: Transaction) -> None:
-    """For what asks for the day and for nothing of the gateway's. Raises `GatewayUnavailable` by a
-    clock that was just found to be wrong by far: whoever waits may try again."""
+def proves_from(tx: Transaction, written: datetime) -> datetime:
+    """Since when a look proves something, by what is written of it. Further ahead than anything
+    waits it was written by a clock that was; but by a clock in doubt it may be this one that is
+    behind."""
+    return written if is_doubted(tx) else no_later(written, tx.now)
+
+
+def is_far_off(tx: Transaction) -> bool:
+    """Whether the clock was just found to be wrong by so much that nobody knows what day it is."""
     skew = health.read(tx.session).clock_skew
     stale = health.skew_is_stale(tx.session, tx.now)
-    if skew is not None and abs(skew) > DAY_IN_DOUBT and not stale:
+    return skew is not None and abs(skew) > DAY_IN_DOUBT and not stale
+
+
+def check_day(tx: Transaction) -> None:
+    """For what asks for the day and for nothing of the gateway's. Raises `GatewayUnavailable` by a
+    clock that is far off: whoever waits may try again."""
+    if is_far_off(tx):
         raise GatewayUnavailable(
             "the gateway's clock and the database's differ by more than an hour, so that nobody"
-            " knows which month is the first to charge. Set the database's clock right"
+            " knows what day it is. Set the database's clock right"
         )
 
 

@@ -22,6 +22,7 @@ from billing.domain.subscription import ENDED, NewSubscription
 from billing.ports import PaymentGateway
 from billing.services import change_status
 from billing.services.bring_in import bring_in
+from billing.services.clock_guard import compare_where_stale
 from billing.services.enrol import verify_at_gateway
 from billing.store import events, subscriptions, views
 from billing.store.session import Book, Transaction
@@ -64,6 +65,8 @@ async def enrol_payment(
     )
     if known is not None:
         return EnrolledPayment(known, added=False)
+    # By a clock that is wrong by far nobody is brought in; and no tick may have asked for days.
+    await compare_where_stale(book, gateway, asyncio.get_running_loop().time)
     new = await _looked_up(book, policy, gateway, imp_uid, expected)
 
     def step(tx: Transaction) -> EnrolledPayment:

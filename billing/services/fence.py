@@ -47,8 +47,13 @@ def fenced(tx: Transaction, policy: BillingPolicy, seen: Mapping[str, int]) -> N
     here = installation.identity(tx.session, policy.store)
     newest = events.newest(tx.session)
     known = 0 if here.database is None else seen.get(here.database, 0)
-    if problem := why_not_after(tx, known, newest) or why_not_from(tx, policy, here):
+    lost = why_not_after(tx, known, newest)
+    if problem := lost or why_not_from(tx, policy, here):
         stop(tx, problem)
+    if lost is not None:
+        # Its months do not end, either, before that person has looked: the book is where nobody is.
+        # Last, as whoever holds takes the two rows in this order.
+        installation.be_nowhere(tx.session)
     if here.database is None:
         return None
     is_known = newest < known and health.hold_reason(tx.session) is None
@@ -75,16 +80,11 @@ def why_not_after(tx: Transaction, seen: int, newest: int) -> str | None:
     """Why nothing may leave from a book whose `newest` event is older than one that was `seen` of
     it: it has forgotten some. None where it has not, or where a person was told of this very event
     and has looked (a hold that stands is there anyway): outside of the book its number is
-    remembered until the first claim after that.
-
-    Its months do not end, either, before that person has looked: the book is where nobody is."""
+    remembered until the first claim after that."""
     if newest >= seen:
         return None
     problem = f"the database went back in time: event {seen} is gone"
-    if events.was_held_for(tx.session, problem):
-        return None
-    installation.be_nowhere(tx.session)
-    return problem
+    return None if events.was_held_for(tx.session, problem) else problem
 
 
 def _after_failover(tx: Transaction, policy: BillingPolicy, here: Identity) -> None:

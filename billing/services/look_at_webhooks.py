@@ -26,6 +26,7 @@ from billing.domain.policy import BillingPolicy
 from billing.domain.reconciliation import Case, Difference
 from billing.domain.webhook import LOOK_AGAIN, WebhookOutcome
 from billing.ports import PaymentGateway
+from billing.services.clock_guard import compare_where_stale, is_far_off
 from billing.services.confirm_difference import by_name
 from billing.services.inquire import inquire
 from billing.services.settle_difference import Settled, settle, tell_one
@@ -83,12 +84,11 @@ async def look_at_webhooks(
     pick_up: PickUp | None = None,
 ) -> Counter[str]:
     """Look at what was announced; returns how many ended how. A gateway that cannot be asked
-    proves nothing: they wait. What breaks in one look is its own: it is raised when the others are
-    made. `pick_up` is offered each payment that belongs to nobody."""
-    taken = await asyncio.to_thread(
-        book.run,
-        lambda tx: webhooks.take(tx.session, tx.now, tx.now + LOST_AFTER, OURS, OTHERS),
-    )
+    proves nothing: they wait; so they do for a clock that is far off. What breaks in one look is
+    its own: it is raised when the others are made. `pick_up` is offered each payment that belongs
+    to nobody."""
+    await compare_where_stale(book, gateway, asyncio.get_running_loop().time)
+    taken = await asyncio.to_thread(book.run, _take)
     look = _Look(book, gateway, policy, pick_up)
     tally: Counter[str] = Counter()
     broken: list[BaseException] = []
@@ -106,6 +106,13 @@ async def look_at_webhooks(
     if broken:
         raise broken[0]
     return tally
+
+
+def _take(tx: Transaction) -> Sequence[Waiting]:
+    if is_far_off(tx):
+        # By it a payment is of another month, or yet to come, and the book would seem to agree.
+        return ()
+    return webhooks.take(tx.session, tx.now, tx.now + LOST_AFTER, OURS, OTHERS)
 
 
 def _ended(tx: Transaction, one: Waiting, outcome: WebhookOutcome) -> str:

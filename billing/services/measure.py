@@ -61,7 +61,7 @@ def measure(book: Book, policy: BillingPolicy, after: int, up_to: int) -> Measur
                 name: _ago(tx.now, at) or 0.0 for name, at in heartbeats.seen(tx.session).items()
             },
             reconciled_seconds_ago=_seconds(reconciled.age(tx)),
-            recent_alarms=gauges.alarms(tx.session, tx.now - RECENT),
+            recent_alarms=gauges.alarms(tx.session, tx.now - RECENT, tx.now + RECENT),
             told=gauges.told(tx.session, after, up_to),
             durations=gauges.durations(tx.session, after, up_to),
             newest=events.newest(tx.session),

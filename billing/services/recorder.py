@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from billing.domain.attempt import ATTEMPT_TRANSITIONS, MAX_ATTEMPT_NUMBER, AttemptStatus
+from billing.domain.calendar import FIRST_MOMENT
 from billing.domain.cycle import CYCLE_TRANSITIONS, CycleReason, CycleStatus, HoldReason
 from billing.domain.declines import Decline, DeclineClass
 from billing.domain.finding import (
@@ -27,11 +28,11 @@ from billing.domain.refund import RefundStatus, month_of
 from billing.domain.subscription import CHAIN_AT_RISK, SubscriptionStatus, SuspensionReason
 from billing.services import change_status, news
 from billing.services.answer import Answer, FactsChanged, GivenBack, Result, clean
+from billing.services.clock_guard import is_doubted, proves_from
 from billing.services.open_cycles import another_attempt, planned, rules_of
 from billing.store import attempts, events, refunds, settled
 from billing.store.session import Transaction
 from billing.store.tables import Attempt, Cycle, Refund, Subscription
-from billing.store.waiting import no_later
 
 # "No such payment" counts when it was seen so often, each time late enough (docs/protocol.md, 5).
 LOOKS_THAT_PROVE = 2
@@ -72,11 +73,15 @@ class Recorder:
         self.subscription = subscription
         self.asked_at = asked_at or tx.now
         self.is_from_the_charge = asked_at is None
-        # When it ended: a charge's own answer is of a moment between claim and end of lease. What
-        # follows from it must not be reckoned by a clock that leaps just now.
+        # What follows must not be reckoned by a clock that leaps just now. A charge's own answer is
+        # of a moment between claim and end of lease; a look that proves was made by a clock that
+        # agreed.
         self.ended_at = tx.now
-        if self.is_from_the_charge and attempt.sent_at is not None and attempt.lease_until:
-            self.ended_at = min(max(tx.now, attempt.sent_at), attempt.lease_until)
+        if is_doubted(tx):
+            if asked_at is not None and asked_at != FIRST_MOMENT:
+                self.ended_at = asked_at
+            elif attempt.sent_at is not None and attempt.lease_until is not None:
+                self.ended_at = min(max(tx.now, attempt.sent_at), attempt.lease_until)
         # Not yet followed by a retry, a hold, or the end of retries: see `follow`.
         self.decline: Decline | None = None
 
@@ -244,7 +249,7 @@ class Recorder:
             return
         unbroken = late and subscription.status_reason == SuspensionReason.CHAIN_BROKEN
         refused = merchant_uid == self.attempt.merchant_uid
-        if subscription.next_closes_at <= self.tx.now or not (unbroken or refused):
+        if subscription.next_closes_at <= self.ended_at or not (unbroken or refused):
             return
         subscription.status = SubscriptionStatus.ACTIVE
         subscription.status_reason = None
@@ -432,8 +437,7 @@ class Recorder:
     def _is_provable(self) -> bool:
         if self.attempt.provable_at is None:
             return False
-        # Further ahead it was written by a clock that was; by then it is provable all the same.
-        self.attempt.provable_at = no_later(self.attempt.provable_at, self.tx.now)
+        self.attempt.provable_at = proves_from(self.tx, self.attempt.provable_at)
         return self.asked_at >= self.attempt.provable_at
 
     def _is_asked_early(self) -> bool:

@@ -38,7 +38,13 @@ from billing.domain.refund import (
 from billing.ports import PaymentGateway
 from billing.services import take_back
 from billing.services.answer import clean
-from billing.services.clock_guard import asked_at, compare_where_stale, is_doubted
+from billing.services.clock_guard import (
+    asked_at,
+    check_day,
+    compare_where_stale,
+    is_doubted,
+    proves_from,
+)
 from billing.services.fence import why_not_from
 from billing.services.hold import stop
 from billing.services.recorder import (
@@ -52,7 +58,7 @@ from billing.store import attempts, events, installation, refunds, subscriptions
 from billing.store.refunds import RefundClaim
 from billing.store.session import Book, Transaction, is_away
 from billing.store.tables import Attempt, Cycle, Refund, Subscription
-from billing.store.waiting import no_later, waits
+from billing.store.waiting import waits
 
 _log = structlog.get_logger(__name__)
 
@@ -137,10 +143,11 @@ async def propose(
     """Look up a payment of one of our subscribers that is to be given back.
 
     `imp_uid` says which, where several were made under one `merchant_uid`. Raises `NotFound`,
-    `Conflict` (why it cannot be given back), `GatewayError`.
+    `Conflict` (why it cannot be given back), `GatewayError`; also by a clock that is wrong by far.
     """
+    await compare_where_stale(book, gateway, asyncio.get_running_loop().time)
     payment = await _the_payment(gateway, merchant_uid, imp_uid)
-    now, owner, cycle = await asyncio.to_thread(book.run, lambda tx: (tx.now, *_owner(tx, payment)))
+    now, owner, cycle = await asyncio.to_thread(book.run, lambda tx: _owned(tx, payment))
     zone = policy.plan.zone
     paid_at = payment.paid_at
     if paid_at is None:
@@ -190,6 +197,12 @@ async def _the_payment(gateway: PaymentGateway, merchant_uid: str, imp_uid: str 
             return found[0]
     named = "" if imp_uid is None else f" with the imp_uid {imp_uid!r}"
     raise NotFound(f"the gateway has nothing that was paid under {merchant_uid!r}{named}")
+
+
+def _owned(tx: Transaction, payment: Payment) -> tuple[datetime, Subscription, int | None]:
+    """The moment, and whose payment it is then."""
+    check_day(tx)
+    return tx.now, *_owner(tx, payment)
 
 
 def _owner(tx: Transaction, payment: Payment) -> tuple[Subscription, int | None]:
@@ -247,11 +260,13 @@ def _check_refundable(
 def payment_of_month(book: Book, policy: BillingPolicy, customer_uid: str) -> Named:
     """The names of the payment of this calendar month, refunded or not: of its cycle, or the
     initial payment in the month of the registration. Raises `NotFound` when there is none,
-    `Conflict` while a charge may still turn out to be one."""
+    `Conflict` while a charge may still turn out to be one, `GatewayUnavailable` where the clock was
+    just found to be wrong by far."""
     return book.run(lambda tx: _of_month(tx, policy, customer_uid))
 
 
 def _of_month(tx: Transaction, policy: BillingPolicy, customer_uid: str) -> Named:
+    check_day(tx)
     month = month_of(tx.now, policy.plan.zone)
     found = tx.session.execute(
         select(Cycle.paid_merchant_uid, Cycle.paid_imp_uid)
@@ -355,7 +370,12 @@ async def work_on_open(
     """Take every open refund one step further; a tick's work. Returns how many stand how. What
     breaks in one is its own, and told once a day: the others are worked on."""
     tally: Counter[RefundStatus] = Counter()
+    time = asyncio.get_running_loop().time
     for refund_id in await asyncio.to_thread(open_now, book):
+        if not await compare_where_stale(book, gateway, time):
+            # The next ones, too, would wait for nobody's answer; and by a clock in doubt nothing is
+            # sent or proved.
+            break
         try:
             standing = await work_on(book, gateway, policy, refund_id)
         except Exception as error:
@@ -502,8 +522,7 @@ def _conclude(tx: Transaction, policy: BillingPolicy, taken: _Taken, found: Paym
 def _still_paid(tx: Transaction, policy: BillingPolicy, refund: Refund, asked_at: datetime) -> None:
     """Proof that nothing was given back, when it is late enough and seen often enough."""
     if refund.provable_at is not None:
-        # Further ahead it was written by a clock that was; by then it is provable all the same.
-        refund.provable_at = no_later(refund.provable_at, tx.now)
+        refund.provable_at = proves_from(tx, refund.provable_at)
     if refund.provable_at is not None and asked_at < refund.provable_at:
         refund.ask_at = refund.provable_at
         return
@@ -537,7 +556,8 @@ def _make_unknown(
 ) -> None:
     if refund.status == RefundStatus.SENDING:
         refund.status = RefundStatus.UNKNOWN
-        refund.provable_at = provable_at
+    # Told after the lease ran out, it may have left later than was reckoned with.
+    refund.provable_at = max(refund.provable_at or provable_at, provable_at)
     refund.still_paid = 0
     refund.lease_until = None
     refund.ask_at = tx.now + wait

@@ -66,7 +66,8 @@ ALARMS_AT_ONCE = 500
 MOST_ALARMS = 10_000
 _ALARMS = text(
     """
-    SELECT kind, count(*) FILTER (WHERE at > :since) AS recent, count(*) AS lines, min(id) AS first
+    SELECT kind, count(*) FILTER (WHERE at > :since AND at <= :until) AS recent,
+        bool_or(at > :since) AS late, count(*) AS lines, min(id) AS first
     FROM (SELECT id, kind, at FROM events WHERE alarm AND id < :before
         ORDER BY id DESC LIMIT :most) newest
     GROUP BY kind
@@ -143,16 +144,16 @@ def told(session: Session, after: int, up_to: int) -> Sequence[Told]:
     ]
 
 
-def alarms(session: Session, since: datetime) -> dict[str, int]:
-    """How many alarms of each kind were written since a moment, of the newest `MOST_ALARMS`."""
+def alarms(session: Session, since: datetime, until: datetime) -> dict[str, int]:
+    """How many alarms of each kind were written since a moment, of the newest `MOST_ALARMS`. What
+    is later than `until` was told by a clock that was ahead, and would be recent until then."""
     found: Counter[str] = Counter()
+    span = {"since": since, "until": until}
     before = _NO_LINE
     for _ in range(MOST_ALARMS // ALARMS_AT_ONCE):
-        rows = session.execute(
-            _ALARMS, {"since": since, "before": before, "most": ALARMS_AT_ONCE}
-        ).all()
+        rows = session.execute(_ALARMS, {**span, "before": before, "most": ALARMS_AT_ONCE}).all()
         found.update({row.kind: row.recent for row in rows if row.recent})
-        if sum(row.lines for row in rows) < ALARMS_AT_ONCE or not any(row.recent for row in rows):
+        if sum(row.lines for row in rows) < ALARMS_AT_ONCE or not any(row.late for row in rows):
             break
         before = min(row.first for row in rows)
     return dict(found)

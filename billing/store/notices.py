@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, delete, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
-from billing.domain.delivery import TRIED_FOR
+from billing.domain.delivery import LONGEST_WAIT, TRIED_FOR
 from billing.domain.notice import NoticeStatus, Outgoing, outgoing
 from billing.store.tables import Notice, Subscription
 
@@ -54,7 +54,13 @@ def _sendable(now: datetime, lease: timedelta) -> ColumnElement[bool]:
         .scalar_subquery()
     )
     in_order = or_(Notice.subscription_id.is_(None), Notice.id == first)
-    return and_(_WAITING, Notice.next_try_at <= now, _free(now, lease), in_order)
+    return and_(_WAITING, _is_time(now), _free(now, lease), in_order)
+
+
+def _is_time(now: datetime) -> ColumnElement[bool]:
+    """It waits no more. Further ahead than any wait it was put off, or written, by a clock that
+    was: it would keep back all that follows it until that time comes again."""
+    return or_(Notice.next_try_at <= now, Notice.next_try_at > now + LONGEST_WAIT)
 
 
 def _free(now: datetime, lease: timedelta) -> ColumnElement[bool]:

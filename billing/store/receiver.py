@@ -78,7 +78,8 @@ def note(
         row.down_told_at = None
     elif unanswered:
         row.unanswered += unanswered
-        row.unanswered_since = row.unanswered_since or now
+        # By a clock that was ahead it would have lasted less than no time.
+        row.unanswered_since = min(row.unanswered_since or now, now)
     if pause is not None:
         row.pause_until = now + min(pause, LONGEST_RETRY_AFTER)
     return _outage_to_tell(row, now)
@@ -99,7 +100,7 @@ def deaths_are_news(session: Session, now: datetime) -> bool:
     not more than one a day. Remembers that it was told."""
     row = _locked(session)
     told = row.dead_told_at
-    if told is not None:
+    if told is not None and told <= now:
         came_through = row.delivered_at is not None and row.delivered_at > told
         if not came_through or now - told < TOLD_AGAIN_AFTER:
             return False

@@ -11,17 +11,23 @@ import pytest
 
 from billing.domain.errors import GatewayUnavailable
 from billing.domain.policy import BillingPolicy
-from billing.sandbox import mood
+from billing.domain.webhook import announced
+from billing.sandbox import HandPayment, NewCustomer, mood, pay, register
 from billing.services import change_status
-from billing.services.clock_guard import ClockGuard
+from billing.services import charge as charging
+from billing.services.check import check
+from billing.services.clock_guard import ClockGuard, compare_clocks
 from billing.services.close_cycles import close_cycles
 from billing.services.desk import Desk
 from billing.services.dispatch import dispatch
+from billing.services.enrol_payment import enrol_payment
 from billing.services.inquire import find_unknown
 from billing.services.invariants import broken
+from billing.services.look_at_webhooks import look_at_webhooks
 from billing.services.open_cycles import open_cycles
+from billing.services.receive_webhook import receive_webhook
 from billing.store.session import Book, create_book_engine
-from tests.builders import enrolled, execute, query
+from tests.builders import KEY, enrolled, execute, query
 from tests.conftest import MovedClock
 from tests.world import PAID_AT, World
 
@@ -132,6 +138,21 @@ def test_a_leap_opens_nothing_and_warns_of_nothing(world: World, clock: Clocks) 
     assert set(world.alarms()) == {"clock.skewed"}, "none that closes soon"
 
 
+def test_by_a_clock_that_was_found_wrong_no_fact_is_found_broken(
+    world: World, clock: Clocks
+) -> None:
+    """By it every open month was forgotten, and the daily reconciliation late."""
+    assert world.open() == 10
+    clock.database_ahead = LEAP
+    world.close()
+    assert check(world.book, world.policy) == 0
+    assert world.alarms() == ["clock.skewed"]
+    clock.database_ahead = timedelta(0)
+    execute(world.book, "UPDATE cycles SET closes_at = :at", at=clock.now - LEAP)
+    assert check(world.book, world.policy) == 1
+    assert world.alarms() == ["clock.skewed", "invariant.broken"]
+
+
 def test_a_leap_skips_no_paused_month(world: World, clock: Clocks) -> None:
     for name in NAMES:
         change_status.pause(world.book, world.policy, name)
@@ -177,6 +198,49 @@ def test_a_clock_that_was_found_wrong_tells_nobodys_first_month(
     assert query(world.book, first) == [(1,)]
 
 
+def test_who_enrols_by_a_payment_asks_for_the_gateways_clock_where_nobody_did(
+    world: World, clock: Clocks
+) -> None:
+    """Ticks ask for it only when something is due, which may be next week."""
+    wish = NewCustomer(
+        customer_uid="newcomer", amount=9900, name="plan", paid_at=clock.now - timedelta(minutes=1)
+    )
+    (payment,) = register(world.sandbox, [wish])
+
+    def enrol() -> bool:
+        return world.ask(
+            lambda client: enrol_payment(
+                world.book, world.policy, lambda: KEY, client, payment.imp_uid
+            )
+        ).added
+
+    clock.database_ahead = LEAP
+    with pytest.raises(GatewayUnavailable, match="clock"):
+        enrol()
+    clock.database_ahead = timedelta(0)
+    assert enrol()
+
+
+def test_by_a_clock_that_was_found_wrong_no_month_is_tried_again_by_hand(
+    world: World, clock: Clocks
+) -> None:
+    """By it every band was over: those who were resumed had no attempt, and lost their month."""
+    assert world.open() == 10
+    for name in NAMES:
+        change_status.pause(world.book, world.policy, name)
+    clock.database_ahead = LEAP
+    world.close()
+    for name in NAMES:
+        with pytest.raises(GatewayUnavailable, match="clock"):
+            change_status.resume(world.book, world.policy, name)
+    clock.database_ahead = timedelta(0)
+    for name in NAMES:
+        change_status.resume(world.book, world.policy, name)
+    clock.move(hours=8)
+    world.run(times=4)
+    assert world.statuses("cycles") == {"paid": 10}
+
+
 @pytest.mark.parametrize("lost", ["timeout_after_charge", "timeout_before_charge"])
 @pytest.mark.parametrize("delivered", [True, False])
 def test_a_leap_puts_no_question_off(
@@ -197,6 +261,27 @@ def test_a_leap_puts_no_question_off(
     assert world.statuses("cycles") == {"paid": 11}
     assert world.requests() == (11 if lost == "timeout_after_charge" else 12)
     assert broken(world.book, world.policy) == []
+
+
+def test_a_leap_between_the_comparison_and_the_claim_counts(
+    world: World, clock: Clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Back into a band that is over: the gateway would refuse it, or take it for another month."""
+    assert world.open() == 10
+    clock.move(days=6)
+    ids = [row[0] for row in query(world.book, "SELECT id FROM attempts")]
+
+    async def compared(*answered: Any) -> bool:
+        agrees = await compare_clocks(*answered)
+        clock.database_ahead = timedelta(days=-6)
+        return agrees
+
+    with monkeypatch.context() as leaping:
+        leaping.setattr(charging, "compare_clocks", compared)
+        world.charge(ids)
+        world.work()
+    assert world.requests() == 0
+    assert world.statuses("attempts") == {"due": 10}
 
 
 def test_what_was_handed_out_in_a_leap_and_lost_is_handed_out_again(
@@ -284,6 +369,71 @@ def test_a_decline_that_is_written_down_in_a_leap_is_followed_as_ever(
     assert broken(world.book, world.policy) == []
 
 
+@pytest.mark.parametrize("by", [LEAP, -LEAP], ids=["ahead", "back"])
+@pytest.mark.parametrize("refusal", [None, "[0031] refused"])
+def test_what_looks_prove_is_followed_as_ever_where_it_is_written_down_in_a_leap(
+    world: World, clock: Clocks, leaping: Leaping, refusal: str | None, by: timedelta
+) -> None:
+    """Nothing was charged: by that moment it could go again, or be tried again, only after its
+    month."""
+    world.enrol("asked", script=["timeout_before_charge"])
+    world.tick()
+    execute(world.book, "UPDATE attempts SET refusal = :refusal WHERE status = 'unknown'",
+            refusal=refusal)  # fmt: skip
+    clock.move(seconds=world.policy.settle.total_seconds() + 1)
+    for _ in range(3):
+        leaping(world, by)
+        clock.move(seconds=31)
+    assert world.statuses("attempts").get("unknown") is None
+    assert world.requests() == (11 if refusal else 12)
+    clock.move(days=1)
+    world.run(times=4)
+    assert world.statuses("cycles") == {"paid": 11}
+    assert broken(world.book, world.policy) == []
+
+
+@pytest.mark.parametrize("found", [False, True])
+def test_a_late_proof_that_is_written_down_in_a_leap_takes_the_suspension_back(
+    world: World, clock: Clocks, leaping: Leaping, found: bool
+) -> None:
+    """By that moment the next month, too, had passed without a payment."""
+    world.enrol("asked", script=["timeout_after_charge"])
+    world.tick()
+    world.sandbox.mood = mood({"chances": {"lookup": {"http:503": 1.0}}})
+    clock.move_to(datetime(2026, 11, 28, tzinfo=UTC))
+    world.run(times=2)
+    assert world.statuses("subscriptions") == {"active": 10, "suspended": 1}
+    gateway_back(world)
+    clock.move(minutes=10)
+    if found:
+        clock.database_ahead = LEAP
+        world.tick()
+    else:
+        leaping(world, LEAP)
+    assert world.statuses("cycles") == {"paid": 11}
+    assert world.statuses("subscriptions") == {"active": 11}
+
+
+@pytest.mark.parametrize("by", [LEAP, -LEAP], ids=["ahead", "back"])
+def test_what_was_announced_is_looked_at_when_the_clock_is_right_again(
+    world: World, clock: Clocks, by: timedelta
+) -> None:
+    """By a clock far behind the payment was yet to come, and the book agreed."""
+    assert world.open() == 10
+    payment = pay(world.sandbox, HandPayment(customer_uid=NAMES[0]))
+    clock.move(minutes=10)
+    receive_webhook(world.book, announced(payment.imp_uid, payment.merchant_uid, "paid"))
+
+    def look() -> dict[str, int]:
+        return dict(world.ask(lambda client: look_at_webhooks(world.book, client, world.policy)))
+
+    clock.database_ahead = by
+    assert look() == {}
+    clock.database_ahead = timedelta(0)
+    assert look() == {"counted": 1}
+    assert world.statuses("cycles") == {"open": 9, "paid": 1}
+
+
 def test_what_a_leap_says_of_a_lost_answer_is_forgotten_after_two_hours(
     world: World, clock: Clocks, leaping: Leaping
 ) -> None:
@@ -304,6 +454,24 @@ def test_what_a_leap_back_says_of_a_lost_answer_proves_nothing_sooner(
     world.enrol("asked", script=["timeout_before_charge"])
     leaping(world, -LEAP)
     late_enough = clock.now + world.policy.settle
+    while clock.now < late_enough:
+        assert world.statuses("attempts") == {"approved": 10, "unknown": 1}
+        world.run(every=timedelta(seconds=20))
+    world.run(times=12)
+    assert world.statuses("cycles") == {"paid": 11}
+
+
+def test_a_look_that_is_made_in_a_leap_back_proves_nothing_sooner_after_it(
+    world: World, clock: Clocks
+) -> None:
+    """By that clock the moment from which on nothing proves something seemed to lie far ahead."""
+    world.enrol("asked", script=["timeout_before_charge"])
+    world.tick()
+    late_enough = clock.now + world.policy.settle
+    clock.database_ahead = -LEAP
+    find_unknown(world.book, world, world.policy)
+    world.work()
+    clock.database_ahead = timedelta(0)
     while clock.now < late_enough:
         assert world.statuses("attempts") == {"approved": 10, "unknown": 1}
         world.run(every=timedelta(seconds=20))

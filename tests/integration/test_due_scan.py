@@ -189,7 +189,7 @@ def test_alarms_of_the_last_hour_are_read_and_no_others(
     )
     hour, found = timedelta(hours=1), {}
     reading = made.reading(
-        lambda tx, _: found.update(gauges.alarms(tx.session, tx.now - hour)),
+        lambda tx, _: found.update(gauges.alarms(tx.session, tx.now - hour, tx.now)),
         policy,
         frozenset({"events"}),
     )
@@ -199,7 +199,7 @@ def test_alarms_of_the_last_hour_are_read_and_no_others(
     assert reading.rows["events"] == 2 * gauges.ALARMS_AT_ONCE
     assert reading.whole == set()
     # Through many portions, up to the most; and a book that ends within one.
-    months = made.book.run(lambda tx: gauges.alarms(tx.session, tx.now - 2000 * hour))
+    months = made.book.run(lambda tx: gauges.alarms(tx.session, tx.now - 2000 * hour, tx.now))
     assert sum(months.values()) == 5002
     made.engine.dispose()
 

@@ -195,7 +195,7 @@ def test_alarms_are_counted_from_the_newest_on_as_far_as_they_are_recent(
 ) -> None:
     def alarms(since: datetime) -> dict[str, int]:
         with kept.transaction() as tx:
-            return gauges.alarms(tx.session, since)
+            return gauges.alarms(tx.session, since, clock.now)
 
     began = clock.now
     for number in range(8):
@@ -224,6 +224,20 @@ def test_alarms_are_counted_from_the_newest_on_as_far_as_they_are_recent(
     assert alarms(began) == {}
     monkeypatch.setattr(gauges, "ALARMS_AT_ONCE", 8)
     assert alarms(began) == {"a": 1}
+
+
+def test_an_alarm_that_was_told_in_a_leap_of_the_clock_is_not_recent_until_then(
+    kept: Book, clock: MovedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it hide those before it, however many there are."""
+    monkeypatch.setattr(gauges, "ALARMS_AT_ONCE", 2)
+    planted(kept, event("a", alarm=True))
+    right = clock.now
+    clock.move_to(right + 40 * DAY)
+    planted(kept, *(event("b", alarm=True) for _ in range(4)))
+    clock.move_to(right)
+    with kept.transaction() as tx:
+        assert gauges.alarms(tx.session, tx.now - MOMENT, tx.now + MOMENT) == {"a": 1}
 
 
 def test_how_long_attempts_took_from_their_claim_to_their_record(kept: Book) -> None:

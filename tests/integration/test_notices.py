@@ -22,7 +22,7 @@ from sqlalchemy import event
 
 from billing import clock as clocks
 from billing import logs
-from billing.domain.delivery import TRIED_FOR
+from billing.domain.delivery import LONGEST_WAIT, TRIED_FOR
 from billing.domain.errors import InvalidInput, NotFound
 from billing.domain.notice import Resumed
 from billing.domain.policy import BillingPolicy
@@ -537,6 +537,41 @@ def test_a_clock_that_is_moved_back_leaves_nobody_waiting(outbox: Outbox) -> Non
         at=outbox.clock.now + timedelta(days=30),
     )
     assert outbox.round() == {"delivered": 1}
+
+
+def test_what_was_written_by_a_clock_far_ahead_keeps_nothing_waiting(outbox: Outbox) -> None:
+    """Nor what follows it in its order."""
+    outbox.clock.move(days=40)
+    outbox.write(1)
+    outbox.clock.move(days=-40)
+    outbox.write(1)
+    outbox.until_quiet()
+    assert outbox.count("delivered") == 2
+
+
+def test_the_longest_wait_is_waited_for_all_the_same(outbox: Outbox) -> None:
+    outbox.write(1)
+    execute(outbox.book, "UPDATE notices SET next_try_at = :at", at=outbox.clock.now + LONGEST_WAIT)
+    assert outbox.round() == {}
+    outbox.clock.move(seconds=LONGEST_WAIT.total_seconds())
+    assert outbox.round() == {"delivered": 1}
+
+
+def test_what_a_clock_far_ahead_told_of_the_receiver_silences_nothing(outbox: Outbox) -> None:
+    """The outage that begins in it is told of as ever; so are deaths after those of before."""
+    outbox.url = NOWHERE
+    outbox.write(*range(1, 61))
+    outbox.clock.move(days=2)
+    outbox.round()
+    ahead = outbox.clock.now + timedelta(days=40)
+    execute(outbox.book, "UPDATE receiver SET dead_told_at = :at", at=ahead)
+    outbox.clock.move(days=-2)
+    for number in range(14):
+        outbox.round()
+        assert ("receiver.down" in outbox.alarms()) == (number > 0), "an hour after the leap"
+        outbox.clock.move(hours=6)
+        outbox.write(1000)
+    assert outbox.alarms() == ["receiver.down", "notice.dead"]
 
 
 def test_thousands_that_wait_behind_one_are_looked_at_once_each(outbox: Outbox) -> None:

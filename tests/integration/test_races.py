@@ -26,10 +26,11 @@ from billing.services.change_status import (
 )
 from billing.services.close_cycles import close_cycles
 from billing.services.dispatch import dispatch
+from billing.services.fence import fenced
 from billing.services.hold import release, stop
 from billing.services.open_cycles import open_cycles
 from billing.services.record import record
-from billing.store import attempts, health, refunds
+from billing.store import attempts, health, installation, refunds
 from billing.store.session import Book, Transaction
 from tests.builders import a_refund, a_row, enrolled, execute, query
 from tests.conftest import MovedClock
@@ -352,6 +353,27 @@ def test_a_release_and_a_hold_at_once_wait_for_each_other(
         released.result(timeout=20)
     assert made_again == []
     assert query(book, "SELECT hold_reason FROM installation") == [(None,)]
+
+
+@pytest.mark.timeout(30)
+def test_a_book_that_lost_events_and_a_hold_at_once_wait_for_each_other(
+    book: Book, policy: BillingPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_again: list[float] = []
+    monkeypatch.setattr(book, "_pause", made_again.append)
+    with book.transaction() as tx:
+        here = installation.identity(tx.session, policy.store).database
+        fenced(tx, policy, {})
+    assert here is not None
+    with ThreadPoolExecutor(1) as other:
+        with book.transaction() as braking:
+            health.note_skew(braking.session, braking.now, timedelta(0))
+            looked = other.submit(book.run, lambda tx: fenced(tx, policy, {here: 1000}))
+            _until_one_waits(book)
+            stop(braking, "the brake")
+        looked.result(timeout=20)
+    assert made_again == []
+    assert query(book, "SELECT system_identifier FROM installation") == [("nowhere",)]
 
 
 def _until_one_waits(book: Book) -> None:

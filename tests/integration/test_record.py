@@ -30,7 +30,7 @@ from billing.services.answer import Answer, FactsChanged, GivenBack, Result, cle
 from billing.services.inquire import _give_up_on_expired
 from billing.services.open_cycles import open_cycles
 from billing.services.record import adopt, record
-from billing.store import attempts
+from billing.store import attempts, health
 from billing.store.session import Book
 from tests.builders import a_refund, a_row, enrolled, execute, query
 from tests.conftest import MovedClock
@@ -901,6 +901,20 @@ def test_what_comes_back_near_the_last_start_goes_once_more_before_it(case: Case
     assert waits == [900, 300, 7.5, 5, 5, 900]
     told = query(case.book, "SELECT data FROM events WHERE kind = 'attempt.not_sent' ORDER BY id")
     assert [data["again_in_seconds"] for (data,) in told] == waits
+
+
+def test_what_follows_a_decline_that_comes_after_the_lease_waits_until_it_shows(
+    case: Case, make_policy: Callable[..., BillingPolicy]
+) -> None:
+    """Its sender stood still. Said to have failed, it may have been a payment: the look before the
+    next charge must see it."""
+    case.policy = make_policy(retry_cron="* * * * *", retry_soon_minutes=0)
+    case.clock.move(minutes=10)
+    with case.book.transaction() as tx:
+        health.note_skew(tx.session, tx.now, timedelta(0))
+    assert case.answer(Declined("[0098] 잠시 후")) == "declined"
+    ((ready_at,),) = query(case.book, "SELECT ready_at FROM attempts WHERE status = 'due'")
+    assert ready_at >= case.clock.now + case.policy.visibility
 
 
 @pytest.mark.parametrize("status", ["paused", "cancelled"])

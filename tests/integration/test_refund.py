@@ -236,10 +236,10 @@ def test_a_month_that_ends_between_the_wish_and_the_request(town: Town) -> None:
 
 
 @contextlib.contextmanager
-def a_leap(town: Town) -> Iterator[None]:
+def a_leap(town: Town, days: int = 40) -> Iterator[None]:
     """The database's clock is forty days ahead; the gateway's is not."""
     right = town.clock.now
-    town.clock.move(days=40)
+    town.clock.move(days=days)
     yield
     town.clock.move_to(right)
     town.move(minutes=1)
@@ -252,6 +252,20 @@ def test_a_leap_of_the_clock_refuses_nobody(town: Town) -> None:
         assert step(town, refund_id).status is RefundStatus.REQUESTED
     assert tick(town) == {RefundStatus.DONE: 1}
     assert settled(town) == ("done", "refunded")
+
+
+@pytest.mark.parametrize("days", [40, -40])
+def test_by_a_leap_of_the_clock_nobody_is_told_that_there_is_nothing_to_give_back(
+    town: Town, days: int
+) -> None:
+    """Whoever believed it would pay it back by transfer, or cancel and keep it."""
+    with a_leap(town, days):
+        with pytest.raises(GatewayUnavailable, match="clock"):
+            requested(town)
+        with pytest.raises(GatewayUnavailable, match="clock"):
+            payment_of_month(town.book, town.policy, uid(1))
+    assert payment_of_month(town.book, town.policy, uid(1)).imp_uid == town.paid_imp_uid()
+    assert step(town, requested(town)).status is RefundStatus.DONE
 
 
 @pytest.mark.parametrize("lost", ["lost", "unanswered"])
@@ -297,6 +311,24 @@ def test_what_a_leap_back_says_of_a_lost_answer_proves_nothing_sooner(town: Town
         tick(town)
         assert cancels(town) == 1
         town.move(seconds=20)
+    for _ in range(12):
+        town.move(seconds=20)
+        tick(town)
+    assert settled(town) == ("done", "refunded")
+
+
+def test_a_look_that_is_made_in_a_leap_back_proves_nothing_sooner_after_it(town: Town) -> None:
+    late_enough = town.clock.now + town.policy.settle
+    town.wire.faults[CANCEL] = "lost"
+    refund_id = requested(town)
+    step(town, refund_id)
+    with a_leap(town, days=-40):
+        step(town, refund_id)
+    while town.clock.now < late_enough:
+        tick(town)
+        assert settled(town) == ("unknown", "paid")
+        town.move(seconds=20)
+    town.wire.faults.clear()
     for _ in range(12):
         town.move(seconds=20)
         tick(town)
@@ -473,6 +505,20 @@ def test_a_gateway_that_is_away(town: Town) -> None:
     step(town, refund_id)
     town.move(seconds=6)
     assert step(town, refund_id).status is RefundStatus.UNKNOWN, "nobody could be asked"
+
+
+def test_a_tick_waits_once_for_a_gateway_that_is_away(town: Town) -> None:
+    """And not for each refund, while the ticks that open, close and dispatch wait for it."""
+    second = town.pay_by_hand()
+    requested(town)
+    requested(town, second.merchant_uid)
+    town.move(minutes=6)
+    town.wire.faults["/users/getToken"] = "lost"
+    asked = len(town.wire.asked)
+    assert tick(town) == {}
+    assert len(town.wire.asked) - asked <= 2, "a token is asked for twice at most"
+    town.wire.faults.clear()
+    assert tick(town) == {RefundStatus.DONE: 2}
 
 
 def test_the_second_payment_of_a_month_leaves_the_chain_alone(town: Town) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -54,6 +55,12 @@ def town(book: Book, policy: BillingPolicy, clock: MovedClock) -> Town:
 
 def step(town: Town) -> RefundStatus:
     return town.run(lambda client: work_on(town.book, client, town.policy, 1)).status
+
+
+def step_beside(town: Town) -> RefundStatus:
+    """The same while another one is at work, in an event loop of its own."""
+    with ThreadPoolExecutor(1) as another:
+        return another.submit(step, town).result()
 
 
 def refund(town: Town, column: str) -> Any:
@@ -134,6 +141,20 @@ def test_not_sent_after_the_lease_leaves_the_question_open(town: Town) -> None:
 
     town.wire.faults[CANCEL] = meanwhile
     assert step(town) is RefundStatus.UNKNOWN
+
+
+def test_an_answer_that_is_lost_after_the_lease_begins_the_proof_anew(town: Town) -> None:
+    """Its sender stood still: the request may have left later than was reckoned with."""
+
+    def meanwhile() -> None:
+        town.move(seconds=town.policy.lease.total_seconds() + 1)
+        assert step_beside(town) is RefundStatus.UNKNOWN
+        town.move(seconds=town.policy.settle.total_seconds())
+        raise httpx.ReadTimeout("lost")
+
+    town.wire.faults[CANCEL] = meanwhile
+    assert step(town) is RefundStatus.UNKNOWN
+    assert refund(town, "provable_at") == town.clock.now + town.policy.settle
 
 
 def test_an_answer_to_an_older_claim_changes_nothing_either_way(town: Town) -> None:

@@ -89,15 +89,16 @@ class Installation:
         return [json.loads(line) for line in self.logged().splitlines() if line.startswith("{")]
 
     def enrol(self, *numbers: int) -> None:
-        """Customers with names and numbers, due today, into the live book."""
+        """Customers with names and numbers, due now, into the live book."""
         paid_at = a_month_before(chargeable_now()).isoformat()
+        # By the daemons' settings: they plan anew only what was planned before they came.
+        policy = billing_policy(Settings.load(charge_cron=self.env["MAEWOL_CHARGE_CRON"]))
         rows = (
             f"customer-of-ours-{one},{1000 + one},plan,{paid_at},"
             f"{NAMES[one % 2]},{PHONES[one % 2]},{MAIL}"
             for one in numbers
         )
         file = a_file(*rows, header=f"{HEADER},buyer_email")
-        policy = billing_policy(Settings.load(charge_cron=self.env["MAEWOL_CHARGE_CRON"]))
         report = import_subscriptions(self.book, policy, lambda: KEY, file)
         assert report.added == len(numbers)
 

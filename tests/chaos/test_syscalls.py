@@ -231,6 +231,8 @@ SETTINGS = {
     "MAEWOL_LEASE_SECONDS": "30",
     "MAEWOL_INQUIRY_SETTLE_SECONDS": "15",
     "MAEWOL_GATEWAY_VISIBILITY_SECONDS": "5",
+    # As the cast takes it: who is charged has more time than this before the month ends.
+    "MAEWOL_CLOSE_MARGIN_MINUTES": "3",
 }
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import sys
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from billing import clock as clocks
 from billing.sandbox import NewCustomer, Sandbox, register
 from billing.sandbox.model import Payment
 from billing.store.session import Book
-from tests.builders import execute, query
+from tests.builders import chargeable_now, execute, query
 from tests.called import Call, Done
 
 WHO = "somebody"
@@ -27,7 +25,8 @@ class Shop:
         self._call = call
         self.sandbox, self._url = sandbox
         self._file = folder / "customers.csv"
-        paid_at = clocks.host_time() - timedelta(seconds=1)
+        # What is given back is of this month, which must not end meanwhile.
+        paid_at = chargeable_now()
         (self.payment,) = register(
             self.sandbox,
             [

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,10 @@ class Shop:
     ports: Mapping[str, int]
     merchant: Merchant
     environ: dict[str, str]
+    # One moment: the gateway and the file say the same of a customer, also at midnight.
+    a_month_ago: str = field(
+        default_factory=lambda: a_month_before(chargeable_now()).isoformat(), init=False
+    )
 
     @property
     def web(self) -> str:
@@ -79,14 +83,15 @@ class Shop:
 
     def register(self, uid: str) -> dict[str, str]:
         """A customer's first payment at the gateway, a month ago; its ids."""
-        wish = {"customer_uid": uid, "amount": 9900, "name": PLAN, "paid_at": a_month_ago()}
+        chargeable_now()
+        wish = {"customer_uid": uid, "amount": 9900, "name": PLAN, "paid_at": self.a_month_ago}
         answer = httpx.post(f"{self.gateway}/sandbox/customers", json=[wish]).raise_for_status()
         made: dict[str, str] = answer.json()["customers"][0]
         return made
 
     def lines(self, *uids: str, plan: str = PLAN) -> None:
         """A file for import, as another system had these."""
-        lines = [f"{uid},9900,{plan},{a_month_ago()}\n" for uid in uids]
+        lines = [f"{uid},9900,{plan},{self.a_month_ago}\n" for uid in uids]
         header = "customer_uid,amount,order_name,initial_paid_at\n"
         (self.folder / "in.csv").write_text(header + "".join(lines), encoding="utf-8")
 
@@ -127,10 +132,6 @@ class Shop:
             said[step.command] = done.stdout + done.stderr
         assert said
         return said
-
-
-def a_month_ago() -> str:
-    return a_month_before(chargeable_now()).isoformat()
 
 
 @contextlib.contextmanager

@@ -161,7 +161,8 @@ def test_compare_give_back_and_prove(
 
     clean = document("reconcile", *span, "--proof", "proofs")
     assert (clean["differences"], clean["applied"], clean["ledger"]["paid"]) == ([], [], 3)
-    assert len(clean["proofs_written"]) == 3
+    # Of the days that are over; midnight may have passed since.
+    assert len(clean["proofs_written"]) in (3, 4)
     assert document("proof", "verify", "proofs") == []
 
     # Nobody sits at a terminal: what follows is said, and the call counts.
@@ -204,7 +205,7 @@ def test_compare_give_back_and_prove(
 
     # In the month of the registration the payment of the month is the initial one.
     person = {"customer_uid": "new", "amount": 9900, "name": "plan"}
-    person["paid_at"] = (clock.now - timedelta(seconds=1)).isoformat()
+    person["paid_at"] = clock.now.isoformat()
     (new,) = ask(f"{gateway}/sandbox/customers", [person])["customers"]
     document("subscription", "add", "--imp-uid", new["imp_uid"])
     execute(book, "ALTER TABLE subscriptions DISABLE TRIGGER USER")

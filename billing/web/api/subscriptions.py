@@ -86,7 +86,9 @@ def pause(customer_uid: CustomerUid, edge: TheEdge) -> dict[str, Any]:
     return _shown(edge, customer_uid, change_status.pause(edge.book, edge.policy, customer_uid))
 
 
-@router.post("/{customer_uid}/resume", response_model=Changed, responses=described(404, 409, 422))
+@router.post(
+    "/{customer_uid}/resume", response_model=Changed, responses=described(404, 409, 422, 502)
+)
 def resume(customer_uid: CustomerUid, edge: TheEdge) -> dict[str, Any]:
     """Charge again. A suspended customer must register anew instead."""
     return _shown(edge, customer_uid, change_status.resume(edge.book, edge.policy, customer_uid))

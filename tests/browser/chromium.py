@@ -24,9 +24,26 @@ ARGUMENTS = (
 )
 
 
+class NoBrowser(RuntimeError):
+    """This machine has no browser, and who runs the tests cannot install one; with the remedy."""
+
+
+def check_driver() -> None:
+    """See that Playwright's own program starts, which asks for a library that a small system lacks.
+    Installs that, or raises `NoBrowser`."""
+    command = (sys.executable, "-m", "playwright", "--version")
+    problem = _run(*command)
+    if problem and _may_install():
+        with _one_at_a_time():
+            _install("libatomic1")
+        problem = _run(*command)
+    if problem:
+        raise NoBrowser(f"Playwright does not start (Debian: apt install libatomic1). {problem}")
+
+
 def executable(bundled: str) -> str:
     """The program to start. `bundled` is where Playwright keeps its own. Installs one where there
-    is none; raises `RuntimeError` with the remedy where that is not possible either."""
+    is none; raises `NoBrowser` with the remedy where that is not possible either."""
     if found := _found(bundled):
         return found
     with _one_at_a_time():
@@ -45,28 +62,28 @@ def _installed(bundled: str) -> str:
     if found := _found(bundled):
         return found
     problems = [_run(sys.executable, "-m", "playwright", "install", "chromium")]
-    if not _found(bundled) and shutil.which("apt-get") and os.geteuid() == 0:
-        problems.append(_run("apt-get", "update", "-qq"))
-        problems.append(
-            _run(
-                "apt-get",
-                "install",
-                # Somebody else may be installing something.
-                "-o",
-                "DPkg::Lock::Timeout=300",
-                "-y",
-                "-qq",
-                "--no-install-recommends",
-                "chromium",
-            )
-        )
+    if not _found(bundled) and _may_install():
+        problems += _install("chromium")
     if found := _found(bundled):
         return found
-    raise RuntimeError(
+    raise NoBrowser(
         "The browser tests need Chromium, and none could be installed. Install it (Debian: apt"
         " install chromium; macOS: brew install --cask chromium), or name one: CHROMIUM=/path."
         f"\n{' | '.join(filter(None, problems))}"
     )
+
+
+def _may_install() -> bool:
+    return shutil.which("apt-get") is not None and os.geteuid() == 0
+
+
+def _install(package: str) -> list[str]:
+    # Somebody else may be installing something.
+    patience = ("-o", "DPkg::Lock::Timeout=300")
+    return [
+        _run("apt-get", "update", "-qq"),
+        _run("apt-get", "install", *patience, "-y", "-qq", "--no-install-recommends", package),
+    ]
 
 
 def _found(bundled: str) -> str | None:

@@ -8,11 +8,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Error,
+    Playwright,
+    expect,
+    sync_playwright,
+)
 
-from tests.browser.chromium import ARGUMENTS, executable
+from tests.browser.chromium import ARGUMENTS, NoBrowser, check_driver, executable
 
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
@@ -26,18 +34,31 @@ NewContext = Callable[..., BrowserContext]
 # A module at a time: the loop must be gone before other tests come to this process.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Headless Chromium."""
+    """Headless Chromium. Who can install none goes without, but for BROWSER_TESTS=required."""
     expect.set_options(timeout=PATIENCE)
-    with sync_playwright() as playwright:
-        arguments = list(ARGUMENTS)
-        if hasattr(os, "geteuid") and os.geteuid() == 0:
-            # Chromium has no sandbox for root; it opens pages of this machine only.
-            arguments.append("--no-sandbox")
-        started = playwright.chromium.launch(
-            executable_path=executable(playwright.chromium.executable_path), args=arguments
-        )
+    with ExitStack() as stack:
+        try:
+            check_driver()
+            playwright = stack.enter_context(sync_playwright())
+            started = _launched(playwright)
+        except NoBrowser as reason:
+            if os.environ.get("BROWSER_TESTS") == "required":
+                raise
+            pytest.skip(str(reason))
         yield started
         started.close()
+
+
+def _launched(playwright: Playwright) -> Browser:
+    arguments = list(ARGUMENTS)
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        # Chromium has no sandbox for root; it opens pages of this machine only.
+        arguments.append("--no-sandbox")
+    program = executable(playwright.chromium.executable_path)
+    try:
+        return playwright.chromium.launch(executable_path=program, args=arguments)
+    except Error as error:
+        raise NoBrowser(f"{program} does not start: {error.message}") from error
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -207,6 +208,7 @@ MAEWOL_ARCHIVE_DIR=archive
 """
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the pages' commands use curl")
 @pytest.mark.parametrize(("page", "uid"), [("docs/api.md", "dana"), ("docs/checkout.md", "eve")])
 def test_enrolling_through_the_api(shop: Shop, page: str, uid: str) -> None:
     paid = shop.register(uid)

@@ -644,6 +644,29 @@ def test_what_ended_is_kept_for_ninety_days(outbox: Outbox) -> None:
     assert query(outbox.book, "SELECT id FROM notices") == [(4,)]
 
 
+def test_by_a_clock_that_is_far_off_nothing_is_old_enough(outbox: Outbox) -> None:
+    """A hundred days ahead for one tick: what the receiver refused, or could not take, is kept."""
+    outbox.write(1, each=3)
+    outbox.until_quiet()
+    outbox.url = NOWHERE
+    for _ in range(4):
+        outbox.write(2, 3, 4)
+        outbox.round()
+        outbox.clock.move(minutes=5)
+    held = "SELECT id, dead_at, delivered_at FROM notices ORDER BY id"
+    before = query(outbox.book, held)
+    assert outbox.count("waiting") == 12
+    outbox.clock.move(days=100)
+    note = "UPDATE gateway_health SET clock_skew = :skew, skew_checked_at = :now"
+    for skew, wanted in ((timedelta(days=-100), True), (timedelta(days=-100), False)):
+        execute(outbox.book, note, skew=skew, now=outbox.clock.now)
+        find_due(outbox.book, outbox, outbox.policy, wanted=wanted)
+        assert query(outbox.book, held) == before
+    execute(outbox.book, note, skew=timedelta(0), now=outbox.clock.now)
+    outbox.round()
+    assert (outbox.count("delivered"), outbox.count("dead")) == (0, 12)
+
+
 # -- secrets --------------------------------------------------------------------------------------
 
 

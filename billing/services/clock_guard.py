@@ -68,14 +68,12 @@ async def compare_clocks(
     return await asyncio.to_thread(book.run, note)
 
 
-async def compare_where_stale(
-    book: Book, gateway: PaymentGateway, monotonic: Callable[[], float]
-) -> bool:
+async def compare_where_stale(book: Book, gateway: PaymentGateway) -> bool:
     """Compare, where nobody did lately. False where the gateway cannot be asked: the clock stays in
     doubt."""
     if await asyncio.to_thread(book.run, lambda tx: health.skew_is_stale(tx.session, tx.now)):
         try:
-            await compare_clocks(book, gateway, monotonic)
+            await compare_clocks(book, gateway, asyncio.get_running_loop().time)
         except GatewayError:
             return False
     return True

@@ -66,7 +66,7 @@ async def enrol_payment(
     if known is not None:
         return EnrolledPayment(known, added=False)
     # By a clock that is wrong by far nobody is brought in; and no tick may have asked for days.
-    await compare_where_stale(book, gateway, asyncio.get_running_loop().time)
+    await compare_where_stale(book, gateway)
     new = await _looked_up(book, policy, gateway, imp_uid, expected)
 
     def step(tx: Transaction) -> EnrolledPayment:

@@ -74,7 +74,7 @@ async def inquire(
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
-    await compare_where_stale(book, gateway, loop.time)
+    await compare_where_stale(book, gateway)
     claims, at = await asyncio.to_thread(
         book.run, lambda tx: (attempts.open_questions(tx.session, attempt_ids), asked_at(tx))
     )

@@ -87,7 +87,7 @@ async def look_at_webhooks(
     proves nothing: they wait; so they do for a clock that is far off. What breaks in one look is
     its own: it is raised when the others are made. `pick_up` is offered each payment that belongs
     to nobody."""
-    await compare_where_stale(book, gateway, asyncio.get_running_loop().time)
+    await compare_where_stale(book, gateway)
     taken = await asyncio.to_thread(book.run, _take)
     look = _Look(book, gateway, policy, pick_up)
     tally: Counter[str] = Counter()

@@ -145,7 +145,7 @@ async def propose(
     `imp_uid` says which, where several were made under one `merchant_uid`. Raises `NotFound`,
     `Conflict` (why it cannot be given back), `GatewayError`; also by a clock that is wrong by far.
     """
-    await compare_where_stale(book, gateway, asyncio.get_running_loop().time)
+    await compare_where_stale(book, gateway)
     payment = await _the_payment(gateway, merchant_uid, imp_uid)
     now, owner, cycle = await asyncio.to_thread(book.run, lambda tx: _owned(tx, payment))
     zone = policy.plan.zone
@@ -370,14 +370,13 @@ async def work_on_open(
     """Take every open refund one step further; a tick's work. Returns how many stand how. What
     breaks in one is its own, and told once a day: the others are worked on."""
     tally: Counter[RefundStatus] = Counter()
-    time = asyncio.get_running_loop().time
     for refund_id in await asyncio.to_thread(open_now, book):
-        if not await compare_where_stale(book, gateway, time):
+        if not await compare_where_stale(book, gateway):
             # The next ones, too, would wait for nobody's answer; and by a clock in doubt nothing is
             # sent or proved.
             break
         try:
-            standing = await work_on(book, gateway, policy, refund_id)
+            standing = await _work_on(book, gateway, policy, refund_id)
         except Exception as error:
             if is_away(error):
                 raise
@@ -429,7 +428,14 @@ async def work_on(
     """Send a refund, or ask what became of it, whichever is due; then write down what was learnt.
 
     Commit, call out, commit: no transaction is open while the gateway is asked."""
-    await compare_where_stale(book, gateway, asyncio.get_running_loop().time)
+    await compare_where_stale(book, gateway)
+    return await _work_on(book, gateway, policy, refund_id)
+
+
+async def _work_on(
+    book: Book, gateway: PaymentGateway, policy: BillingPolicy, refund_id: int
+) -> Standing:
+    """The same, where the clocks were just compared."""
     taken = await asyncio.to_thread(book.run, lambda tx: _take(tx, policy, refund_id))
     if taken is not None and taken.sends:
         outcome = await gateway.cancel(taken.claim.request)

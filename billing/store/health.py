@@ -179,8 +179,7 @@ def _is_paused(health: GatewayHealth, now: datetime) -> bool:
 
 
 def _is_waiting_to_probe(health: GatewayHealth, now: datetime) -> bool:
-    # A moment that was written by a clock far ahead does not count, as in `waits`.
-    return health.open_until is not None and now < health.open_until <= now + PROBE_EVERY
+    return waits(health.open_until, now, PROBE_EVERY)
 
 
 def _canaries_left(

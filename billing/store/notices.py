@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session, aliased
 from billing.domain.delivery import LONGEST_WAIT, TRIED_FOR
 from billing.domain.notice import NoticeStatus, Outgoing, outgoing
 from billing.store.tables import Notice, Subscription
+from billing.store.waiting import is_time
 
 # Ended notices are only looked for among so many of the oldest: those come first to be pruned.
 _OLDEST = 1000
@@ -54,13 +55,9 @@ def _sendable(now: datetime, lease: timedelta) -> ColumnElement[bool]:
         .scalar_subquery()
     )
     in_order = or_(Notice.subscription_id.is_(None), Notice.id == first)
-    return and_(_WAITING, _is_time(now), _free(now, lease), in_order)
-
-
-def _is_time(now: datetime) -> ColumnElement[bool]:
-    """It waits no more. Further ahead than any wait it was put off, or written, by a clock that
-    was: it would keep back all that follows it until that time comes again."""
-    return or_(Notice.next_try_at <= now, Notice.next_try_at > now + LONGEST_WAIT)
+    # Put off, or written, by a clock far ahead it would keep back all that follows it, too.
+    ready = is_time(Notice.next_try_at, now, LONGEST_WAIT)
+    return and_(_WAITING, ready, _free(now, lease), in_order)
 
 
 def _free(now: datetime, lease: timedelta) -> ColumnElement[bool]:

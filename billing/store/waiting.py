@@ -1,7 +1,8 @@
 """Moments until which something waits, by a clock that may leap.
 
-Nothing of ours waits longer than `LONGEST_WAIT`. A moment that lies further ahead was written by a
-clock that was ahead, and must keep nobody waiting until that time comes again.
+Nothing of ours waits longer than `LONGEST_WAIT`, or than a limit of its own. A moment that lies
+further ahead was written by a clock that was ahead, and must keep nobody waiting until that time
+comes again.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ from sqlalchemy.orm import InstrumentedAttribute
 LONGEST_WAIT = timedelta(hours=2)
 
 
-def waits(until: datetime | None, now: datetime) -> bool:
-    """Whether something waits now."""
-    return until is not None and now < until <= now + LONGEST_WAIT
+def waits(until: datetime | None, now: datetime, longest: timedelta = LONGEST_WAIT) -> bool:
+    """Whether something waits now, of what waits no longer than `longest`."""
+    return until is not None and now < until <= now + longest
 
 
-def is_time(until: InstrumentedAttribute[Any], now: datetime) -> ColumnElement[bool]:
+def is_time(
+    until: InstrumentedAttribute[Any], now: datetime, longest: timedelta = LONGEST_WAIT
+) -> ColumnElement[bool]:
     """The rows that do not wait, by the moment of each; one without a moment is none of them."""
-    return or_(until <= now, until > now + LONGEST_WAIT)
+    return or_(until <= now, until > now + longest)
 
 
 def no_later(until: datetime, now: datetime) -> datetime:

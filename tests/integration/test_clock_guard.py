@@ -448,17 +448,21 @@ def test_what_a_leap_says_of_a_lost_answer_is_forgotten_after_two_hours(
     assert world.requests() == 12
 
 
-def test_what_a_leap_back_says_of_a_lost_answer_proves_nothing_sooner(
-    world: World, clock: Clocks, leaping: Leaping
-) -> None:
-    world.enrol("asked", script=["timeout_before_charge"])
-    leaping(world, -LEAP)
-    late_enough = clock.now + world.policy.settle
+def proved_no_sooner(world: World, clock: Clocks, late_enough: datetime) -> None:
+    """The one without an answer stays unknown until then, and is charged after all."""
     while clock.now < late_enough:
         assert world.statuses("attempts") == {"approved": 10, "unknown": 1}
         world.run(every=timedelta(seconds=20))
     world.run(times=12)
     assert world.statuses("cycles") == {"paid": 11}
+
+
+def test_what_a_leap_back_says_of_a_lost_answer_proves_nothing_sooner(
+    world: World, clock: Clocks, leaping: Leaping
+) -> None:
+    world.enrol("asked", script=["timeout_before_charge"])
+    leaping(world, -LEAP)
+    proved_no_sooner(world, clock, clock.now + world.policy.settle)
 
 
 def test_a_look_that_is_made_in_a_leap_back_proves_nothing_sooner_after_it(
@@ -472,11 +476,7 @@ def test_a_look_that_is_made_in_a_leap_back_proves_nothing_sooner_after_it(
     find_unknown(world.book, world, world.policy)
     world.work()
     clock.database_ahead = timedelta(0)
-    while clock.now < late_enough:
-        assert world.statuses("attempts") == {"approved": 10, "unknown": 1}
-        world.run(every=timedelta(seconds=20))
-    world.run(times=12)
-    assert world.statuses("cycles") == {"paid": 11}
+    proved_no_sooner(world, clock, late_enough)
 
 
 def test_a_clock_that_stays_wrong_is_compared_until_it_is_right(

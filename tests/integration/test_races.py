@@ -342,16 +342,7 @@ def test_a_refund_waits_for_whoever_has_the_customer_and_holds_nothing_meanwhile
 def test_a_release_and_a_hold_at_once_wait_for_each_other(
     book: Book, policy: BillingPolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made_again: list[float] = []
-    monkeypatch.setattr(book, "_pause", made_again.append)
-    with ThreadPoolExecutor(1) as other:
-        with book.transaction() as braking:
-            health.note_skew(braking.session, braking.now, timedelta(0))
-            released = other.submit(release, book, policy)
-            _until_one_waits(book)
-            stop(braking, "the brake")
-        released.result(timeout=20)
-    assert made_again == []
+    _while_the_brake_holds(book, monkeypatch, lambda: release(book, policy))
     assert query(book, "SELECT hold_reason FROM installation") == [(None,)]
 
 
@@ -359,21 +350,29 @@ def test_a_release_and_a_hold_at_once_wait_for_each_other(
 def test_a_book_that_lost_events_and_a_hold_at_once_wait_for_each_other(
     book: Book, policy: BillingPolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made_again: list[float] = []
-    monkeypatch.setattr(book, "_pause", made_again.append)
     with book.transaction() as tx:
         here = installation.identity(tx.session, policy.store).database
         fenced(tx, policy, {})
     assert here is not None
+    seen = {here: 1000}
+    _while_the_brake_holds(book, monkeypatch, lambda: book.run(lambda tx: fenced(tx, policy, seen)))
+    assert query(book, "SELECT system_identifier FROM installation") == [("nowhere",)]
+
+
+def _while_the_brake_holds(
+    book: Book, monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]
+) -> None:
+    """Work that begins in the middle of a hold waits for its end; neither is made again."""
+    made_again: list[float] = []
+    monkeypatch.setattr(book, "_pause", made_again.append)
     with ThreadPoolExecutor(1) as other:
         with book.transaction() as braking:
             health.note_skew(braking.session, braking.now, timedelta(0))
-            looked = other.submit(book.run, lambda tx: fenced(tx, policy, {here: 1000}))
+            working = other.submit(work)
             _until_one_waits(book)
             stop(braking, "the brake")
-        looked.result(timeout=20)
+        working.result(timeout=20)
     assert made_again == []
-    assert query(book, "SELECT system_identifier FROM installation") == [("nowhere",)]
 
 
 def _until_one_waits(book: Book) -> None:

@@ -527,7 +527,7 @@ def test_where_a_gateway_goes_down_what_was_looked_at_before_stays_put_off(
         "again": WIDTH
     }
     rows = query(book, "SELECT look_at FROM webhooks ORDER BY id")
-    assert [at - now for (at,) in rows] == [  # type: ignore[operator]
+    assert [at - now for (at,) in rows] == [
         *WIDTH * [LOOK_AGAIN[0]],
         *WIDTH * [LOST_AFTER],
         timedelta(0),

@@ -13,8 +13,9 @@ a gateway of fixed delay (`rig/gateway.py`), and one after the other
 
 `steady` is what the gateway saw between a tenth and nine tenths of the charges: it leaves out how
 work starts and ends, and what was seen is not yet recorded. `whole` is from the first charge to the
-last record, so nothing that keeps the promise beats the same requests by it: a larger ratio is a
-machine that changed meanwhile. Read the ratios, not the absolutes.
+last record. A loop has so many requests in flight and no more (`--width`), 200 at 50 ms, which is a
+limit of its own: Maewol has up to 16 batches of 50 in each process, and can be faster than such a
+loop. Read the ratios, not the absolutes.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ def main() -> None:
     options.add_argument("--delays-ms", default="50,300")
     options.add_argument("--processes", default="1,2,4", help="charging processes of maewol")
     options.add_argument("--only", default="", help="bare, look, script or maewol")
+    options.add_argument("--width", type=int, default=0, help="requests of a bare loop in flight")
     options.add_argument("--script-threads", type=int, default=0, help="of each of its processes")
     options.add_argument("--floor", type=float, help="exit 1 below this part of the same requests")
     options.add_argument("--script-floor", type=float, help="exit 1 below so many times the script")
@@ -134,9 +136,9 @@ def _of(delay: int, chosen: argparse.Namespace) -> Iterator[tuple[str, Seen]]:
         "maewol",
     }
     if "bare" in wanted:
-        yield "bare loop", _bare(delay, chosen.charges, look=False)
+        yield "bare loop", _bare(delay, chosen, look=False)
     if "look" in wanted:
-        yield LOOK, _bare(delay, chosen.charges, look=True)
+        yield LOOK, _bare(delay, chosen, look=True)
     if "script" in wanted:
         threads = chosen.script_threads or SCRIPT_THREADS.get(delay, 32)
         yield f"{SCRIPT}, 2 x {threads} threads", _script(delay, chosen.charges, threads)
@@ -145,13 +147,13 @@ def _of(delay: int, chosen: argparse.Namespace) -> Iterator[tuple[str, Seen]]:
             yield f"{MAEWOL}, {processes} charging", _maewol(delay, chosen.charges, processes)
     if chosen.floor is not None:
         # Once more: the machine may be another one by now.
-        yield LOOK, _bare(delay, chosen.charges, look=True)
+        yield LOOK, _bare(delay, chosen, look=True)
 
 
-def _bare(delay: int, charges: int, *, look: bool) -> Seen:
+def _bare(delay: int, chosen: argparse.Namespace, *, look: bool) -> Seen:
+    charges, width = chosen.charges, chosen.width or WIDTH.get(delay, 200)
     with gateway(delay) as (url, _):
         command = [sys.executable, str(HERE / "rig/bare.py"), url, str(charges)]
-        width = WIDTH.get(delay, 200)
         done = subprocess.run(
             [*command, str(width), *(["--look"] if look else [])],
             check=True,

@@ -81,7 +81,9 @@ def celery_settings(broker: RedisAddress) -> dict[str, Any]:
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
             "health_check_interval": 25,
-            "retry_on_timeout": True,
+            # redis-py must not connect anew by itself: it reads on from the new connection of a
+            # subscription without a time limit, and the worker is deaf. Celery connects anew.
+            "retry_on_timeout": False,
             **broker.sentinel_options(),
         },
         "accept_content": ["json"],

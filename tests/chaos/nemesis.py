@@ -85,6 +85,8 @@ class Nemesis:
             "postgres fast": 1,
             "postgres immediate": 1,
             "end sessions": 2,
+            "cut subscriptions": 1,
+            "cut connections": 1,
             "garbage": 2,
             "copied message": 2,
             "old message": 1,
@@ -160,6 +162,9 @@ class Nemesis:
             case ["end", "sessions"]:
                 blow.hit = daemons
                 self._servers.end_all_sessions()
+            case ["cut", kind]:
+                blow.hit = self._programs.names("charges") + self._programs.names("ticks")
+                self._servers.cut("pubsub" if kind == "subscriptions" else "normal")
             case ["full", "disk"]:
                 self._for_a_while(blow, self._servers.full_disk(), FULL_DISK_SECONDS)
             case ["freeze", server]:

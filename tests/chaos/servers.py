@@ -133,6 +133,11 @@ class Servers:
         with self.broker() as client:
             client.flushall()
 
+    def cut(self, kind: str) -> None:
+        """End the connections of a kind, `normal` or `pubsub`, to a Valkey that lives on."""
+        with self.broker() as client:
+            client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+
     def push(self, queue: str, payload: bytes) -> None:
         """Put a message at the end of a queue, as any stranger with access could."""
         with self.broker() as client:

@@ -53,6 +53,16 @@ class Watched:
         self.servers[port].wait()
         return port
 
+    def cut(self) -> None:
+        """End every subscription at the primary, which lives on."""
+        with _client(self.primary(), PASSWORD) as client:
+            cut(client, "pubsub")
+
+
+def cut(server: redis.Redis, kind: str) -> None:
+    """End the connections of others of a kind, `normal` or `pubsub`; there must be some."""
+    assert server.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes") > 0
+
 
 @contextmanager
 def watched_by_sentinels(folder: Path, sentinels: int = 3) -> Iterator[Watched]:

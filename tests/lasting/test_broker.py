@@ -4,27 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import redis
 from celery import Celery
 from sqlalchemy.engine import make_url
 
 from billing.bootstrap import house, redis_address
 from billing.broker import CHARGES_QUEUE, CeleryWorkQueue, RedisWatermark, celery_settings
 from billing.domain.errors import BrokerUnavailable, InvalidSetting
-from billing.embedded import Servers
+from billing.embedded import Servers, running
 from billing.redis_address import RedisAddress
 from billing.settings import Settings, effective
 from tests.lasting.redis_servers import (
     MASTER,
     PASSWORD,
     SENTINEL_PASSWORD,
+    Watched,
+    cut,
     tls_door,
     watched_by_sentinels,
 )
-from tests.lasting.stage import Addresses, a_stage
+from tests.lasting.stage import Addresses, Stage, a_stage
+
+
+@contextmanager
+def _a_stage_behind_sentinels(
+    folder: Path, database_url: str, count: int
+) -> Iterator[tuple[Stage, Watched]]:
+    folder.chmod(0o755)
+    (folder / "redis").mkdir()
+    with watched_by_sentinels(folder / "redis") as broker:
+        password = folder / "sentinel-password"
+        password.write_text(SENTINEL_PASSWORD)
+        settings = {"SENTINEL_MASTER": MASTER, "SENTINEL_PASSWORD_FILE": str(password)}
+        where = Addresses(database_url, broker.url)
+        with a_stage(folder, where, count=count, **settings) as stage:
+            yield stage, broker
 
 
 @pytest.mark.long
@@ -32,25 +51,55 @@ from tests.lasting.stage import Addresses, a_stage
 def test_the_primary_of_the_broker_dies_in_mid_work_and_everybody_is_charged_once(
     tmp_path: Path, database_url: str
 ) -> None:
+    with _a_stage_behind_sentinels(tmp_path, database_url, 40) as (stage, broker):
+        stage.enrol(40)
+        stage.start("beat1", "ticks1", "charges1", "charges2")
+        stage.until_charged(10)
+        dead = broker.kill_primary()
+        stage.until_paid()
+        assert broker.primary() != dead
+        stage.all_is_well()
+        ours = stage.world.programs
+        assert not ours.exits, "nobody had to be started again"
+        logs = "".join(ours.log(name).read_text() for name in ours.names())
+        assert PASSWORD not in logs
+        assert SENTINEL_PASSWORD not in logs
+
+
+# -- cut connections --------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", ["pubsub", "normal"])
+def test_workers_whose_connections_were_cut_hear_again(
+    tmp_path: Path, database_url: str, kind: str
+) -> None:
     tmp_path.chmod(0o755)
-    (tmp_path / "redis").mkdir()
-    with watched_by_sentinels(tmp_path / "redis") as broker:
-        password = tmp_path / "sentinel-password"
-        password.write_text(SENTINEL_PASSWORD)
-        settings = {"SENTINEL_MASTER": MASTER, "SENTINEL_PASSWORD_FILE": str(password)}
-        with a_stage(tmp_path, Addresses(database_url, broker.url), count=40, **settings) as stage:
-            stage.enrol(40)
-            stage.start("beat1", "ticks1", "charges1", "charges2")
-            stage.until_charged(10)
-            dead = broker.kill_primary()
-            stage.until_paid()
-            assert broker.primary() != dead
-            stage.all_is_well()
-            ours = stage.world.programs
-            assert not ours.exits, "nobody had to be started again"
-            logs = "".join(ours.log(name).read_text() for name in ours.names())
-            assert PASSWORD not in logs
-            assert SENTINEL_PASSWORD not in logs
+    with running(tmp_path / "valkey", database=False, durable=False) as own:
+        url = str(own.broker_url)
+        with a_stage(tmp_path, Addresses(database_url, url), count=20) as stage:
+            _charged_though_cut(stage, lambda: cut(redis.Redis.from_url(url), kind))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_behind_sentinels_workers_whose_connections_were_cut_hear_again(
+    tmp_path: Path, database_url: str
+) -> None:
+    with _a_stage_behind_sentinels(tmp_path, database_url, 20) as (stage, broker):
+        _charged_though_cut(stage, broker.cut)
+
+
+def _charged_though_cut(stage: Stage, blow: Callable[[], None]) -> None:
+    """The server lives on and can be reached at once. A client that connects anew by itself and
+    reads on where it was waits for what nobody will send: Celery must do it."""
+    stage.enrol(20)
+    stage.start("beat1", "ticks1", "charges1")
+    stage.until_charged(3)
+    blow()
+    stage.until_paid()
+    stage.all_is_well()
+    assert not stage.world.programs.exits, "nobody had to be started again"
 
 
 # -- TLS --------------------------------------------------------------------------------------

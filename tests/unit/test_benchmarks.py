@@ -43,7 +43,7 @@ def a_run(maewol: int, *, doubles: int = 0) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize("maewol", [390, 600, 1100])
+@pytest.mark.parametrize("maewol", [390, 600, 1500])
 def test_what_keeps_up_passes(maewol: int) -> None:
     assert below(a_run(maewol), FLOORS) == []
 
@@ -53,10 +53,9 @@ def test_what_keeps_up_passes(maewol: int) -> None:
     [
         (350, "0.39 of bare loop, with look-up, below 0.4"),
         (380, "1.27 of plain script, below 1.3"),
-        (1110, "1.01 of bare loop, with look-up, which cannot be"),
     ],
 )
-def test_what_falls_behind_or_cannot_be_fails(maewol: int, why: str) -> None:
+def test_what_falls_behind_fails(maewol: int, why: str) -> None:
     assert any(why in problem for problem in below(a_run(maewol), FLOORS))
 
 

@@ -19,7 +19,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from celery import Celery, signals
 from sqlalchemy.exc import SQLAlchemyError
 
-from billing import carrying, clock, flower, liveness, logs, quiet, telemetry
+from billing import carrying, clock, flower, holding_back, liveness, logs, quiet, telemetry
 from billing.bootstrap import (
     House,
     credentials,
@@ -115,6 +115,8 @@ def start(name: str) -> Daemon:
         daemon = Daemon(name)
         _check_schema(daemon.house)
         liveness.keep(daemon.settings.liveness_file, os.environ)
+        # Before a task's time is taken.
+        holding_back.install(daemon.house.book)
         # The trail first: a span tells of it.
         carrying.install(clock.monotonic)
         telemetry.start(daemon.settings, name)

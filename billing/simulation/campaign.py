@@ -7,8 +7,9 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from multiprocessing.queues import SimpleQueue
 from typing import Final
 
 from sqlalchemy import Engine
@@ -87,25 +88,28 @@ def run_seeds(
     processes: int = 1,
     announce: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Verdict]:
-    """Run scenarios, in any order; each process has a database of its own.
+    """Run scenarios, in any order; each process has a PostgreSQL of its own.
 
     Raises `EmbeddedServerError`.
     """
-    with stage.server(announce) as url:
-        if processes <= 1:
-            with stage.database(url) as engine:
-                for scenario in scenarios:
-                    yield _one(engine, settings, scenario)
-            return
+    if processes <= 1:
+        with one_database(announce) as engine:
+            for scenario in scenarios:
+                yield _one(engine, settings, scenario)
+        return
+    with ExitStack() as servers:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(processes, context, _begin, (url, settings)) as pool:
+        urls: SimpleQueue[str] = context.SimpleQueue()
+        for _ in range(processes):
+            urls.put(servers.enter_context(stage.server(announce)))
+        with ProcessPoolExecutor(processes, context, _begin, (urls, settings)) as pool:
             try:
                 asked = [pool.submit(_in_pool, scenario) for scenario in scenarios]
                 for answered in as_completed(asked):
                     yield answered.result()
             except BaseException:
                 # Nobody waits for the rest, some of which is under way. Their databases go with
-                # the server, which is ours alone.
+                # the servers, which are ours alone.
                 for child in multiprocessing.active_children():
                     child.kill()
                 raise
@@ -114,12 +118,12 @@ def run_seeds(
 _pool: dict[str, tuple[Engine, Settings]] = {}
 
 
-def _begin(url: str, settings: Settings) -> None:
+def _begin(urls: SimpleQueue[str], settings: Settings) -> None:
     # As in the process that began us, whose stdout is ours: only the results may go there.
     logs.configure("console", "ERROR")
     # Ctrl-C is for the process that began us: it sums up what is done, and ends us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    opened = stage.database(url)
+    opened = stage.database(urls.get())
     _pool["mine"] = opened.__enter__(), settings
     _kept.append(opened)
 

@@ -1,4 +1,7 @@
-"""Throw-away databases for simulations, on a private PostgreSQL that forgets on a power cut."""
+"""Throw-away databases for simulations, on a private PostgreSQL that forgets on a power cut.
+
+One for each process that simulates: what one has open, of any database, keeps the dead rows of all.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,17 @@ def server(announce: Callable[[str], None]) -> Iterator[str]:
         with running(path / "data", broker=False, durable=False, announce=announce) as servers:
             if servers.database_url is None:
                 raise AssertionError("a database was asked for")
+            _keep_to_one_order(servers.database_url)
             yield servers.database_url
+
+
+def _keep_to_one_order(url: str) -> None:
+    """Of equal rows, of which a batch takes only some, those come that lie first in their table,
+    and where a row lies depends on when what is dead there was cleared away. PostgreSQL does that
+    by what is read and written, which a seed decides, once nobody else does anything."""
+    for setting in ("autovacuum = off", "max_parallel_workers_per_gather = 0"):
+        _admin(url, f"ALTER SYSTEM SET {setting}")
+    _admin(url, "SELECT pg_reload_conf()")
 
 
 @contextlib.contextmanager

@@ -52,6 +52,22 @@ def test_a_few_seeds_hold(engine: Engine) -> None:
 
 
 @pytest.mark.timeout(300)
+def test_processes_share_no_server_and_nothing_else_happens_on_one() -> None:
+    """Where equal rows lie would depend on what another process has open, or on the vacuum."""
+    told: list[str] = []
+    short = replace(SMALL, months=0.2)
+    scenarios = [replace(short, seed=seed) for seed in (1, 2, 3)]
+    verdicts = list(
+        campaign.run_seeds(scenarios, Settings.load(), processes=2, announce=told.append)
+    )
+    assert sorted(verdict.scenario.seed for verdict in verdicts) == [1, 2, 3]
+    assert not any(verdict.breaches for verdict in verdicts)
+    assert len({line for line in told if line.startswith("Making a private PostgreSQL")}) == 2
+    with campaign.one_database(told.append) as engine, engine.connect() as connection:
+        assert connection.execute(text("SHOW autovacuum")).scalar_one() == "off"
+
+
+@pytest.mark.timeout(300)
 def test_a_seed_is_one_run_bit_for_bit(engine: Engine) -> None:
     scenario = replace(SMALL, seed=21)
     first, second = (simulate(scenario, engine, settings=Settings.load()) for _ in range(2))

@@ -1,4 +1,5 @@
-"""Keeps the processes of one machine running: starts, restarts, gathers their lines, stops.
+"""Keeps the processes of one machine running: starts, restarts, ends who hangs, gathers their
+lines, stops.
 
 For `maewol up` and the demo, where one terminal is all there is. In production the same commands
 belong to systemd, Compose or Kubernetes.
@@ -10,6 +11,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,22 +19,39 @@ from pathlib import Path
 
 from billing import clock
 from billing.cli.survivors import Survivors
+from billing.settings import PREFIX
 
 # A process that keeps dying is started again after 1, 2, 4 … seconds, at most this many.
 LONGEST_PAUSE_SECONDS = 30.0
 # Whoever lived this long has recovered: its next pause is the shortest again.
 STEADY_SECONDS = 30.0
+# How often it is looked who hangs. Not having looked for many times as long, the machine slept.
+LOOK_SECONDS = 5.0
+_SLEPT = 6
 
 OnLine = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A command to keep running; `env` comes on top of the supervisor's."""
+    """A command to keep running; `env` comes on top of the supervisor's.
+
+    One that leaves its `LIVENESS_FILE` (`billing/liveness.py`) alone for `hung_after` seconds is
+    killed, and so started again; with 0 nobody looks.
+    """
 
     name: str
     command: Sequence[str]
     env: Mapping[str, str] | None = None
+    hung_after: float = 0.0
+
+
+@dataclass(slots=True)
+class _Sign:
+    """The last sign of life of one process: its file as it was, and since when it is so."""
+
+    of: tuple[int, int]
+    since: float
 
 
 class Supervisor:
@@ -61,8 +80,12 @@ class Supervisor:
         self._running: dict[str, subprocess.Popen[str]] = {}
         self._keepers: list[threading.Thread] = []
         self._survivors = Survivors(grace_seconds)
+        self._programs: dict[str, Program] = {}
+        self._files = tempfile.TemporaryDirectory(prefix="maewol-up-", ignore_cleanup_errors=True)
+        self._watcher = threading.Thread(target=self._watch, name="who hangs", daemon=True)
 
     def __enter__(self) -> Supervisor:
+        self._watcher.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -70,6 +93,7 @@ class Supervisor:
 
     def start(self, program: Program) -> None:
         """Start a program and keep it running."""
+        self._programs[program.name] = program
         self._spawn(program)
         keeper = threading.Thread(target=self._keep, args=(program,), name=program.name)
         self._keepers.append(keeper)
@@ -96,6 +120,37 @@ class Supervisor:
         for keeper in self._keepers:
             keeper.join()
         self._survivors.dismiss()
+        self._files.cleanup()
+
+    def _watch(self) -> None:
+        """Kill who gives no sign of life for as long as its program says."""
+        signs: dict[str, _Sign] = {}
+        looked_at = clock.monotonic()
+        while not self._stopping.wait(LOOK_SECONDS):
+            now = clock.monotonic()
+            if now - looked_at > _SLEPT * LOOK_SECONDS:
+                # Nobody could give one meanwhile.
+                signs.clear()
+            looked_at = now
+            with self._lock:
+                running = list(self._running.items())
+            for name, child in running:
+                seen = (child.pid, self._touched_at(name))
+                sign = signs.get(name)
+                if sign is None or sign.of != seen:
+                    signs[name] = _Sign(seen, now)
+                elif 0 < (limit := self._programs[name].hung_after) < now - sign.since:
+                    self._on_line(name, f"no sign of life for {limit:g} s: killed")
+                    _kill_group(child)
+
+    def _liveness_file(self, name: str) -> Path:
+        return Path(self._files.name) / name
+
+    def _touched_at(self, name: str) -> int:
+        try:
+            return self._liveness_file(name).stat().st_mtime_ns
+        except OSError:
+            return 0
 
     def _keep(self, program: Program) -> None:
         pause, born = 1.0, clock.monotonic()
@@ -129,9 +184,12 @@ class Supervisor:
             # Under the lock that `stop` takes: nothing is started behind its back.
             if self._stopping.is_set():
                 return
+            env = {**self._env, **(program.env or {})}
+            if program.hung_after:
+                env[f"{PREFIX}LIVENESS_FILE"] = str(self._liveness_file(program.name))
             child = subprocess.Popen(
                 list(program.command),
-                env={**self._env, **(program.env or {})},
+                env=env,
                 cwd=self._cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import TextIO
 
@@ -20,6 +21,7 @@ from billing.bootstrap import House, credentials, house
 from billing.broker import IS_AWAY
 from billing.cli.supervisor import OnLine, Program, Supervisor, stop_signals
 from billing.domain.errors import EmbeddedServerError, InvalidInput
+from billing.domain.plan import Cron
 from billing.embedded import missing, running
 from billing.flower import USER
 from billing.settings import PREFIX, Settings
@@ -34,6 +36,11 @@ PATIENCE_SECONDS = 60.0
 LOOK_SECONDS = 2.0
 # On top of the longest request: what a worker needs to record its answer and leave.
 LEAVING_SECONDS = 15.0
+# Longer than any request, and as long as Compose and systemd wait (docs/deploying.md).
+HUNG_SECONDS = 360.0
+# Beat gives a sign of life at each tick: of so many in a row none came.
+HUNG_TICKS = 3
+DAY_SECONDS = 86_400
 
 
 def run(*, workers: int = 1, flower_port: int | None = 0, web_port: int | None = 0) -> int:
@@ -56,7 +63,7 @@ def run(*, workers: int = 1, flower_port: int | None = 0, web_port: int | None =
             grace_seconds=settings.portone_timeout_seconds + LEAVING_SECONDS,
             on_line=_printer(settings.log_format),
         ) as supervisor:
-            for program in daemons(workers):
+            for program in daemons(workers, beat_hangs_after(settings.scan_cron)):
                 supervisor.start(program)
             _say(_what_runs(home, workers))
             if (told := crowded(allowed_connections(home.engine), workers)) is not None:
@@ -88,13 +95,24 @@ def _look_after_the_servers(settings: Settings, asked: threading.Event) -> None:
             _say(f"{error} Trying again.")
 
 
-def daemons(workers: int) -> Iterator[Program]:
+def daemons(workers: int, beat_after: float = HUNG_SECONDS) -> Iterator[Program]:
     """Beat, ticks and charging workers: the commands of the contract."""
-    yield Program("beat", _celery("scheduler", "beat"))
-    yield Program("ticks", _celery("scheduler", "worker", "-Q", "ticks", "-n", "ticks@%h"))
+    yield Program("beat", _celery("scheduler", "beat"), hung_after=beat_after)
+    yield _worker("scheduler", "ticks", "ticks")
     for number in range(1, workers + 1):
-        name = f"charges{number}"
-        yield Program(name, _celery("worker", "worker", "-Q", "charges", "-n", f"{name}@%h"))
+        yield _worker("worker", "charges", f"charges{number}")
+
+
+def _worker(app: str, queue: str, name: str) -> Program:
+    command = _celery(app, "worker", "-Q", queue, "-n", f"{name}@%h")
+    return Program(name, command, hung_after=HUNG_SECONDS)
+
+
+def beat_hangs_after(scan_cron: str) -> float:
+    """How long a beat that is well may be without a tick, in seconds."""
+    times = Cron.parse(scan_cron, field="SCAN_CRON").times
+    gaps = [later - earlier for earlier, later in pairwise((*times, times[0] + DAY_SECONDS))]
+    return max(HUNG_SECONDS, HUNG_TICKS * float(max(gaps)))
 
 
 def flower(port: int, password: str) -> Program:
@@ -121,6 +139,7 @@ def web(port: int, flower_port: int = 0) -> Program:
         "web",
         [sys.executable, "-m", "billing.web", "--host", "127.0.0.1", "--port", str(port)],
         env={f"{PREFIX}FLOWER_URL": f"http://127.0.0.1:{flower_port}"} if flower_port else None,
+        hung_after=HUNG_SECONDS,
     )
 
 

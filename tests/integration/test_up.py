@@ -22,6 +22,7 @@ import pytest
 from celery import Celery
 from sqlalchemy import text
 
+from billing.cli import supervisor as supervisor_module
 from billing.cli import up
 from billing.cli.supervisor import Program, Supervisor
 from billing.domain.errors import InvalidInput, InvalidSetting
@@ -197,6 +198,55 @@ def test_one_that_does_not_listen_is_ended_after_the_grace_time(folder: Path) ->
 
     assert not psutil.pid_exists(pid)
     assert 0.5 <= time.monotonic() - before < 20
+
+
+def test_one_that_gives_no_sign_of_life_is_killed_and_started_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "LOOK_SECONDS", 0.1)
+    lines: list[tuple[str, str]] = []
+    hangs = (
+        "import os, pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "file = pathlib.Path(os.environ['MAEWOL_LIVENESS_FILE'])\n"
+        "times = range(30 if sys.argv[1] == 'hangs' else 600)\n"
+        "[(file.write_text(str(n)), time.sleep(0.1)) for n in times]\n"
+        "time.sleep(60)\n"
+    )
+    with Supervisor(
+        env=os.environ,
+        cwd=folder,
+        grace_seconds=0.5,
+        on_line=lambda name, line: lines.append((name, line)),
+    ) as supervisor:
+        for name in ("hangs", "works"):
+            command = [sys.executable, "-c", hangs, name]
+            supervisor.start(Program(name, command, hung_after=2))
+        silent = [sys.executable, "-c", "import time; time.sleep(60)"]
+        supervisor.start(Program("nobody looks at", silent))
+        first = supervisor.pids()
+        _wait(lambda: ("hangs", "ended (SIGKILL); starting again in 1 s") in lines)
+        assert lines[0] == ("hangs", "no sign of life for 2 s: killed")
+        _wait(lambda: supervisor.pids().get("hangs", first["hangs"]) != first["hangs"])
+        now = supervisor.pids()
+    assert {name for name, _ in lines} == {"hangs"}
+    assert [now[name] == first[name] for name in ("works", "nobody looks at")] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("scan_cron", "seconds"),
+    [
+        ("* * * * *", 360),
+        ("* * * * * */10", 360),
+        ("*/2 * * * *", 360),
+        ("*/10 * * * *", 1800),
+        # From 18:50 to 9:00 of the next day.
+        ("*/10 9-18 * * *", 3 * 51_000),
+        ("30 4 * * *", 3 * 86_400),
+    ],
+)
+def test_beat_may_be_as_long_without_a_tick_as_its_line_says(scan_cron: str, seconds: int) -> None:
+    assert up.beat_hangs_after(scan_cron) == seconds
 
 
 def _lines_of_a_brief_one(folder: Path, count: int) -> list[str]:

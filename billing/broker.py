@@ -74,15 +74,15 @@ def celery_settings(broker: RedisAddress) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_transport_options": {
-            # Longer than any task; redelivery is harmless anyway, the claim loses.
+            # Longer than any task that is not held back; redelivery is harmless, the claim loses.
             "visibility_timeout": 3600,
             # A half-open connection must not leave a worker deaf.
             "socket_timeout": 10,
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
             "health_check_interval": 25,
-            # redis-py must not connect anew by itself: it reads on from the new connection of a
-            # subscription without a time limit, and the worker is deaf. Celery connects anew.
+            # redis-py must not try again by itself: from the new connection of a subscription it
+            # reads without a time limit, and the worker is deaf. Celery begins anew.
             "retry_on_timeout": False,
             **broker.sentinel_options(),
         },

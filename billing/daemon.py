@@ -115,7 +115,7 @@ def start(name: str) -> Daemon:
         daemon = Daemon(name)
         _check_schema(daemon.house)
         liveness.keep(daemon.settings.liveness_file, os.environ)
-        # Before a task's time is taken.
+        # First, so that a wait is not told as a task's own time.
         holding_back.install(daemon.house.book)
         # The trail first: a span tells of it.
         carrying.install(clock.monotonic)

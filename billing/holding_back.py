@@ -2,7 +2,8 @@
 
 Each of its tasks would fail, at once where the book refuses it, and its message be gone: of three
 workers two that did not reach the book took most of the messages, and a third of the charges were
-made. So what it has begun to take waits, and the rest stays in the queue for others.
+made. So what it has begun to take waits, and the rest stays in the queue for others. What waits for
+longer than the broker's visibility timeout is given to somebody else, too: the claim decides.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from celery import signals
+from celery import bootsteps, signals
 from celery.worker import state
-from sqlalchemy import text
 
+from billing.store import heartbeats
 from billing.store.session import Book, is_away
 
 # Soon enough to be back within seconds, and seldom enough to be no load on a book in trouble.
 _EVERY_SECONDS = 1.0
+_ENDING = (bootsteps.CLOSE, bootsteps.TERMINATE)
 
 _log = structlog.get_logger(__name__)
 
@@ -72,11 +74,24 @@ class HoldingBack:
 
 
 def install(book: Book) -> None:
-    """Connect to Celery's signals, before whatever else measures a task."""
+    """Connect to Celery's signals, before whatever of ours measures a task. (Flower's run time of a
+    task begins earlier.)"""
+    workers: list[Any] = []
+
+    def leaving() -> bool:
+        # A signal's flags come before the end begins; without a signal there is the end alone.
+        return (
+            state.should_stop is not None
+            or state.should_terminate is not None
+            or any(one.blueprint.state in _ENDING for one in workers)
+        )
+
     held = HoldingBack(
-        lambda: book.run(lambda tx: tx.session.execute(text("SELECT 1")), tries=1),
-        lambda: state.should_stop is not None or state.should_terminate is not None,
+        lambda: book.run(lambda tx: heartbeats.can_be_kept(tx.session), tries=1), leaving
     )
+
+    def born(sender: Any, **_: Any) -> None:
+        workers.append(sender)
 
     def begins(**_: Any) -> None:
         held.wait()
@@ -84,5 +99,6 @@ def install(book: Book) -> None:
     def failed(exception: BaseException, **_: Any) -> None:
         held.failed(exception)
 
+    signals.worker_init.connect(born, weak=False)
     signals.task_prerun.connect(begins, weak=False)
     signals.task_failure.connect(failed, weak=False)

@@ -3,7 +3,7 @@ file, with its number in it, and tells the watchdog of systemd.
 
 A worker does so at each heartbeat that its consumer sends, so not while its loop hangs or while it
 has no broker; beat at each tick that the broker took; the HTTP edge while its loop turns.
-`deploy/alive.sh` and `WatchdogSec=` do the rest (docs/deploying.md, Health).
+`deploy/alive.sh`, `WatchdogSec=` and `maewol up` do the rest (docs/deploying.md, Health).
 """
 
 from __future__ import annotations

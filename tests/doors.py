@@ -19,7 +19,7 @@ LOOPBACK = "127.0.0.1"
 
 
 class Door:
-    """Lets connections through while `is_open`; ends each at once while it is not."""
+    """Lets new connections through while `is_open`; ends them at once while it is not."""
 
     def __init__(
         self, connect: Callable[[], socket.socket], host: str = LOOPBACK, port: int = 0

@@ -25,9 +25,10 @@ from billing.settings import PREFIX
 LONGEST_PAUSE_SECONDS = 30.0
 # Whoever lived this long has recovered: its next pause is the shortest again.
 STEADY_SECONDS = 30.0
-# How often it is looked who hangs. Not having looked for many times as long, the machine slept.
+# How often it is looked who hangs.
 LOOK_SECONDS = 5.0
-_SLEPT = 6
+# Who did not come to look for so many times as long stood still, as may have the others.
+_STOOD_STILL = 6
 
 OnLine = Callable[[str, str], None]
 
@@ -128,8 +129,8 @@ class Supervisor:
         looked_at = clock.monotonic()
         while not self._stopping.wait(LOOK_SECONDS):
             now = clock.monotonic()
-            if now - looked_at > _SLEPT * LOOK_SECONDS:
-                # Nobody could give one meanwhile.
+            if now - looked_at > _STOOD_STILL * LOOK_SECONDS:
+                # This process was stopped, or all of a virtual machine.
                 signs.clear()
             looked_at = now
             with self._lock:
@@ -142,6 +143,7 @@ class Supervisor:
                 elif 0 < (limit := self._programs[name].hung_after) < now - sign.since:
                     self._on_line(name, f"no sign of life for {limit:g} s: killed")
                     _kill_group(child)
+                    signs[name] = _Sign(seen, now)
 
     def _liveness_file(self, name: str) -> Path:
         return Path(self._files.name) / name

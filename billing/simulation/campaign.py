@@ -97,6 +97,7 @@ def run_seeds(
             for scenario in scenarios:
                 yield _one(engine, settings, scenario)
         return
+    processes = min(processes, len(scenarios))
     with ExitStack() as servers:
         context = multiprocessing.get_context("spawn")
         urls: SimpleQueue[str] = context.SimpleQueue()

@@ -58,6 +58,12 @@ def seen(session: Session) -> dict[str, datetime]:
     return {name: at for name, at in rows}
 
 
+def can_be_kept(session: Session) -> None:
+    """Nothing changes; raises what a write would. A server that is only read from, a standby say,
+    answers every other question."""
+    session.execute(select(Heartbeat.name).limit(1).with_for_update(skip_locked=True))
+
+
 def is_tick(name: str) -> bool:
     """Whether it is a tick that was seen, and not a worker."""
     return ".tick." in name

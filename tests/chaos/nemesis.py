@@ -134,7 +134,6 @@ class Nemesis:
 
     def _do(self, blow: Blow) -> None:
         daemons = self._programs.daemons()
-        charging = self._programs.names("charges")
         match blow.kind.split():
             case ["kill", "postmaster"]:
                 blow.hit = daemons
@@ -150,7 +149,7 @@ class Nemesis:
             case ["terminate"]:
                 self._alone(self._terminate, blow, daemons)
             case ["pause"]:
-                self._alone(self._pause, blow, [one for one in charging if one not in self._paused])
+                self._alone(self._pause, blow, [one for one in daemons if one not in self._paused])
             case ["flushall"]:
                 self._servers.flush()
             case ["empty", "valkey"]:

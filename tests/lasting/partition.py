@@ -81,8 +81,8 @@ class Network:
 @contextmanager
 def a_network() -> Iterator[Network]:
     """Three namespaces in a row, this process in the first. Skips where they cannot be made."""
-    if os.geteuid() != 0 or shutil.which("ip") is None:
-        pytest.skip("a network that can be cut needs root and the command `ip`")
+    if os.geteuid() != 0 or None in (shutil.which("ip"), shutil.which("sysctl")):
+        pytest.skip("a network that can be cut needs root and the commands `ip` and `sysctl`")
     mark = f"mw{os.getpid() % 100_000}"
     made = Network(f"{mark}s", f"{mark}r", f"{mark}d")
     near, far = f"{mark}a", f"{mark}b"

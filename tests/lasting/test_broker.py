@@ -93,13 +93,17 @@ def test_behind_sentinels_workers_whose_connections_were_cut_hear_again(
 def _charged_though_cut(stage: Stage, blow: Callable[[], None]) -> None:
     """The server lives on and can be reached at once. A client that connects anew by itself and
     reads on where it was waits for what nobody will send: Celery must do it."""
-    stage.enrol(20)
+    stage.enrol(10)
     stage.start("beat1", "ticks1", "charges1")
     stage.until_charged(3)
     blow()
+    stage.enrol(10)
     stage.until_paid()
     stage.all_is_well()
-    assert not stage.world.programs.exits, "nobody had to be started again"
+    exits = stage.world.programs.exits
+    assert not exits, "nobody had to be started again"
+    stage.stop("ticks1", "charges1")
+    assert sorted((name, code) for name, code, _ in exits) == [("charges1", 0), ("ticks1", 0)]
 
 
 # -- TLS --------------------------------------------------------------------------------------

@@ -122,7 +122,15 @@ def test_where_the_database_keeps_its_rows_does_not_matter(engine: Engine) -> No
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    "name", ["claim after the request was sent", "amount rounded", "UTC days for Korean days"]
+    "name",
+    [
+        "claim after the request was sent",
+        "record without the fence",
+        "one early 404 believed",
+        "new merchant_uid after a time-out",
+        "amount rounded",
+        "UTC days for Korean days",
+    ],
 )
 def test_a_planted_bug_is_found(engine: Engine, name: str) -> None:
     """Some of them here; all of them by `make planted`."""

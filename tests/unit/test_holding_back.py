@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -91,6 +92,8 @@ def test_one_asks_for_all() -> None:
     for thread in threads:
         thread.start()
     assert asking.wait(10)
+    # Long enough for the others to ask, too, if they did.
+    time.sleep(0.2)
     may_answer.set()
     for thread in threads:
         thread.join(10)

@@ -179,6 +179,15 @@ def test_programs_do_not_outlive_a_supervisor_that_was_killed(folder: Path) -> N
     _wait(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
 
+def _a_supervisor(folder: Path, lines: list[tuple[str, str]]) -> Supervisor:
+    return Supervisor(
+        env=os.environ,
+        cwd=folder,
+        grace_seconds=0.5,
+        on_line=lambda name, line: lines.append((name, line)),
+    )
+
+
 def test_one_that_does_not_listen_is_ended_after_the_grace_time(folder: Path) -> None:
     lines: list[tuple[str, str]] = []
     stubborn = (
@@ -186,12 +195,7 @@ def test_one_that_does_not_listen_is_ended_after_the_grace_time(folder: Path) ->
         "print('born', flush=True); time.sleep(60)"
     )
     before = time.monotonic()
-    with Supervisor(
-        env=os.environ,
-        cwd=folder,
-        grace_seconds=0.5,
-        on_line=lambda name, line: lines.append((name, line)),
-    ) as supervisor:
+    with _a_supervisor(folder, lines) as supervisor:
         supervisor.start(Program("stubborn", [sys.executable, "-c", stubborn]))
         _wait(lambda: ("stubborn", "born") in lines)
         pid = supervisor.pids()["stubborn"]
@@ -213,12 +217,7 @@ def test_one_that_gives_no_sign_of_life_is_killed_and_started_again(
         "[(file.write_text(str(n)), time.sleep(0.1)) for n in times]\n"
         "time.sleep(60)\n"
     )
-    with Supervisor(
-        env=os.environ,
-        cwd=folder,
-        grace_seconds=0.5,
-        on_line=lambda name, line: lines.append((name, line)),
-    ) as supervisor:
+    with _a_supervisor(folder, lines) as supervisor:
         for name in ("hangs", "works"):
             command = [sys.executable, "-c", hangs, name]
             supervisor.start(Program(name, command, hung_after=8))

@@ -53,6 +53,7 @@ class SimulatedBook(Book):
                 raise _away()
             if nemesis.strikes("deadlock"):
                 raise OperationalError(MADE_UP, {}, psycopg.errors.DeadlockDetected(MADE_UP))
+        process.world.on_commit()
         if nemesis.strikes("kill_after_commit"):
             process.kill()
             raise Killed

@@ -126,6 +126,8 @@ class World:
         self.has_past = True
         """Whether the gateway knows every payment that the book knows."""
         self.progress = 0
+        self.on_commit: Callable[[], None] = lambda: None
+        """Called after each commit of a process of ours."""
         self._woken = asyncio.Event()
         self.workers = [Process(self, f"worker{number}") for number in range(1, workers + 1)]
         self.ticker = Process(self, "ticks")
@@ -233,9 +235,14 @@ class World:
                 await self._sleep_until(next_at)
 
     @property
+    def is_small(self) -> bool:
+        """Whether there are so few subscribers that much may be asked about each, often."""
+        return self.crowd <= _A_FEW
+
+    @property
     def looks_back(self) -> bool:
         """Whether reconciliation is played: a large book asks about ten thousand keys a day."""
-        return self.has_past and self.crowd <= _A_FEW
+        return self.has_past and self.is_small
 
     async def _sleep_until(self, moment: datetime | None) -> None:
         self._woken.clear()
@@ -265,7 +272,7 @@ class World:
             "soon": self.policy.closing_soon,
         }
         with Session(self.engine) as session, session.begin():
-            if self.crowd > _A_FEW:
+            if not self.is_small:
                 by_index(session)
             row = session.execute(_AGENDA, values).one()
         moments = {

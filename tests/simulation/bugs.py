@@ -331,6 +331,28 @@ def _handed_out_once(
 _real_hand_out = attempts.hand_out
 
 
+def _planned_in_two_steps(book: Book, queue: Any, policy: Any) -> int:
+    """What is unknown has no next question for the length of one commit."""
+
+    def take(tx: Transaction) -> dict[int, datetime | None]:
+        unknown = Attempt.status == AttemptStatus.UNKNOWN
+        rows = tx.session.execute(select(Attempt.id, Attempt.ask_at).where(unknown)).tuples()
+        planned = dict(rows.all())
+        tx.session.execute(update(Attempt).where(unknown).values(ask_at=None))
+        return planned
+
+    def put_back(tx: Transaction, planned: Mapping[int, datetime | None]) -> None:
+        for attempt, at in planned.items():
+            tx.session.execute(update(Attempt).where(Attempt.id == attempt).values(ask_at=at))
+
+    planned = book.run(take)
+    book.run(lambda tx: put_back(tx, planned))
+    return _really_find_unknown(book, queue, policy)
+
+
+_really_find_unknown = inquire.find_unknown
+
+
 # -- time --------------------------------------------------------------------------------------
 
 
@@ -604,6 +626,12 @@ BUGS: Sequence[Bug] = (
         _replaced(attempts, "take_to_ask", _asked_once),
         ("I12", "I4", "I8"),
         recipe={"rates": {**HARSH, "message_lost": 0.5}},
+    ),
+    Bug(
+        "a question has no moment for one commit",
+        _replaced(processes, "find_unknown", _planned_in_two_steps),
+        ("I5",),
+        recipe={"rates": {"answer_lost": 0.5}},
     ),
     Bug(
         "a lost hint is never given again",

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import text
 
-from billing.domain.errors import BillingError, GatewayError
 from billing.sandbox import HandPayment, LineChange, change, pay
 from billing.sandbox.cancelling import cancel_in_console
 from billing.sandbox.keys import delete as delete_key
 from billing.sandbox.model import Payment, Schedule, Status
 from billing.sandbox.mood import Chances, Spell
 from billing.services import change_status, hold, refund
+from billing.simulation import operating, set_back
 from billing.simulation.announced import Announcements
 from billing.simulation.people import SEOUL, Person, Trouble
 from billing.simulation.processes import Process
 from billing.simulation.world import World
+from billing.store.session import Book
 
 _MINUTE, _HOUR, _DAY = 60.0, 3_600.0, 86_400.0
 _SPELLS: Final = ("http:503", "timeout", "reset", "html", "too_many:30", "unauthorized")
@@ -65,6 +66,8 @@ async def _database_down(world: World, _: Sequence[Person], until: float) -> Non
 
 
 async def _broker_down(world: World, _: Sequence[Person], until: float) -> None:
+    if world.broker_stays:
+        return
     world.broker_is_down = True
     world.tell("broker down")
     await _for_a_while(world, until, 5, 6 * _HOUR)
@@ -73,6 +76,8 @@ async def _broker_down(world: World, _: Sequence[Person], until: float) -> None:
 
 
 async def _broker_flushed(world: World, _: Sequence[Person], until: float) -> None:
+    if world.broker_stays:
+        return
     world.mail.flush()
     world.tell("broker flushed")
 
@@ -115,6 +120,64 @@ async def _outage(world: World, _: Sequence[Person], until: float) -> None:
     world.out = False
     world.tell("outage over")
     world.wake()
+
+
+async def _book_set_back(world: World, _: Sequence[Person], until: float) -> None:
+    """The book is lost, and restored from a copy that was made hours or days before: a dump in
+    another database, or the same disk as it was (docs/backup.md)."""
+    if not world.looks_back:
+        return
+    copied_at = world.loop.now()
+    set_back.copy(world.engine)
+    world.tell("book copied")
+    await _for_a_while(world, until, _MINUTE, 6 * _DAY)
+    world.kill_all()
+    set_back.put_back(world.engine)
+    world.forgot.append((copied_at, world.loop.now()))
+    world.tell("book set back", hours=round((world.loop.now() - copied_at) / timedelta(hours=1), 1))
+    in_place = world.dice.random() < 0.5
+    seen = max(world.mail.watermarks.values(), default=0)
+    # The same disk as it was shows by what the broker keeps alone, which stays as it is until then.
+    world.broker_stays = in_place and seen > set_back.newest_event(world.engine)
+    if world.broker_is_down or not (world.broker_stays or set_back.move(world.engine)):
+        # Nothing could tell: whoever restores it has to.
+        hold.hold(Book(world.engine, world.database_time), "restored")
+    await _for_a_while(world, until, _MINUTE, 2 * _HOUR)
+    world.out = False
+    world.tell("book in use again")
+    world.wake()
+
+
+async def _row_edited(world: World, people: Sequence[Person], until: float) -> None:
+    """Somebody edits a subscription with the database's own tools, triggers off; it is noticed and
+    put right hours or days later."""
+    who = _any(world, people).customer_uid
+    edit = world.dice.choice(_EDITS)
+    with world.engine.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(
+            text(f"UPDATE subscriptions SET {edit} WHERE customer_uid = :who"),  # noqa: S608 - ours
+            {"who": who},
+        )
+    world.edited.add(who)
+    world.tell("row edited", customer=who, edit=edit)
+    wait = world.nemesis.between(_HOUR, 4 * _DAY)
+
+    async def noticed() -> None:
+        await asyncio.sleep(wait)
+        await operating.put_right(world, who)
+
+    world.loop.outside(noticed())
+
+
+# Another amount, name or day; within its month, by whose number months are counted.
+_EDITS: Final = (
+    "amount = amount + 1000",
+    "amount = amount + 10",
+    "order_name = order_name || '!'",
+    "anchor_on = anchor_on + CASE WHEN extract(day FROM anchor_on) < 28 THEN 1 ELSE 0 END",
+    "anchor_on = anchor_on - CASE WHEN extract(day FROM anchor_on) > 1 THEN 1 ELSE 0 END",
+)
 
 
 # -- clocks -----------------------------------------------------------------------------------
@@ -180,12 +243,12 @@ async def _second_charger(world: World, people: Sequence[Person], until: float) 
 
 async def _pause(world: World, people: Sequence[Person], until: float) -> None:
     who = _any(world, people).customer_uid
-    await by_hand(world, "pause", lambda it: change_status.pause(it.book, world.policy, who))
+    await operating.by_hand(world, lambda it: change_status.pause(it.book, world.policy, who))
     wait = world.nemesis.between(_HOUR, 40 * _DAY)
 
     async def resume() -> None:
         await asyncio.sleep(wait)
-        await by_hand(world, "resume", lambda it: change_status.resume(it.book, world.policy, who))
+        await operating.by_hand(world, lambda it: change_status.resume(it.book, world.policy, who))
 
     world.tell("paused", customer=who, resumed_after_days=round(wait / _DAY, 1))
     world.loop.outside(resume())
@@ -194,7 +257,8 @@ async def _pause(world: World, people: Sequence[Person], until: float) -> None:
 async def _cancel(world: World, people: Sequence[Person], until: float) -> None:
     who = _any(world, people).customer_uid
     world.tell("cancelled", customer=who)
-    await by_hand(world, "cancel", lambda it: change_status.cancel(it.book, world.policy, who))
+    world.cancelled[who] = world.loop.now()
+    await operating.by_hand(world, operating.cancelling(world, who))
 
 
 async def _payment_cancelled(world: World, people: Sequence[Person], until: float) -> None:
@@ -224,7 +288,7 @@ async def _refund(world: World, people: Sequence[Person], until: float) -> None:
         return
     payment, waits = world.dice.choice(made), world.dice.random() < 0.5
     world.tell("refund asked for", customer=who, order=payment.merchant_uid)
-    await _typed_again(world, lambda it: _give_back(it, payment, waits))
+    await operating.typed_again(world, lambda it: _give_back(it, payment, waits))
 
 
 def _month(moment: float) -> tuple[int, int]:
@@ -260,57 +324,6 @@ async def _webhook_forged(world: World, people: Sequence[Person], until: float) 
             told = {"imp_uid": ["no"], "status": 7}
     world.sandbox.webhooks.send(told)
     world.tell("webhook forged")
-
-
-async def by_hand(world: World, what: str, act: Callable[[Process], Any]) -> None:
-    """A command typed by a person, who types it again when it failed."""
-    await _typed_again(world, lambda it: asyncio.to_thread(act, it))
-
-
-async def _typed_again(world: World, act: Callable[[Process], Awaitable[Any]]) -> None:
-    for _ in range(30):
-        done: asyncio.Future[bool] = world.loop.create_future()
-        world.operator.start(_typed(act, done))
-        try:
-            async with asyncio.timeout(120):
-                if await done:
-                    break
-        except TimeoutError:
-            pass
-        await asyncio.sleep(world.nemesis.between(60, 3_600))
-    world.wake()
-
-
-def _typed(
-    act: Callable[[Process], Awaitable[Any]], done: asyncio.Future[bool]
-) -> Callable[[Process], Coroutine[Any, Any, None]]:
-    async def job(process: Process) -> None:
-        good = False
-        try:
-            await act(process)
-            good = True
-        except GatewayError:
-            # Nothing was done; whoever typed it tries again.
-            raise
-        except BillingError:
-            # Refused for good: a suspended subscription cannot be resumed.
-            good = True
-        finally:
-            if not done.done():
-                done.set_result(good)
-
-    return job
-
-
-async def releases(world: World) -> None:
-    """The operator looks twice a day whether charging is held, and releases it."""
-    while True:
-        await asyncio.sleep(_DAY / 2)
-        with world.engine.begin() as connection:
-            held = connection.execute(text("SELECT hold_reason FROM installation")).scalar_one()
-        if held is not None:
-            world.tell("released by the operator", reason=held)
-            await by_hand(world, "release", lambda it: hold.release(it.book, world.policy))
 
 
 async def lives(world: World, troubles: Sequence[Trouble]) -> None:
@@ -377,4 +390,6 @@ _FATES: Final[dict[str, Fate]] = {
     "key_deleted_a_month": _key_deleted,
     "refund_a_month": _refund,
     "webhook_forged_a_month": _webhook_forged,
+    "book_set_back_a_month": _book_set_back,
+    "row_edited_a_month": _row_edited,
 }

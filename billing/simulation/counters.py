@@ -49,6 +49,11 @@ CLASSES: Final = (
     "refund unknown, then done",
     "refund proved not given back, sent again",
     "refund refused",
+    "noticed: book in another place",
+    "noticed: book went back in time",
+    "paid in a time that the book forgot",
+    "edited row held",
+    "edited row put right",
 )
 
 
@@ -82,9 +87,15 @@ def sometimes(evidence: Evidence, world: World) -> Counter[str]:
                 down = True
             case "charging.held":
                 found["all charging held"] += 1
+                why = str(line.data.get("why"))
+                found["noticed: book in another place"] += "moved or restored" in why
+                found["noticed: book went back in time"] += "went back in time" in why
             case "cycle.held":
                 found["cycle held"] += 1
                 found["answer contradicts"] += line.data.get("reason") == "contradiction"
+                found["edited row held"] += line.data.get("reason") == "facts_changed"
+            case "subscription.corrected":
+                found["edited row put right"] += 1
             case "subscription.suspended":
                 found[f"suspended: {str(line.data.get('reason')).replace('_', ' ')}"] += 1
             case "subscription.mended":
@@ -107,6 +118,10 @@ def sometimes(evidence: Evidence, world: World) -> Counter[str]:
     )
     found["process killed"] = sum(line.what == "killed" for line in world.lines)
     found["process frozen"] = sum(line.what == "stopped" for line in world.lines)
+    forgotten = {one.order for one in evidence.asked if one.forgotten}
+    found["paid in a time that the book forgot"] = sum(
+        month.order in forgotten for month in evidence.months
+    )
     found["record given up"] = world.tallies["charge:unrecorded"]
     for name in ("counted", "inquired", "unreadable"):
         found[f"webhook: {name}"] = world.tallies[f"webhook:{name}"]

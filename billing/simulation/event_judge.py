@@ -7,7 +7,7 @@ Like the judge of money it knows only names and order of lines, none of the engi
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -39,6 +39,7 @@ _SUBSCRIPTION = {
 }
 
 
+_GIVES_UP = ("cycle.missed", "subscription.suspended")
 # A request may arrive so long after it left.
 IN_FLIGHT = timedelta(seconds=60)
 
@@ -80,16 +81,19 @@ class Limits:
     ended_at: datetime
     slack: timedelta
     """Months whose window closed 50 hours before this must have ended."""
+    set_back: Sequence[tuple[datetime, datetime]] = ()
+    """From when the book had forgotten something, until a person released it."""
 
 
 def judge(told: Sequence[Told], asked: Sequence[Asked], ends: Ends, limits: Limits) -> list[Breach]:
     """Every unlawful line, and every state that the lines do not lead to."""
     return [
-        *_Story(limits).breaches(told, ends),
+        *_Story(limits, {one.order for one in asked if one.forgotten}).breaches(told, ends),
         *_forgotten(told, ends, limits),
         *_unclaimed(told, asked, limits),
         *_misread(told, asked, limits),
         *_sent_after_all(told, asked, limits),
+        *_while_set_back(told, asked, limits),
     ]
 
 
@@ -100,6 +104,8 @@ def _unclaimed(told: Sequence[Told], asked: Sequence[Asked], limits: Limits) -> 
         if line.kind == "attempt.sending":
             first.setdefault(line.order, line.at)
     for one in asked:
+        if one.forgotten:
+            continue
         if one.order not in first or first[one.order] > one.at + limits.slack:
             yield Breach("I5", one.customer, f"{one.order} asked before it was claimed")
 
@@ -125,7 +131,7 @@ def _sent_after_all(
         return
     arrived: dict[str, list[Asked]] = defaultdict(list)
     for one in asked:
-        if one.outcome != "turned_away" and not one.excused:
+        if one.outcome != "turned_away" and not (one.excused or one.forgotten):
             arrived[one.order].append(one)
     before: dict[str, Told] = {}
     spans: dict[str, tuple[datetime, datetime]] = {}
@@ -144,11 +150,26 @@ def _sent_after_all(
                 yield Breach("I5", line.customer, what)
 
 
+def _while_set_back(
+    told: Sequence[Told], asked: Sequence[Asked], limits: Limits
+) -> Iterator[Breach]:
+    """I10: from a book that was set back nothing is sent, and nobody is given up in it: what it has
+    forgotten may be paid."""
+    for since, until in limits.set_back:
+        for one in asked:
+            if since + IN_FLIGHT < one.at < until:
+                yield Breach("I10", one.customer, f"{one.order} asked from a book set back")
+        for line in told:
+            if limits.steady and line.kind in _GIVES_UP and since < line.at < until:
+                yield Breach("I10", line.customer, f"{line.kind} in a book set back")
+
+
 class _Story:
     """Folds the lines in their order."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, forgotten: Container[str]) -> None:
         self.limits = limits
+        self.forgotten = forgotten
         self.attempts: dict[int, str] = {}
         self.fences: dict[int, int] = {}
         self.sent_at: dict[int, datetime] = {}
@@ -213,7 +234,9 @@ class _Story:
     def _moves(self, line: Told, attempt: int, where: tuple[str, date] | None) -> None:
         lawful, after = _ATTEMPT[line.kind]
         before = self.attempts.get(attempt, "due")
-        if before not in lawful:
+        # What a book that was set back calls due, it may have sent.
+        found = (before, after) == ("due", "approved") and line.order in self.forgotten
+        if before not in lawful and not found:
             self._breach("I7", line.customer, f"{line.order} was {before}, then {line.kind}")
         self.attempts[attempt] = after
         match line.kind:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -112,7 +112,9 @@ def gather(engine: Engine, world: World, before: History) -> Evidence:
         people = session.execute(_SUBSCRIPTIONS).all()
     excused, kept_back = _excused(world), _kept_back(lines)
     held, unknown = _months_of(lines, "cycle.held"), _months_of(lines, "attempt.unknown")
-    asked = [_asked(one, excused) for one in world.sandbox.ledger.requests if _is_charge(one)]
+    forgot = [(since, until + event_judge.IN_FLIGHT) for since, until in world.forgot]
+    requests = world.sandbox.ledger.requests
+    asked = [_asked(one, excused, forgot) for one in requests if _is_charge(one)]
     last = {(one.customer, ledger_judge.month_of(one.at)): one.at for one in asked}
     begun_at = world.begun_at.timestamp()
     paid = [_paid(one, last, begun_at) for one in world.sandbox.ledger.payments if one.paid_at]
@@ -170,7 +172,7 @@ def gather(engine: Engine, world: World, before: History) -> Evidence:
                 one.merchant_uid,
                 one.customer_uid if one.kind == "customer_payments" else "",
             )
-            for one in world.sandbox.ledger.requests
+            for one in requests
             if one.outcome in ("200", "404", "404:refused")
         ],
         back=_looked_back(world),
@@ -214,7 +216,9 @@ def _is_charge(seen: Any) -> bool:
     return bool(seen.kind == "again")
 
 
-def _asked(seen: Any, excused: set[tuple[str, date]]) -> Asked:
+def _asked(
+    seen: Any, excused: set[tuple[str, date]], forgot: Sequence[tuple[datetime, datetime]]
+) -> Asked:
     at = datetime.fromtimestamp(seen.at, UTC)
     return Asked(
         at=at,
@@ -225,6 +229,7 @@ def _asked(seen: Any, excused: set[tuple[str, date]]) -> Asked:
         fault=seen.fault,
         overlaps=bool(seen.overlaps),
         excused=(seen.customer_uid, ledger_judge.month_of(at)) in excused,
+        forgotten=any(since <= at < until for since, until in forgot),
     )
 
 
@@ -256,7 +261,8 @@ def _looked_back(world: World) -> LookedBack:
     return LookedBack(
         asked_back=of(world.asked_back),
         looked_up=of(world.looked_up),
-        whole=list(world.look_back.whole),
+        # What one saw that the book has forgotten since, the next has to see.
+        whole=[at for at in world.look_back.whole if all(at > until for _, until in world.forgot)],
         frozen=[line.at for line in world.lines if line.what == "stopped"],
     )
 
@@ -275,7 +281,12 @@ def _digest(lines: Sequence[Any], world: World) -> str:
 
 
 def limits_of(
-    world: World, *, steady: bool, slack: timedelta, ended_at: datetime
+    world: World,
+    *,
+    steady: bool,
+    slack: timedelta,
+    ended_at: datetime,
+    set_back: Iterable[tuple[datetime, datetime]],
 ) -> event_judge.Limits:
     """What the event lines are measured by."""
     policy = world.policy
@@ -286,4 +297,5 @@ def limits_of(
         steady=steady,
         slack=slack,
         ended_at=ended_at,
+        set_back=list(set_back),
     )

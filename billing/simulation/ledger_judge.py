@@ -38,7 +38,8 @@ class Paid:
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A charge request that reached the gateway. `excused`: its process was frozen between its last
-    check and the write, which no check of ours can cover (docs/protocol.md, What is left)."""
+    check and the write, which no check of ours can cover (docs/protocol.md, What is left).
+    `forgotten`: our book was set back to before it, and knows of it by what it asks alone."""
 
     at: datetime
     customer: str
@@ -48,6 +49,7 @@ class Asked:
     fault: str = ""
     overlaps: bool = False
     excused: bool = False
+    forgotten: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,19 +203,22 @@ def _untrue(
 ) -> Iterator[Breach]:
     """The reason of a month that ended without our payment must be what really happened."""
     got = {payment.order for payment in paid if not payment.late}
-    tried = {one.order for one in asked if one.outcome.startswith(("declined", "refused"))}
+    refused = [one for one in asked if one.outcome.startswith(("declined", "refused"))]
+    tried = {one.order for one in refused}
+    remembered = {one.order for one in refused if not one.forgotten}
     for month in months:
         who = month.customer
         charged = [order for order in month.orders if order in got]
         known = tried.union(month.declined_before)
         declined = [order for order in month.orders if order in known]
+        told = [order for order in declined if order in remembered.union(month.declined_before)]
         if month.status in ("missed", "skipped") and charged:
             yield Breach("I4", who, f"{month.first:%Y-%m} {month.status}, yet paid: {charged}")
         match month.status, month.reason:
             case "missed", "declined" if not declined:
                 yield Breach("I4", who, f"{month.first:%Y-%m} declined, yet never refused")
-            case "missed", "not_attempted" if declined:
-                yield Breach("I4", who, f"{month.first:%Y-%m} not attempted, yet {declined}")
+            case "missed", "not_attempted" if told:
+                yield Breach("I4", who, f"{month.first:%Y-%m} not attempted, yet {told}")
             case "missed", "held" if not month.held:
                 yield Breach("I4", who, f"{month.first:%Y-%m} held, yet nobody held it")
             case "missed", "unproven" if not month.unproven:
@@ -233,7 +238,8 @@ def _disagree(paid: Sequence[Paid], months: Sequence[Month]) -> Iterator[Breach]
 
 
 def _too_often(asked: Sequence[Asked], rules: Rules) -> Iterator[Breach]:
-    declined = [one for one in asked if one.outcome.startswith("declined") and not one.excused]
+    counted = [one for one in asked if not (one.excused or one.forgotten)]
+    declined = [one for one in counted if one.outcome.startswith("declined")]
     daily = Counter((one.customer, one.at.astimezone(KOREA).date()) for one in declined)
     for (customer, day), count in daily.items():
         if count > rules.most_a_day:

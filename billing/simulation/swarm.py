@@ -78,6 +78,10 @@ KINDS: Final[Mapping[str, tuple[float, float]]] = {
     "webhook_forged_a_month": (0.5, 20),
     "gateway_cancel_faults": (0.05, 0.7),
     "refunds_refused": (0.1, 0.3),
+    # The book is restored from a copy, and has forgotten all that was since.
+    "book_set_back_a_month": (0.05, 0.7),
+    # A row is edited behind our back.
+    "row_edited_a_month": (0.1, 1),
 }
 
 

@@ -113,6 +113,15 @@ class World:
         self.database_is_down = self.broker_is_down = self.way_is_down = False
         self.ticks_are_down = self.lookups_are_down = False
         self.out = False
+        self.forgot: list[tuple[datetime, datetime]] = []
+        """From when until when each book that was set back has forgotten everything."""
+        self.caught_up_at = loop.now()
+        self.broker_stays = False
+        """Whether what the broker keeps is all by which a book that was set back is noticed."""
+        self.cancelled: dict[str, datetime] = {}
+        """Customers who were cancelled by hand, and when."""
+        self.edited: set[str] = set()
+        """Customers whose row somebody edited with the database's own tools."""
         self.sent: list[Sent] = []
         self.asked_back: list[Named] = []
         """Requests to give a payment back that reached the gateway."""

@@ -37,13 +37,14 @@ from billing.services import (
     change_status,
     charge,
     close_cycles,
+    fence,
     inquire,
     open_cycles,
     recorder,
     refund,
 )
 from billing.simulation import processes
-from billing.store import attempts, differences, events, health
+from billing.store import attempts, differences, events, health, installation
 from billing.store.session import Book, Transaction
 from billing.store.tables import Attempt, Cycle, Subscription
 
@@ -717,6 +718,30 @@ BUGS: Sequence[Bug] = (
         _replaced(differences, "note", lambda *_: False),
         ("I8",),
         recipe={"rates": {"hand_payment_a_month": 30, "cancel_a_month": 8}, "months": 2.0},
+    ),
+    Bug(
+        "what somebody edited is charged",
+        _replaced(charge, "is_as_enrolled", lambda *_: True),
+        ("I2", "I3"),
+        recipe={"rates": {"row_edited_a_month": 20}},
+    ),
+    Bug(
+        "a book in another place is not noticed",
+        _replaced(installation, "fence", lambda *_: None),
+        ("I10",),
+        recipe={"rates": {"book_set_back_a_month": 6}},
+    ),
+    Bug(
+        "a book that went back in time is not noticed",
+        _replaced(fence, "why_not_after", lambda *_: None),
+        ("I10",),
+        recipe={"rates": {"book_set_back_a_month": 6}, "subscribers": 24},
+    ),
+    Bug(
+        "months end in a book that nobody has released",
+        _replaced(close_cycles, "_here", lambda _, step: step),
+        ("I10",),
+        recipe={"rates": {"book_set_back_a_month": 6}, "trouble": 1.0, "subscribers": 24},
     ),
     Bug(
         "a wrong clock is not noticed",

@@ -199,6 +199,19 @@ def test_too_many_declines() -> None:
     assert rules_broken([], refused[:2], [], looks) == []
     assert rules_broken([], refused[:3], [], looks) == ["I9"]
     assert rules_broken([], [refused[0], refused[1], refused[3], refused[4]], [], looks) == ["I9"]
+    forgotten = [replace(refused[0], forgotten=True), *refused[1:3]]
+    assert rules_broken([], forgotten, [], looks) == []
+
+
+def test_what_a_book_that_was_set_back_has_forgotten_is_no_reason_of_it() -> None:
+    missed = month(status="missed", reason="not_attempted", order="")
+    refused = asked(outcome="declined:0098")
+    assert rules_broken([], [refused], [missed]) == ["I4"]
+    assert rules_broken([], [replace(refused, forgotten=True)], [missed]) == []
+    # That it happened is true all the same.
+    found = replace(missed, reason="declined", declined=[ORDER])
+    assert rules_broken([], [replace(refused, forgotten=True)], [found]) == []
+    assert rules_broken([paid()], [replace(refused, forgotten=True)], [missed]) == ["I4", "I8"]
 
 
 # -- event lines -------------------------------------------------------------------------------
@@ -267,6 +280,28 @@ def test_a_claim_while_held_paused_or_ended() -> None:
     assert story_breaks(released) == []
     assert "I11" in story_breaks(paused)
     assert "I6" in story_breaks([ENROLLED, OPENED, PAID, SENDING, APPROVED])
+
+
+def test_a_book_that_was_set_back_is_left_alone_until_it_is_released() -> None:
+    over = (at(20, 9), at(20, 11))
+    before, after = (at(20, 8), at(20, 9, 30)), (at(20, 10, 30), at(20, 11))
+    request = [asked(moment=at(20, 10, 1))]
+    assert story_breaks(CLEAN, requests=request, set_back=[over]) == ["I10"]
+    assert story_breaks(CLEAN, requests=request, set_back=[before, after]) == []
+    # What had left before arrives a little later.
+    assert story_breaks(CLEAN, requests=request, set_back=[(at(20, 10, 0), at(20, 11))]) == []
+    missed = [ENROLLED, OPENED, line("cycle.missed")]
+    ends = replace(ENDS, attempts={}, months={(WHO, NOVEMBER): "missed"})
+    assert story_breaks(missed, ends, set_back=[over]) == ["I10"]
+    assert story_breaks(missed, ends, set_back=[over], steady=False) == []
+    assert story_breaks(missed, ends, set_back=[before, after]) == []
+
+
+def test_what_a_book_that_was_set_back_calls_due_may_be_found_paid() -> None:
+    told = [ENROLLED, OPENED, APPROVED, PAID]
+    assert story_breaks(told) == ["I7"]
+    assert story_breaks(told, requests=[asked("mw-1-01", at(20, 9))]) == ["I5", "I7"]
+    assert story_breaks(told, requests=[asked("mw-1-01", at(20, 9), forgotten=True)]) == []
 
 
 def test_a_fence_that_does_not_grow() -> None:

@@ -20,6 +20,9 @@ from billing.ports import Payment, PaymentGateway
 from billing.services.enrol_payment import enrol_payment
 from billing.store.session import Book
 
+# The gateway's words for a payment that comes to nothing any more.
+_ENDED = frozenset({"failed", "cancelled"})
+
 
 @dataclass(frozen=True, slots=True)
 class Subscribed:
@@ -30,7 +33,7 @@ class Subscribed:
 
 @dataclass(frozen=True, slots=True)
 class NotPaid:
-    """Nothing was paid for the order so far. `said` is the gateway's reason, if it gave one."""
+    """The gateway shows how the order failed. `said` is its reason, if it gave one."""
 
     said: str | None = None
 
@@ -40,7 +43,13 @@ class NotShown:
     """The browser names a payment that the gateway does not show yet: ask again soon."""
 
 
-FinishedOrder = Subscribed | NotPaid | NotShown
+@dataclass(frozen=True, slots=True)
+class NothingShown:
+    """Nobody names a payment, and the gateway shows none that ended. Perhaps nothing was paid;
+    perhaps the line broke as it was, and the payment cannot be seen yet."""
+
+
+FinishedOrder = Subscribed | NotPaid | NotShown | NothingShown
 
 
 async def finish_order(
@@ -61,7 +70,7 @@ async def finish_order(
         return await _unlisted(gateway, checked_imp_uid(imp_uid))
     paid = next((one for one in payments if one.status == "paid"), None)
     if paid is None:
-        return NotPaid(_newest_reason(payments))
+        return _unpaid(payments)
     enrolled = await enrol_payment(
         book,
         policy,
@@ -80,6 +89,13 @@ async def _unlisted(gateway: PaymentGateway, imp_uid: str) -> NotShown:
     if await gateway.payment(imp_uid) is not None:
         raise Conflict("the payment belongs to another order")
     return NotShown()
+
+
+def _unpaid(payments: Sequence[Payment]) -> NotPaid | NothingShown:
+    """What the rows of an order prove, none of which is paid. Who is told that nothing was paid
+    pays again: without a row that has ended nobody knows."""
+    has_ended = bool(payments) and all(one.status in _ENDED for one in payments)
+    return NotPaid(_newest_reason(payments)) if has_ended else NothingShown()
 
 
 def _newest_reason(payments: Sequence[Payment]) -> str | None:

@@ -172,6 +172,26 @@ def test_a_payment_that_the_page_never_heard_of_is_not_lost(
     assert _amounts(stage) == before + 1
 
 
+def test_a_payment_that_the_page_never_heard_of_and_nobody_sees_yet(
+    stage: Stage, new_context: NewContext
+) -> None:
+    """Who has paid is told to look again, not to pay again; and the tab remembers the order."""
+    before = _amounts(stage)
+    visitor = Visitor(new_context(), stage.url)
+    page = visitor.page
+    stage.control("faults", {"lookup_lag_seconds": 3600})
+    visitor.order()
+    visitor.pay(now="lost")
+    page.locator("#news").get_by_text("do not pay again").wait_for()
+    assert page.input_value("#buyer_name") == "Kim Maewol"
+    _accessible(page)
+    stage.control("clock", {"advance_seconds": 7200})
+    page.locator("#earlier a").click()
+    page.wait_for_url("**/checkout/done**")
+    stage.control("faults", {})
+    assert _amounts(stage) == before + 1
+
+
 def test_a_phone_that_is_declined_reads_why_and_may_try_again(
     stage: Stage, new_context: NewContext
 ) -> None:

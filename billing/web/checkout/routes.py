@@ -16,7 +16,13 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from billing.domain.errors import Conflict, GatewayError, InvalidInput, NotFound
 from billing.domain.order import Offer, Order
 from billing.services.begin_order import begin_order
-from billing.services.finish_order import NotPaid, NotShown, Subscribed, finish_order
+from billing.services.finish_order import (
+    NothingShown,
+    NotPaid,
+    NotShown,
+    Subscribed,
+    finish_order,
+)
 from billing.services.show_order import show_order
 from billing.web.checkout import buyer
 from billing.web.checkout.pages import file, headers_with_sdk, page
@@ -113,7 +119,8 @@ async def complete(request: Request, ended: Ended, edge: TheEdge) -> Response:
     t = texts_for(request)
     kept = {"order": ended.order, **({"imp_uid": ended.imp_uid} if ended.imp_uid else {})}
     where = "/checkout/done" if state == "subscribed" else "/checkout/return"
-    text = values.get("said") or t("checkout.nothing_charged")
+    told = "nothing_shown" if state == "nothing_shown" else "nothing_charged"
+    text = values.get("said") or t(f"checkout.{told}")
     return JSONResponse({"state": state, "to": f"{where}?{urlencode(kept)}", "text": text}, status)
 
 
@@ -193,6 +200,8 @@ async def _ending(
             return "not_paid", {"said": reason}, 200
         case NotShown():
             return "not_shown", said, 202
+        case NothingShown():
+            return "nothing_shown", said, 200
 
 
 def _offer(edge: Edge) -> Offer:

@@ -157,7 +157,7 @@ def test_a_webhook_of_something_else_enrols_nothing(shop: Edge, changes: dict[st
 def test_nothing_paid_and_the_gateways_reason(shop: Edge) -> None:
     with shop.browse() as client:
         begun = ordered(client)
-        assert completed(client, begun["order"], None).json()["state"] == "not_paid"
+        assert completed(client, begun["order"], None).json()["state"] == "nothing_shown"
         order = read_order(shop.sandbox, begun["request"], phone=False)
         failed = refuse(shop.sandbox, order, "0031")
         ended = completed(client, begun["order"], failed.imp_uid).json()
@@ -234,6 +234,28 @@ def test_a_payment_that_is_not_visible_yet_is_waited_for(shop: Edge) -> None:
         assert "do not pay again" in page.text
         shop.clock.move(minutes=2)
         assert completed(client, begun["order"], imp_uid).json()["state"] == "subscribed"
+
+
+def test_a_payment_that_nobody_names_and_nobody_sees_yet_is_not_called_unpaid(shop: Edge) -> None:
+    """The line broke as it was paid: told that nothing was, its customer would pay once more."""
+    shop.sandbox.mood = mood({"lookup_lag_seconds": 20})
+    with shop.browse() as client:
+        begun = ordered(client)
+        paid(shop, begun)
+        ended = completed(client, begun["order"], None)
+        page = client.get("/checkout/return", params={"order": begun["order"]})
+        korean = client.get(ended.json()["to"], headers={"accept-language": "ko"})
+        shop.clock.move(seconds=30)
+        found = completed(client, begun["order"], None).json()["state"]
+    assert (ended.status_code, ended.json()["state"]) == (200, "nothing_shown")
+    for text in (ended.json()["text"], page.text):
+        assert "do not pay again" in text
+        assert "Nothing was charged" not in text
+    assert "No payment was made" not in page.text
+    assert page.text.index("Look again") < page.text.index("begin anew")
+    assert "다시 결제하지 마시고" in korean.text
+    assert found == "subscribed"
+    assert len(subscriptions(shop)) == 1
 
 
 def test_a_gateway_that_is_away_is_said_and_nothing_is_lost(shop: Edge) -> None:

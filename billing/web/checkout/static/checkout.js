@@ -50,14 +50,19 @@ async function subscribe() {
 async function finish(order, paid, said) {
   const answer = await post("/checkout/complete", { order, imp_uid: paid || null });
   const ended = await answer.json();
-  if (ended.state !== "not_paid") {
+  if (ended.state === "not_paid") {
+    sessionStorage.removeItem(KEPT);
+    tell(`${ended.text || said || ""} ${form.dataset.again}`);
+  } else if (ended.state === "nothing_shown") {
+    // Perhaps it is paid: the order is kept, and the way to look again stands above the form.
+    tell(`${said || ""} ${ended.text}`);
+  } else {
     if (ended.to) location.assign(ended.to);
     else look(order);
     return;
   }
-  sessionStorage.removeItem(KEPT);
+  remember();
   busy(false);
-  tell(`${ended.text || said || ""} ${form.dataset.again}`);
   button.focus();
 }
 
@@ -98,7 +103,11 @@ function show(problems) {
 // Back by the browser's button: an order of this tab may be paid already.
 window.addEventListener("pageshow", () => {
   busy(false);
+  remember();
+});
+
+function remember() {
   const order = sessionStorage.getItem(KEPT);
   earlier.hidden = !order;
   if (order) earlier.querySelector("a").href = `/checkout/return?order=${encodeURIComponent(order)}`;
-});
+}

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from billing.domain.enrolment import Misfit
-from billing.domain.errors import Conflict, NotFound
+from billing.domain.errors import AnswerUnusable, Conflict, NotFound
 from billing.domain.policy import BillingPolicy
 from billing.domain.registration import Expected, checked_imp_uid, registration
 from billing.domain.subscription import ENDED, NewSubscription
@@ -112,6 +112,9 @@ async def _looked_up(
     (found,) = await verify_at_gateway(gateway, [new])
     problem = found if isinstance(found, Misfit) else await registered_again(gateway, new)
     if problem is not None:
+        if now - new.facts.initial_paid_at < policy.visibility:
+            # One look-up may be behind another, and who is refused is never asked about again.
+            raise AnswerUnusable(f"{imp_uid}: {problem}; it may not yet be shown")
         raise Conflict(f"{imp_uid}: {problem}")
     return new
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from billing.domain.errors import Conflict
+from billing.domain.errors import Conflict, NotFound
 from billing.domain.order import Order
 from billing.domain.policy import BillingPolicy
 from billing.domain.registration import checked_imp_uid
@@ -40,7 +40,7 @@ class NotPaid:
 
 @dataclass(frozen=True, slots=True)
 class NotShown:
-    """The browser names a payment that the gateway does not show yet: ask again soon."""
+    """There is a payment that the gateway does not show everywhere yet: ask again soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +71,20 @@ async def finish_order(
     paid = next((one for one in payments if one.status == "paid"), None)
     if paid is None:
         return _unpaid(payments)
-    enrolled = await enrol_payment(
-        book,
-        policy,
-        derive_key,
-        gateway,
-        paid.imp_uid,
-        customer_uid=order.customer_uid,
-        merchant_uid=order.merchant_uid,
-        amount=order.amount.amount,
-    )
+    try:
+        enrolled = await enrol_payment(
+            book,
+            policy,
+            derive_key,
+            gateway,
+            paid.imp_uid,
+            customer_uid=order.customer_uid,
+            merchant_uid=order.merchant_uid,
+            amount=order.amount.amount,
+        )
+    except NotFound:
+        # The list of the order had it a moment ago.
+        return NotShown()
     return Subscribed(enrolled.subscription)
 
 

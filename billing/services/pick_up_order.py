@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from billing.domain.errors import Conflict, InvalidInput, NotFound
+from billing.domain.errors import AnswerUnusable, Conflict, InvalidInput, NotFound
 from billing.domain.order import Offer, Order
 from billing.domain.policy import BillingPolicy
 from billing.ports import Payment, PaymentGateway
@@ -39,7 +39,10 @@ async def pick_up_order(
             merchant_uid=order.merchant_uid,
             amount=order.amount.amount,
         )
-    except (Conflict, NotFound, InvalidInput) as error:
+    except NotFound as error:
+        # It was there a moment ago: to be looked at again.
+        raise AnswerUnusable(str(error)) from error
+    except (Conflict, InvalidInput) as error:
         # The words of the error may hold what the buyer wrote.
         _log.warning("order %s was refused (%s)", order.merchant_uid, type(error).__name__)
         return False

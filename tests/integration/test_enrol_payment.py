@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 
 from billing.domain.calendar import SEOUL
-from billing.domain.errors import Conflict, GatewayUnavailable, InvalidInput, NotFound
+from billing.domain.errors import (
+    AnswerUnusable,
+    Conflict,
+    GatewayUnavailable,
+    InvalidInput,
+    NotFound,
+)
 from billing.domain.policy import BillingPolicy
 from billing.domain.webhook import announced
 from billing.portone.client import PortOneClient
@@ -235,6 +241,22 @@ def test_a_key_that_was_deleted(world: World) -> None:
     world.sandbox.ledger.put(replace(key, deleted_at=1))
     with pytest.raises(Conflict, match="no such billing key"):
         enrol(world, payment.imp_uid)
+
+
+def test_a_key_that_is_not_shown_yet_is_no_refusal(world: World) -> None:
+    """Money has moved a moment ago, and a look-up is a while behind: nothing may be concluded."""
+    payment = registered(world, paid_at=world.clock.now - timedelta(seconds=2))
+    key = world.sandbox.ledger.key("customer-1")
+    assert key is not None
+    world.sandbox.ledger.put(replace(key, deleted_at=1))
+    with pytest.raises(AnswerUnusable, match="no such billing key"):
+        enrol(world, payment.imp_uid)
+    assert counts(world) == (0, 0, 0)
+    world.clock.move(seconds=world.policy.visibility.total_seconds())
+    with pytest.raises(Conflict, match="no such billing key"):
+        enrol(world, payment.imp_uid)
+    world.sandbox.ledger.put(key)
+    assert enrol(world, payment.imp_uid).added
 
 
 def test_a_key_that_was_registered_again_is_the_last_payments(world: World) -> None:

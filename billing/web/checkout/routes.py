@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from billing.domain.errors import Conflict, GatewayError, InvalidInput, NotFound
+from billing.domain.errors import Conflict, GatewayError, InvalidInput
 from billing.domain.order import Offer, Order
 from billing.services.begin_order import begin_order
 from billing.services.finish_order import (
@@ -187,7 +187,7 @@ async def _ending(
             read,
             imp_uid or None,
         )
-    except (Conflict, NotFound, InvalidInput) as error:
+    except (Conflict, InvalidInput) as error:
         # Somebody may have paid for it. The words of the error may hold what the buyer wrote.
         _log.warning("order %s was refused (%s)", read.merchant_uid, type(error).__name__)
         return "refused", said, 409

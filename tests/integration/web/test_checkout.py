@@ -16,7 +16,8 @@ from itsdangerous import TimestampSigner, URLSafeTimedSerializer
 from starlette.testclient import TestClient
 
 from billing.domain.calendar import SEOUL
-from billing.domain.errors import InvalidSetting
+from billing.domain.errors import AnswerUnusable, InvalidSetting
+from billing.portone.client import PortOneClient
 from billing.sandbox import mood
 from billing.sandbox.window.order import read_order
 from billing.sandbox.window.payment import Later, approve, refuse
@@ -256,6 +257,29 @@ def test_a_payment_that_nobody_names_and_nobody_sees_yet_is_not_called_unpaid(sh
     assert "다시 결제하지 마시고" in korean.text
     assert found == "subscribed"
     assert len(subscriptions(shop)) == 1
+
+
+def test_a_look_up_that_is_behind_another_refuses_nobody(
+    shop: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order's list shows the payment, and the payment's own row or its key is not there yet."""
+
+    async def not_there(*_: object) -> None:
+        return None
+
+    with shop.browse() as client:
+        begun = ordered(client)
+        imp_uid = paid(shop, begun)
+        for look_up, state in (("payment", "not_shown"), ("billing_key", "away")):
+            with monkeypatch.context() as behind:
+                behind.setattr(PortOneClient, look_up, not_there)
+                ended = completed(client, begun["order"], imp_uid)
+                assert ended.json()["state"] == state
+                if look_up == "billing_key":
+                    # Its webhook is looked at again, and not called a stranger's for good.
+                    with pytest.raises(AnswerUnusable):
+                        picked_up(shop, imp_uid)
+        assert completed(client, begun["order"], imp_uid).json()["state"] == "subscribed"
 
 
 def test_a_gateway_that_is_away_is_said_and_nothing_is_lost(shop: Edge) -> None:

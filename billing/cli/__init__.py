@@ -7,14 +7,19 @@ wrong. With `--json` stdout holds one JSON document and nothing else: what was a
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import os
 import sys
 from typing import Any
 
+_ESCAPED = "maewol.escaped"
+
 
 def main() -> None:
     """Run the command line; every expected failure is one clear line on stderr."""
+    _write_in_any_terminal()
     try:
         # Here, so that Ctrl-C is quiet from the first moment on.
         from billing.cli.commands import app
@@ -33,6 +38,21 @@ def main() -> None:
         trouble.tell(found)
         raise SystemExit(found.code) from None
     raise SystemExit(code or 0)
+
+
+def _write_in_any_terminal() -> None:
+    """A letter that the terminal's encoding lacks is written as JSON's escape of it, so that what a
+    command has done does not look as if it had failed. (UTF-8 lacks none.)"""
+    codecs.register_error(_ESCAPED, _escaped)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name != "utf-8":
+            stream.reconfigure(errors=_ESCAPED)
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 def _print_document(document: dict[str, Any]) -> None:

@@ -552,6 +552,32 @@ def test_a_reader_that_leaves_is_no_trouble(form: list[str]) -> None:
         assert running.wait(60) in (0, 1)
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "euc_kr", "iso8859-1"])
+def test_what_is_done_does_not_look_failed_where_the_terminal_lacks_letters(
+    database_url: str, servers: Servers, encoding: str
+) -> None:
+    """`ko_KR.eucKR` has no emoji, others have no Korean: an escape stands for them, as in JSON."""
+    assert servers.broker_url is not None
+    reason = "점검 😀 é"
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "PYTHONIOENCODING": encoding,
+        "MAEWOL_DATABASE_URL": database_url,
+        "MAEWOL_BROKER_URL": servers.broker_url,
+    }
+
+    def told(*words: str) -> str:
+        command = [sys.executable, "-c", LISTENING, *words]
+        done = subprocess.run(command, env=env, capture_output=True, timeout=120)
+        assert done.returncode == 0, done.stderr.decode(encoding)
+        assert b"Traceback" not in done.stderr
+        return done.stdout.decode(encoding)
+
+    assert "\\ud83d\\ude00" in told("hold", "--why", reason)
+    assert json.loads(told("status", "--json"))["hold"] == reason
+
+
 def test_ctrl_c_ends_an_import_quietly_and_writes_nothing(
     database_url: str, servers: Servers, book: Book, tmp_path: Path
 ) -> None:

@@ -65,7 +65,7 @@ def subscription_counts(session: Session) -> dict[str, int]:
 
 def found(session: Session, wanted: str, limit: int = PAGE) -> Sequence[Subscription]:
     """Whatever a person may have at hand: what a `customer_uid` or reference begins with, or a
-    whole `merchant_uid` or `imp_uid` of one of its payments."""
+    whole `merchant_uid` or `imp_uid` of one of its payments, the first one included."""
     begins = wanted.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
     ids: list[int] = []
     for query in (
@@ -74,10 +74,15 @@ def found(session: Session, wanted: str, limit: int = PAGE) -> Sequence[Subscrip
         .join(Attempt, Attempt.cycle_id == Cycle.id)
         .where(Attempt.merchant_uid == wanted),
         select(Cycle.subscription_id).where(Cycle.paid_imp_uid == wanted),
+        select(Subscription.id).where(Subscription.initial_imp_uid == wanted),
         select(Subscription.id).where(Subscription.customer_uid.like(begins)),
         select(Subscription.id).where(Subscription.reference.like(begins)),
     ):
         ids += session.execute(query.limit(limit)).scalars()
+    if not ids:
+        # No index leads to the first order's number: it is asked for last.
+        first = select(Subscription.id).where(Subscription.initial_merchant_uid == wanted)
+        ids += session.execute(first.limit(limit)).scalars()
     # In the order in which they were found, each once.
     order = {one: place for place, one in enumerate(dict.fromkeys(ids))}
     rows = session.execute(select(Subscription).where(Subscription.id.in_(order))).scalars()

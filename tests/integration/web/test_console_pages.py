@@ -192,6 +192,20 @@ def test_search_finds_whatever_is_at_hand(edge: Edge) -> None:
         assert search("  customer-2 ") == search("customer-2")
 
 
+def test_search_finds_who_has_paid_nothing_but_the_first_payment(edge: Edge) -> None:
+    """On the day of the order its number is all that a customer who calls can name."""
+    subscribe(edge, "somebody", "else")
+    execute(
+        edge.book,
+        "UPDATE subscriptions SET initial_merchant_uid = 'order-1', initial_imp_uid = 'imp_1'"
+        " WHERE customer_uid = 'somebody'",
+    )
+    with an_operator(edge) as operator:
+        for wanted in ("order-1", "imp_1"):
+            answer = operator.client.get("/subscriptions", params={"q": wanted})
+            assert answer.headers.get("location") == f"/subscriptions/{number_of(edge, 'somebody')}"
+
+
 def test_lists_go_on_where_the_page_before_ended(edge: Edge) -> None:
     rows = [a_row(number) for number in range(1, 121)]
     enrolled(edge.book, edge.app.state.edge.policy, *rows)

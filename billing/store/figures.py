@@ -71,7 +71,8 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class DeclinedBy:
-    """The declines of one class, and what became of the months in which they happened."""
+    """The declines of one class, and what became of the months in which they happened; `paid` are
+    those that brought money after all, also if it was given back."""
 
     decline_class: str
     declines: int
@@ -186,17 +187,15 @@ def planned(
 
 def declines(session: Session, begins: datetime, ends: datetime) -> Sequence[DeclinedBy]:
     """Declines by class, the most frequent first, and how their months ended."""
-    status = {
-        one: func.count(distinct(Cycle.id)).filter(Cycle.status == one)
-        for one in (CycleStatus.PAID, CycleStatus.OPEN)
-    }
+    collected = Cycle.status.in_([CycleStatus.PAID, CycleStatus.REFUNDED])
+    still_open = Cycle.status == CycleStatus.OPEN
     rows = session.execute(
         select(
             Attempt.decline_class,
             func.count(),
             func.count(distinct(Cycle.id)),
-            status[CycleStatus.PAID],
-            status[CycleStatus.OPEN],
+            func.count(distinct(Cycle.id)).filter(collected),
+            func.count(distinct(Cycle.id)).filter(still_open),
         )
         .join(Cycle, Cycle.id == Attempt.cycle_id)
         .where(

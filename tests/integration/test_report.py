@@ -54,6 +54,7 @@ def test_a_month_of_a_small_shop(book: Book, policy: BillingPolicy, clock: Moved
     nothing = document(report(book, policy, DECEMBER), SEOUL)
     assert (nothing["collected"]["count"], nothing["over"]) == (0, False)
     assert nothing["cycles"]["to_come"]["count"] > 40
+    what_was_given_back_had_recovered(book, policy, november["declines"])
 
 
 def of_month(book: Book, month: date) -> Rows:
@@ -140,6 +141,29 @@ def declines_are_right(figures: dict[str, Any], book: Book) -> None:
     }
     assert told == codes
     assert figures["decline_codes_beyond"] == 0
+    became = query(
+        book,
+        "SELECT a.decline_class, c.paid_at IS NOT NULL, c.status = 'open', count(DISTINCT c.id)"
+        " FROM attempts a JOIN cycles c ON c.id = a.cycle_id WHERE a.status = 'declined'"
+        " AND to_char(a.settled_at AT TIME ZONE 'Asia/Seoul', 'YYYY-MM') = :month GROUP BY 1, 2, 3",
+        month=figures["month"],
+    )
+    for one in figures["declines"]:
+        own = [row[1:] for row in became if row[0] == one["decline_class"]]
+        assert one["paid"] == sum(count for paid, _, count in own if paid)
+        assert one["open"] == sum(count for _, still, count in own if still)
+        assert one["cycles"] == sum(count for *_, count in own)
+
+
+def what_was_given_back_had_recovered(book: Book, policy: BillingPolicy, declines: Rows) -> None:
+    """Money that came in after a decline was not lost to it, whatever became of it then."""
+    assert sum(one["paid"] for one in declines) >= 2
+    execute(
+        book,
+        "UPDATE cycles SET status = 'refunded' WHERE status = 'paid' AND id IN"
+        " (SELECT cycle_id FROM attempts WHERE status = 'declined')",
+    )
+    assert document(report(book, policy, NOVEMBER), SEOUL)["declines"] == declines
 
 
 def stories_are_told(november: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from billing.domain.attempt import AttemptStatus
 from billing.domain.cycle import CycleStatus
@@ -83,13 +83,22 @@ def day(
 def _due(session: Session, now: datetime, ends: datetime) -> tuple[Sum, Sum, int]:
     """Attempts that wait now, those of later today, and how many of both were declined before."""
     is_now = Attempt.ready_at <= now
+    earlier = aliased(Attempt)
+    # A pause and a resumption number an attempt anew, too. Not by EXISTS, for which the planner may
+    # read all declines there ever were.
+    decline = (
+        select(earlier.id)
+        .where(earlier.cycle_id == Attempt.cycle_id, earlier.status == AttemptStatus.DECLINED)
+        .limit(1)
+        .scalar_subquery()
+    )
     row = session.execute(
         select(
             func.count().filter(is_now),
             func.coalesce(func.sum(Cycle.amount).filter(is_now), 0),
             func.count().filter(~is_now),
             func.coalesce(func.sum(Cycle.amount).filter(~is_now), 0),
-            func.count().filter(Attempt.number > 1),
+            func.count().filter(Attempt.number > 1, decline.is_not(None)),
         )
         # Only open cycles have such attempts; saying so spares reading all the others.
         .join(Cycle, and_(Cycle.id == Attempt.cycle_id, Cycle.status == CycleStatus.OPEN))

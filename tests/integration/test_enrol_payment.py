@@ -357,6 +357,21 @@ def test_a_suspended_customer_goes_on_with_a_new_key(world: World) -> None:
     assert "I1 one registration" in [one.name for one in broken(world.book, world.policy)]
 
 
+def test_who_came_in_as_somebody_new_is_linked_afterwards(world: World) -> None:
+    """The checkout page knows nobody: without the link, late proof of a payment would set the old
+    one going again beside the new one."""
+    enrol(world, registered(world, "old").imp_uid)
+    suspended(world, "old")
+    world.clock.move(days=70)
+    new = registered(world, "new").imp_uid
+    assert enrol(world, new).subscription["previous"] is None
+    linked = enrol(world, new, previous="old")
+    assert (linked.added, linked.subscription["previous"]) == (False, "old")
+    rows = query(world.book, "SELECT customer_uid, status FROM subscriptions ORDER BY id")
+    assert rows == [("old", "cancelled"), ("new", "active")]
+    assert broken(world.book, world.policy) == []
+
+
 def suspended(world: World, name: str) -> None:
     """A subscriber whose month went by without a payment."""
     world.clock.move(days=30, hours=1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -22,6 +22,9 @@ from billing.domain.month_figures import Alike, Unknowns
 from billing.domain.refund import RefundStatus
 from billing.store.tables import LedgerDifference, Refund, Subscription
 
+# How long a first payment may take from the window into the book: as long as an order of the
+# checkout page is good for.
+_ON_ITS_WAY = timedelta(days=1)
 _RANGE = text("SELECT min(id), max(id) FROM cycles WHERE month = :month")
 _OUTCOMES = text(
     """
@@ -125,6 +128,7 @@ class Gained:
     # Who began anew, with another billing key, where an earlier subscription had ended.
     anew: Sum
     # Whose first payment is of an earlier month: no new customers, but another system's until now.
+    # Not who paid late on the month's last evening, and was enrolled after midnight.
     taken_over: Sum
 
 
@@ -196,7 +200,8 @@ def gained(session: Session, begins: datetime, ends: datetime) -> Gained:
     parts = (
         true(),
         Subscription.previous_id.is_not(None),
-        Subscription.initial_paid_at < begins,
+        (Subscription.initial_paid_at < begins)
+        & (Subscription.initial_paid_at < Subscription.enrolled_at - _ON_ITS_WAY),
     )
     columns = [
         column

@@ -189,8 +189,13 @@ def test_who_was_enrolled_anew_or_taken_over(kept: Book) -> None:
     assert gained() == Gained(Sum(2, 2003), Sum(), taken_over=Sum(2, 2003)), "all paid in October"
     planted(kept, "UPDATE subscriptions SET previous_id = 1 WHERE id IN (2, 3)")
     first_paid = "UPDATE subscriptions SET initial_paid_at = '{}' WHERE id = {}"
-    planted(kept, first_paid.format(BEGINS, 2), first_paid.format(BEGINS - MOMENT, 1))
+    day = timedelta(days=1)
+    planted(kept, first_paid.format(BEGINS, 2), first_paid.format(BEGINS - day - MOMENT, 1))
     assert gained() == Gained(Sum(2, 2003), anew=Sum(1, 1002), taken_over=Sum(1, 1001))
+    planted(kept, first_paid.format(BEGINS - day, 1))
+    assert gained() == Gained(Sum(2, 2003), anew=Sum(1, 1002), taken_over=Sum()), (
+        "paid at the checkout in the last minutes of October, and enrolled after midnight"
+    )
     planted(kept, "UPDATE subscriptions SET enrolled_at = '2026-12-24'")
     assert gained() == Gained(Sum(), Sum(), Sum())
 

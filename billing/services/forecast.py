@@ -89,21 +89,21 @@ def _to_open(
         Subscription.next_due_at < until + EARLIER,
     )
     standing = (Subscription.anchor_on, Subscription.next_cycle, Subscription.next_closes_at)
-    plan: dict[datetime, dict[_Standing, list[int]]] = {}
+    plan: dict[datetime, dict[Standing, list[int]]] = {}
     for stored in session.execute(select(*standing).where(*waiting).distinct()).all():
-        group = _Standing(*stored)
-        for at, number in _months(group, now, start, until, policy):
+        group = Standing(*stored)
+        for at, number in months(group, now, start, until, policy):
             plan.setdefault(max(at, start), {}).setdefault(group, []).append(number)
     who = select(Subscription.customer_uid, Subscription.amount, *standing)
     for at, numbers in sorted(plan.items()):
         query = who.where(*waiting, tuple_(*standing).in_(numbers)).order_by(_BY_NAME)
         with session.execute(query.execution_options(**_ROWS_AT_ONCE)) as rows:
             for row in rows:
-                for number in numbers[_Standing(*row[-3:])]:
+                for number in numbers[Standing(*row[-3:])]:
                     yield at, row.customer_uid, number, row.amount
 
 
-class _Standing(NamedTuple):
+class Standing(NamedTuple):
     """What decides which months a subscription has before it, and when."""
 
     anchor_on: date
@@ -111,8 +111,8 @@ class _Standing(NamedTuple):
     next_closes_at: datetime
 
 
-def _months(
-    standing: _Standing, now: datetime, start: datetime, until: datetime, policy: BillingPolicy
+def months(
+    standing: Standing, now: datetime, start: datetime, until: datetime, policy: BillingPolicy
 ) -> Iterator[tuple[datetime, int]]:
     """Every month from the next one on whose first attempt would go out before `until`. None where
     the next one can be charged no more: it ends unpaid, and the chain with it."""

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from billing.domain.calendar import cycle_dates, cycle_number_of, day_of, end_of
+from billing.domain.calendar import cycle_number_of, day_of, end_of
 from billing.domain.money import Sum
-from billing.domain.plan import first_attempt_at, last_start
 from billing.domain.policy import BillingPolicy
 from billing.services.coming import EARLIER
+from billing.services.forecast import Standing, months
 from billing.store import figures
 from billing.store.figures import Group
 from billing.store.session import Book
@@ -53,11 +53,6 @@ def first_attempts(
     be charged no more."""
     # Any initial payment on that day of a month that has 31 days stands for all of them.
     anchor_on = date(group.month.year - 1, 1, group.anchor_day)
-    number = cycle_number_of(anchor_on, group.month)
-    while True:
-        dates = cycle_dates(anchor_on, number, policy.plan.calendar)
-        at = first_attempt_at(dates, policy.plan)
-        if now > last_start(dates, policy.plan) or at >= until:
-            return
+    standing = Standing(anchor_on, cycle_number_of(anchor_on, group.month), group.closes_at)
+    for at, _ in months(standing, now, now, until, policy):
         yield at
-        number += 1

@@ -61,10 +61,12 @@ class Cohort:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Active subscriptions of one anchor day whose next cycle lies in one month."""
+    """Active subscriptions of one anchor day whose next cycle lies in one month, and closes at one
+    moment by what is stored."""
 
     anchor_day: int
     month: date
+    closes_at: datetime
     count: int
     won: int
 
@@ -149,18 +151,19 @@ def to_come(session: Session, before: datetime, zone: ZoneInfo) -> Sequence[Grou
         select(
             Subscription.anchor_on,
             Subscription.next_due_at,
+            Subscription.next_closes_at,
             func.count(),
             func.sum(Subscription.amount),
         )
         .where(Subscription.status == SubscriptionStatus.ACTIVE, Subscription.next_due_at < before)
-        .group_by(Subscription.anchor_on, Subscription.next_due_at)
+        .group_by(Subscription.anchor_on, Subscription.next_due_at, Subscription.next_closes_at)
     )
-    sums: dict[tuple[int, date], tuple[int, int]] = {}
-    for anchor_on, due_at, count, won in rows:
-        key = (anchor_on.day, due_at.astimezone(zone).date().replace(day=1))
+    sums: dict[tuple[int, date, datetime], tuple[int, int]] = {}
+    for anchor_on, due_at, closes_at, count, won in rows:
+        key = (anchor_on.day, due_at.astimezone(zone).date().replace(day=1), closes_at)
         before_it = sums.get(key, (0, 0))
         sums[key] = (before_it[0] + count, before_it[1] + int(won))
-    return [Group(day, first, count, won) for (day, first), (count, won) in sums.items()]
+    return [Group(*key, count, won) for key, (count, won) in sums.items()]
 
 
 def planned(

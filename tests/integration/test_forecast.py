@@ -128,6 +128,18 @@ def test_what_the_settings_in_force_plan_days_earlier_is_there_in_time(
     assert [one["at"] for one in due(book, early, since, 1)] == ["2026-12-26T03:00:00+09:00"]
 
 
+def test_a_month_that_narrower_settings_find_over_is_in_both(
+    book: Book, make_policy: Callable[..., BillingPolicy], clock: MovedClock
+) -> None:
+    """It keeps the window that it was planned with, and goes out today: in the list, and in the
+    days ahead."""
+    clock.move_to(datetime(2026, 11, 22, 9, tzinfo=SEOUL))
+    enrolled(book, make_policy(), a_row(1))
+    narrow = make_policy(window_days=0)
+    assert [one["at"] for one in due(book, narrow, None, 1)] == ["2026-11-22T09:00:00+09:00"]
+    assert days_with_charges(book, narrow) == [("2026-11-22", 1), ("2026-12-20", 1)]
+
+
 @pytest.mark.parametrize("value", ["2026-11-20", "2026-11-20T10:00:00", "soon", ""])
 def test_a_moment_needs_an_offset(value: str) -> None:
     with pytest.raises(InvalidInput) as caught:

@@ -15,7 +15,7 @@ from billing.domain.cycle import CycleStatus
 from billing.domain.money import CURRENCY, Won
 from billing.domain.payment import Payment
 from billing.domain.refund import month_of, refundable_until
-from billing.domain.subscription import SubscriptionStatus
+from billing.domain.subscription import GOES_ON, SubscriptionStatus
 
 
 class DifferenceKind(StrEnum):
@@ -175,8 +175,9 @@ def _kind(case: Case, sandbox: bool) -> DifferenceKind | None:
     if case.book.counted:
         return _of_counted(case.payment, case.book, sandbox)
     if case.payment.status == "cancelled" and case.book.initial:
-        alive = case.book.subscription_status == SubscriptionStatus.ACTIVE
-        return DifferenceKind.CANCELLED if alive else None
+        # Paused, too: once resumed it is charged, and these days are not looked at again.
+        goes_on = case.book.subscription_status in GOES_ON
+        return DifferenceKind.CANCELLED if goes_on else None
     if case.payment.status != "paid":
         # Declined, cancelled or unfinished, and nobody counts it: there is nothing to differ.
         return None

@@ -29,6 +29,9 @@ class SuspensionReason(StrEnum):
 # Not charged any more, unless a payment that is found later takes a suspension back.
 ENDED: Final = frozenset({SubscriptionStatus.SUSPENDED, SubscriptionStatus.CANCELLED})
 
+# Charged, or charged again once it is resumed.
+GOES_ON: Final = frozenset({SubscriptionStatus.ACTIVE, SubscriptionStatus.PAUSED})
+
 # The status reason of a subscription that goes on although a payment of its chain was given back:
 # only next month's charge can tell whether the carrier goes along (docs/gateway.md §8).
 CHAIN_AT_RISK: Final = "chain_at_risk"

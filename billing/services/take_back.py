@@ -7,14 +7,12 @@ from datetime import datetime
 
 from billing.domain.cycle import CYCLE_TRANSITIONS, CycleStatus
 from billing.domain.refund import REFUND_TRANSITIONS, RefundStatus
-from billing.domain.subscription import CHAIN_AT_RISK, SubscriptionStatus
+from billing.domain.subscription import CHAIN_AT_RISK, GOES_ON
 from billing.services import news
 from billing.services.answer import clean
 from billing.store import events, refunds
 from billing.store.session import Transaction
 from billing.store.tables import Cycle, Refund, Subscription
-
-_GOES_ON = (SubscriptionStatus.ACTIVE, SubscriptionStatus.PAUSED)
 
 
 def done(tx: Transaction, refund: Refund, cancelled_at: datetime, *, found: bool = False) -> None:
@@ -34,7 +32,7 @@ def apply(tx: Transaction, refund: Refund, cancelled_at: datetime) -> None:
             _refund_cycle(tx, subscription, cycle, refund)
     # As it was when the refund was asked for, unless the month is paid by another payment by now.
     breaks_chain = refund.breaks_chain and not refunds.month_is_paid_besides(tx.session, refund)
-    at_risk = breaks_chain and subscription.status in _GOES_ON
+    at_risk = breaks_chain and subscription.status in GOES_ON
     events.notify(
         tx.session,
         at=tx.now,

@@ -153,7 +153,7 @@ _DIFFERING = """
                 AND left(b.merchant_uid, 40) = b.counted_as
                 AND ((b.status = 'paid' AND b.cycle_status = 'paid' AND b.cancelled_amount = 0)
                     OR (b.status = 'cancelled' AND b.cycle_status = 'refunded')))
-            WHEN b.status = 'cancelled' THEN b.initial AND b.owner_status = 'active'
+            WHEN b.status = 'cancelled' THEN b.initial AND b.owner_status IN ('active', 'paused')
                 AND NOT EXISTS (SELECT FROM refunds r WHERE r.imp_uid = b.imp_uid
                     AND r.status = 'done')
             WHEN b.status <> 'paid' THEN false

@@ -476,8 +476,13 @@ def test_cancelled_long_after_the_days_asked_about(paid: Town) -> None:
     assert paid.kinds(first="2026-11-29") == ["cancelled_at_gateway"]
 
 
-def test_the_initial_payment_was_cancelled(town: Town) -> None:
+@pytest.mark.parametrize("paused", [False, True])
+def test_the_initial_payment_was_cancelled(town: Town, paused: bool) -> None:
+    """Told also of who is paused just now: resumed, the next month is charged, and nobody looks at
+    the days of the cancellation again."""
     town.subscribe(paid="2026-11-10 14:30")
+    if paused:
+        pause(town.book, town.policy, uid(1))
     ((name,),) = query(town.book, "SELECT initial_merchant_uid FROM subscriptions")
     (initial,) = town.sandbox.ledger.of_order(name)
     town.cancel_outside(initial.imp_uid)

@@ -67,7 +67,7 @@ async def finish_order(
     """
     payments = await gateway.payments_of_order(order.merchant_uid)
     if imp_uid and imp_uid not in {one.imp_uid for one in payments}:
-        return await _unlisted(gateway, checked_imp_uid(imp_uid))
+        return await _unlisted(gateway, order, checked_imp_uid(imp_uid))
     paid = next((one for one in payments if one.status == "paid"), None)
     if paid is None:
         return _unpaid(payments)
@@ -88,9 +88,10 @@ async def finish_order(
     return Subscribed(enrolled.subscription)
 
 
-async def _unlisted(gateway: PaymentGateway, imp_uid: str) -> NotShown:
-    """A payment that the order's list does not have: somebody else's, or not visible yet."""
-    if await gateway.payment(imp_uid) is not None:
+async def _unlisted(gateway: PaymentGateway, order: Order, imp_uid: str) -> NotShown:
+    """A payment that the order's list does not have: another order's, or not listed yet."""
+    payment = await gateway.payment(imp_uid)
+    if payment is not None and payment.merchant_uid != order.merchant_uid:
         raise Conflict("the payment belongs to another order")
     return NotShown()
 

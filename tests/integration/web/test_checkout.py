@@ -262,14 +262,20 @@ def test_a_payment_that_nobody_names_and_nobody_sees_yet_is_not_called_unpaid(sh
 def test_a_look_up_that_is_behind_another_refuses_nobody(
     shop: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The order's list shows the payment, and the payment's own row or its key is not there yet."""
+    """Of the order's list, the payment's own row and its key one is there, another not yet."""
 
     async def not_there(*_: object) -> None:
         return None
 
+    async def none_yet(*_: object) -> list[object]:
+        return []
+
     with shop.browse() as client:
         begun = ordered(client)
         imp_uid = paid(shop, begun)
+        with monkeypatch.context() as behind:
+            behind.setattr(PortOneClient, "payments_of_order", none_yet)
+            assert completed(client, begun["order"], imp_uid).json()["state"] == "not_shown"
         for look_up, state in (("payment", "not_shown"), ("billing_key", "away")):
             with monkeypatch.context() as behind:
                 behind.setattr(PortOneClient, look_up, not_there)

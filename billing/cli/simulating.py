@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from billing.simulation.campaign import Campaign
     from billing.simulation.rescue import Affected
     from billing.simulation.run import Report, Scenario
+    from billing.simulation.story import Failure
 
 # How long a failure may be made smaller before it is told.
 _SHRINK_SECONDS: Final = 120.0
@@ -100,29 +101,33 @@ def simulate(
 def _one(
     scenario: Scenario, settings: Settings, book: bool, as_json: bool, again: list[str]
 ) -> bool:
+    from billing.bootstrap import house
     from billing.simulation import campaign, story
+    from billing.simulation.cast import OwnBook
     from billing.simulation.run import simulate as run
 
-    with campaign.one_database(lambda text: err.print(text)) as engine:
-        if book:
-            from billing.bootstrap import house
-            from billing.simulation.cast import OwnBook
+    def announce(text: str) -> None:
+        err.print(text)
 
-            with house(Settings.load(), lambda text: err.print(text)) as opened:
-                with opened.book.transaction() as tx:
-                    scenario = _replaced(scenario, start=scenario.start or tx.now)
-                report = run(scenario, engine, settings=settings, cast=OwnBook(opened.engine))
-        else:
-            report = run(scenario, engine, settings=settings)
+    with contextlib.ExitStack() as stack:
+        engine = stack.enter_context(campaign.one_database(announce))
+        opened = stack.enter_context(house(Settings.load(), announce)) if book else None
+        if opened is not None:
+            with opened.book.transaction() as tx:
+                scenario = _replaced(scenario, start=scenario.start or tx.now)
+
+        def run_one(one: Scenario) -> Report:
+            cast = None if opened is None else OwnBook(opened.engine)
+            return run(one, engine, settings=settings, cast=cast)
+
+        report = run_one(scenario)
         if as_json:
             print(json.dumps(document(report), ensure_ascii=False, default=str))
         else:
             _print(report)
-        if not report.ok and not book:
-            failure = story.made_small(
-                report, lambda smaller: run(smaller, engine, settings=settings), _SHRINK_SECONDS
-            )
-            _tell(failure.report.scenario, story.told(failure), failure.breach.rule, again)
+        if not report.ok:
+            failure = story.made_small(report, run_one, _SHRINK_SECONDS, with_people=not book)
+            _tell(failure, again, of_book=book)
     return report.ok
 
 
@@ -179,7 +184,7 @@ def _many(
                 failure = story.made_small(
                     report, lambda small: run(small, engine, settings=settings), _SHRINK_SECONDS
                 )
-                _tell(failure.report.scenario, story.told(failure), failure.breach.rule, again)
+                _tell(failure, again)
     return not total.failed and not lacks and not stopped
 
 
@@ -331,13 +336,15 @@ def _print_campaign(total: Campaign, never: list[str]) -> None:
     out.print(table)
 
 
-def _tell(scenario: Scenario, lines: list[str], rule: str, again: list[str]) -> None:
+def _tell(failure: Failure, again: list[str], *, of_book: bool = False) -> None:
     from billing.simulation import story
 
+    rule = failure.breach.rule
     err.print(f"\nHow {rule} was broken, as small as it could be made:", markup=False)
-    for line in lines:
+    for line in story.told(failure):
         err.print(line, markup=False, highlight=False)
-    err.print(f"\nAgain: {story.command(scenario, again)}", markup=False, highlight=False)
+    command = story.command(failure.report.scenario, again, of_book=of_book)
+    err.print(f"\nAgain: {command}", markup=False, highlight=False)
 
 
 def _say(text: str) -> None:

@@ -31,15 +31,16 @@ class Failure:
     tried: int
 
 
-def made_small(report: Report, run: Runner, seconds: float) -> Failure:
-    """Look for a smaller run with a breach of the same rule, for about so long."""
+def made_small(report: Report, run: Runner, seconds: float, *, with_people: bool = True) -> Failure:
+    """Look for a smaller run with a breach of the same rule, for about so long; without people only
+    for a shorter one with fewer kinds of fault."""
     best = Failure(report, report.breaches[0], 1)
     deadline = clock.monotonic() + seconds
     rule, tried = best.breach.rule, 1
     improved = True
     while improved:
         improved = False
-        for smaller in _smaller(best):
+        for smaller in _smaller(best, with_people):
             for twist in range(_TWISTS):
                 if clock.monotonic() > deadline:
                     return replace(best, tried=tried)
@@ -54,16 +55,11 @@ def made_small(report: Report, run: Runner, seconds: float) -> Failure:
     return replace(best, tried=tried)
 
 
-def _smaller(failure: Failure) -> Iterator[Scenario]:
+def _smaller(failure: Failure, with_people: bool) -> Iterator[Scenario]:
     """Scenarios that are smaller than this one, the boldest first."""
-    scenario, breach = failure.report.scenario, failure.breach
-    kept = scenario.only or tuple(range(1, scenario.subscribers + 1))
-    number = breach.customer.rpartition("-")[2]
-    if len(kept) > 1 and number.isdigit() and int(number) in kept:
-        yield replace(scenario, only=(int(number),))
-    elif len(kept) > 1:
-        yield replace(scenario, only=kept[: len(kept) // 2])
-        yield replace(scenario, only=kept[len(kept) // 2 :])
+    scenario = failure.report.scenario
+    if with_people:
+        yield from _of_fewer_people(scenario, failure.breach)
     if scenario.months > 1:
         yield replace(scenario, months=max(1.0, scenario.months / 2))
     active = sorted(set(failure.report.struck) & set(KINDS))
@@ -73,6 +69,16 @@ def _smaller(failure: Failure) -> Iterator[Scenario]:
     if len(active) <= 6:
         for kind in active:
             yield replace(scenario, without=scenario.without | {kind})
+
+
+def _of_fewer_people(scenario: Scenario, breach: Breach) -> Iterator[Scenario]:
+    kept = scenario.only or tuple(range(1, scenario.subscribers + 1))
+    number = breach.customer.rpartition("-")[2]
+    if len(kept) > 1 and number.isdigit() and int(number) in kept:
+        yield replace(scenario, only=(int(number),))
+    elif len(kept) > 1:
+        yield replace(scenario, only=kept[: len(kept) // 2])
+        yield replace(scenario, only=kept[len(kept) // 2 :])
 
 
 def told(failure: Failure) -> list[str]:
@@ -116,10 +122,10 @@ def _around(report: Report, who: str) -> Iterator[tuple[datetime, str]]:
             yield line.at.astimezone(UTC), f"world    {line.what} {data}".rstrip()
 
 
-def command(scenario: Scenario, settings: Sequence[str] = ()) -> str:
+def command(scenario: Scenario, settings: Sequence[str] = (), *, of_book: bool = False) -> str:
     """The one command that repeats a run."""
     parts = [f"maewol simulate --seed {scenario.seed} --months {scenario.months:g}"]
-    parts.append(f"--subscriptions {scenario.subscribers}")
+    parts.append("--book" if of_book else f"--subscriptions {scenario.subscribers}")
     if scenario.chaos:
         parts.append("--chaos")
     if scenario.start is not None:

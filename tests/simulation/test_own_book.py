@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
+from billing import logs
+from billing.cli import main, simulating
 from billing.domain.policy import BillingPolicy
 from billing.sandbox import mood
 from billing.services.archive_events import archive_next, remove_archived
@@ -27,6 +30,7 @@ from billing.simulation.run import Report, Scenario, simulate
 from billing.store.session import Book, create_book_engine
 from tests.builders import query
 from tests.conftest import MovedClock
+from tests.simulation.bugs import BUGS
 from tests.town import Town, seoul, uid
 
 Span = tuple[datetime, datetime]
@@ -190,3 +194,27 @@ def test_what_a_book_calls_declined_in_the_run_is_judged(
 def _unrefused(asked: Any) -> Any:
     refused = asked.outcome.startswith("declined")
     return replace(asked, outcome="paid") if refused else asked
+
+
+@pytest.mark.timeout(300)
+def test_what_would_go_wrong_with_a_book_is_told_as_a_story(
+    town: Town,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    town.at("2026-11-20 10:00").subscribe(2)
+    (bug,) = [one for one in BUGS if one.name == "amount rounded"]
+    wanted = ["--book", "--months", "2", "--start", "2026-11-20"]
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
+    monkeypatch.setattr(simulating, "_SHRINK_SECONDS", 4)
+    monkeypatch.setenv("MAEWOL_DATABASE_URL", database_url)
+    monkeypatch.setattr(sys, "argv", ["maewol", "simulate", *wanted])
+    with bug.plant(), pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    told = capsys.readouterr().err
+    assert "How I3 was broken" in told
+    assert "gateway  charge" in told
+    # Half the months show it, too; the people of a book are all taken.
+    assert "Again: maewol simulate --seed 1 --months 1 --book --start" in told

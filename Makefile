@@ -47,8 +47,8 @@ chaos-points: setup ## kills a charge at every system call; servers away; Ctrl-C
 	@$(BIN)/python -m pytest -m long tests/chaos -s $(ARGS)
 
 SECONDS := 20
-fuzz: setup ## hostile bytes, guided by coverage, SECONDS=n for each target (Python 3.11)
-	@test -d .fuzz || $(BIN)/python -m pip install --quiet --target .fuzz atheris==3.0.0
+fuzz: setup ## hostile bytes, guided by coverage, SECONDS=n for each target (Linux, x86-64)
+	@sh tools/setup_fuzzer.sh
 	@PYTHONPATH=.fuzz $(BIN)/python -m tests.fuzz $(SECONDS) $(ARGS)
 
 bench: setup ## charges per second through everything, beside a bare loop and a plain script

@@ -1,4 +1,4 @@
-"""Ask the advisory service about every package of both locks.
+"""Ask the advisory service about every package of every lock.
 
 pip-audit says "no known vulnerabilities" even where it reached no service and audited nothing, so
 its JSON is read instead of its exit code. Exit 1 for a vulnerability; where the service was out of
@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-LOCK = Path(__file__).parent.parent / "requirements" / "development.txt"  # holds production's
+_FOLDER = Path(__file__).parent.parent / "requirements"
+LOCKS = ("development.txt", "fuzz.txt")  # the first holds production's
 _PATIENCE_SECONDS = 180
 
 
@@ -45,8 +46,9 @@ def main() -> int:
 
 def _ask() -> list[dict[str, Any]]:
     """pip-audit's list of packages; empty when it could not be had."""
-    command = [sys.executable, "-m", "pip_audit", "--requirement", str(LOCK), "--require-hashes"]
-    command += ["--disable-pip", "--format=json", "--progress-spinner=off", "--timeout=5"]
+    command = [sys.executable, "-m", "pip_audit", "--require-hashes", "--disable-pip"]
+    command += [part for lock in LOCKS for part in ("--requirement", str(_FOLDER / lock))]
+    command += ["--format=json", "--progress-spinner=off", "--timeout=5"]
     try:
         answer = subprocess.run(
             command, capture_output=True, text=True, timeout=_PATIENCE_SECONDS, check=False

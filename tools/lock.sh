@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes both locks: one resolution for Python 3.11 and newer on every platform, with hashes.
+# Writes the locks: one resolution for Python 3.11 and newer on every platform, with hashes.
 # uv resolves it in a throw-away environment; installing needs nothing but pip.
 set -eu
 cd "$(dirname "$0")/.."
@@ -18,11 +18,13 @@ compile() {
     fresh=requirements/$name.new
     # A fresh file: uv prefers the versions of the file that it overwrites.
     echo "# Made by \`make lock\` from pyproject.toml. Do not edit." > "$fresh"
-    uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+    uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
         --no-emit-index-url --no-header "$@" >> "$fresh"
     mv "$fresh" "requirements/$name"
 }
 
-compile development.txt --extra embedded --extra otel --extra sentry --group dev
+compile development.txt pyproject.toml --extra embedded --extra otel --extra sentry --group dev
 # The same versions as were tested.
-compile production.txt --constraint requirements/development.txt --no-annotate
+compile production.txt pyproject.toml --constraint requirements/development.txt --no-annotate
+# The fuzzer alone: it goes beside .venv, and not into it (tools/setup_fuzzer.sh).
+compile fuzz.txt --group pyproject.toml:fuzz

@@ -1,4 +1,4 @@
-"""Both locks: hashes for everything, nothing of this or any registry, nothing known to be unsafe.
+"""The locks: hashes for everything, nothing of this or any registry, nothing known to be unsafe.
 
 The floors hold where no advisory service can be reached; `make audit` asks one where it can.
 """
@@ -16,6 +16,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ("production", "development")
+ALL_LOCKS = (*LOCKS, "fuzz")
 
 # The oldest version without a hole that would matter here, and the hole.
 FLOORS = {
@@ -51,7 +52,7 @@ def pins(lock: str) -> dict[str, Version]:
     return {name: Version(version) for name, version in found}
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", ALL_LOCKS)
 def test_every_requirement_is_pinned_and_has_a_hash(lock: str) -> None:
     requirements = re.split(r"^(?=[a-z0-9])", text_of(lock), flags=re.MULTILINE)[1:]
     assert len(requirements) == len(pins(lock))
@@ -59,7 +60,7 @@ def test_every_requirement_is_pinned_and_has_a_hash(lock: str) -> None:
         assert re.search(r"--hash=sha256:[0-9a-f]{64}\b", requirement), requirement[:60]
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", ALL_LOCKS)
 def test_no_address_and_no_option_is_in_a_lock(lock: str) -> None:
     assert "://" not in text_of(lock)
     assert not re.search(r"^\s*--?(?!hash=)\w", text_of(lock), re.MULTILINE)
@@ -93,6 +94,7 @@ def test_the_locks_are_of_this_pyproject() -> None:
             *project["dependency-groups"]["dev"],
             *project["build-system"]["requires"],
         ],
+        "fuzz": project["dependency-groups"]["fuzz"],
     }
     for lock, requirements in wanted.items():
         locked = pins(lock)

@@ -79,5 +79,5 @@ lock: ## choose versions anew, within the bounds of pyproject.toml
 	@sh tools/lock.sh
 
 clean: ## remove what the other targets made
-	rm -rf .venv .fuzz .demo .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .fuzz .promtool .demo .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

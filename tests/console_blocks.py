@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# In a list it is indented as the list is.
+BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass
@@ -29,11 +31,17 @@ def terminal() -> dict[str, str]:
     return {**kept, "PATH": programs, "LC_ALL": "C.UTF-8"}
 
 
+def blocks(page: str) -> Iterator[tuple[str, str]]:
+    """Every block of the page: its kind, "" where none is named, and its text."""
+    for _, kind, text in BLOCK.findall(page):
+        yield kind, textwrap.dedent(text)
+
+
 def steps(page: str) -> Iterator[Step]:
     """Every command of the page in order. It begins with `$ ` and goes on with `> `, or where a
     line ends with a backslash."""
     step: Step | None = None
-    for kind, text in BLOCK.findall(page):
+    for kind, text in blocks(page):
         for line in text.splitlines() if kind == "console" else ():
             if line.startswith("$ "):
                 if step is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import heard
-from tests.console_blocks import BLOCK, steps, terminal
+from tests.console_blocks import blocks, steps, terminal
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sandbox.md").read_text("utf-8")
 
@@ -25,7 +25,7 @@ def is_as_shown(shown: list[str], told: str) -> bool:
 @pytest.fixture
 def shell(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A shell where `maewol` is ours, in a folder with the page's faults file."""
-    (toml,) = (text for kind, text in BLOCK.findall(PAGE) if kind == "toml")
+    (toml,) = (text for kind, text in blocks(PAGE) if kind == "toml")
     (tmp_path / "faults.toml").write_text(toml, "utf-8")
     with subprocess.Popen(
         ["bash"],

@@ -1,5 +1,6 @@
-"""Every command in README.md and docs/ is one that exists: programs, subcommands and options; and
-both languages of a page tell to type the same.
+"""Every command in README.md and docs/ is one that exists: programs, subcommands, targets, options
+and what they are given; none hides where no test reads it; and both languages of a page tell to
+type the same.
 
 What can be run is run elsewhere: docs/quickstart.md by `tests/integration/test_quickstart.py`,
 docs/sandbox.md by `test_sandbox_page.py`, the others by `test_pages.py`.
@@ -7,10 +8,17 @@ docs/sandbox.md by `test_sandbox_page.py`, the others by `test_pages.py`.
 
 from __future__ import annotations
 
+import argparse
+import os
 import re
+import runpy
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import redirect_stderr
 from functools import cache
+from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,10 +27,10 @@ import pytest
 import typer.main
 
 from billing.cli.commands import app
-from tests.console_blocks import steps
+from tests.console_blocks import BLOCK, blocks, steps
 from tests.containers import ROOT, SERVICES
 
-DOCUMENTS = sorted([*ROOT.glob("README*.md"), *ROOT.glob("docs/*.md")])
+DOCUMENTS = sorted([*ROOT.glob("README*.md"), *ROOT.glob("docs/**/*.md")])
 
 # Typed whole, in order, with their exit codes checked; but for the commands of other systems.
 RUN = {
@@ -37,10 +45,13 @@ RUN = {
 }
 # Typed in part or elsewhere, and why.
 READ = {
+    "capacity.md": "takes an hour",
+    "chaos.md": "takes minutes; tests/chaos has tests of its own",
     "backup.md": "tests/lasting/test_backup.py runs its blocks, in its own order",
     "deploying.md": "needs Docker, systemd or Kubernetes: test_deployment runs what Compose would"
     " run in its containers, and starts the same processes",
     "mutants.md": "takes minutes; tests/mutation has tests of its own",
+    "performance.md": "takes minutes; CI ends with `make bench-floor`",
     "security.md": "test_run_role makes the roles of the page and migrates",
     "upgrading.md": "needs Docker; test_run_role runs the script on a database of before",
 }
@@ -53,6 +64,9 @@ FOREIGN = {
     "pg_dump": "run by tests/lasting/test_backup.py",
     "pg_restore": "run by tests/lasting/test_backup.py",
     "again": "a function that sandbox.md makes of curl",
+    "maewol-prod": "a script that deploying.md makes; what it is given is read as `maewol`'s",
+    "systemd-run": "no systemd in the tests",
+    "pip": "not ours",
     **dict.fromkeys(
         (
             "cat",
@@ -73,9 +87,17 @@ FOREIGN = {
     ),
 }
 _ON_SERVICES = frozenset({"up", "restart", "stop", "logs", "exec", "run"})
-_SHELL = frozenset({"until", "do", "done", "while", "then", "fi", "!", "time", "{", "}"})
+_SHELL = frozenset({"exec", "until", "do", "done", "while", "then", "fi", "!", "time", "{", "}"})
 _ASSIGNED = re.compile(r"[A-Za-z_]+=.*", re.DOTALL)
-_INLINE = re.compile(r"`((?:maewol|celery|make|promtool|python|sh|docker compose) [^`\n]+)`")
+_OURS = ("celery", "maewol", "make", "promtool", "python", "sh")
+# Of the tools of every system only those that no sentence begins with: `date` is a column, too.
+_PROGRAMS = {*_OURS, *FOREIGN} - {"again", "date", "echo", "export", "printf", "sleep"}
+# In the middle of a sentence; it may be broken once, where the line of the page ends.
+_INLINE = re.compile(r"(?<!`)`(?!`)([^`]+)`(?!`)")
+# What Markdown shows as it is typed, without a fence.
+_INDENTED = re.compile(r"^(?: {4}|\t)(.*)$", re.MULTILINE)
+# A command line of the Makefile sets them, and `make` hands them down to another `make`.
+_OF_ANOTHER_MAKE = ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL")
 
 
 def with_blocks() -> list[Path]:
@@ -116,6 +138,7 @@ def problem_of(words: list[str], *, whole: bool) -> str | None:
         if rest[0] not in command.commands:
             return f"no command {rest[0]}"
         command, rest = command.commands[rest[0]], rest[1:]
+    typed = rest
     options = {name: one for one in command.params for name in (*one.opts, *one.secondary_opts)}
     given, places = set(), 0
     while rest:
@@ -141,24 +164,36 @@ def problem_of(words: list[str], *, whole: bool) -> str | None:
         for one in command.params
         if one.required and one.param_type_name == "option" and one.name not in given
     ]
-    return f"without {missing}" if whole and missing else None
+    if missing:
+        return f"without {missing}" if whole else None
+    return unread(command, typed) if whole else None
 
 
-def problem(words: list[str]) -> str | None:
+def unread(command: Any, words: list[str]) -> str | None:
+    """What the command's own parser says against the values. What the reader's shell puts in, and
+    whether his file is there, is not known here."""
+    if "--help" in words or any("$" in word for word in words) or hasattr(command, "commands"):
+        return None
+    try:
+        command.make_context(command.name, list(words))
+    except Exception as error:  # of the click that Typer brings along
+        return None if "does not exist" in str(error) else str(error)
+    return None
+
+
+def problem(words: list[str], *, whole: bool = True) -> str | None:
     """What is wrong with one call; None when nothing is."""
-    match words[0]:
-        case "maewol":
-            return problem_of(words, whole=True)
+    match words[0].removeprefix(".venv/bin/"):
+        case "maewol" | "maewol-prod":
+            return problem_of(words, whole=whole)
         case "make":
-            targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M)
-            asked = [word for word in words[1:] if "=" not in word]
-            return None if set(asked) <= set(targets) else f"no target in {asked}"
+            return make_problem(words[1:], whole=whole)
         case "celery":
             return celery_problem(words[1:])
-        case "sh" | "python":
-            path = words[1] if words[1] != "-m" else words[2].replace(".", "/")
-            found = any((ROOT / name).exists() for name in (path, f"{path}.py"))
-            return None if found else f"no file {path}"
+        case "python":
+            return python_problem(words[1:], whole=whole)
+        case "sh":
+            return None if _exists(words[1]) else f"no file {words[1]}"
         case "promtool":
             files = [word for word in words if word.endswith(".yml")]
             return None if files and all(map(_exists, files)) else f"no file in {files}"
@@ -170,6 +205,81 @@ def problem(words: list[str]) -> str | None:
 
 def _exists(path: str) -> bool:
     return (ROOT / path).exists()
+
+
+@cache
+def makefile() -> tuple[frozenset[str], frozenset[str]]:
+    """Its targets, and what may be set for them."""
+    text = (ROOT / "Makefile").read_text("utf-8")
+    names = {*re.findall(r"\$\(([A-Z]+)\)", text), "PYTHON"}  # the last for tools/setup.sh
+    return frozenset(re.findall(r"^([a-z-]+):", text, re.MULTILINE)), frozenset(names)
+
+
+def make_problem(words: list[str], *, whole: bool) -> str | None:
+    """A target or a variable that is not there, or something wrong with what would be run."""
+    targets, names = makefile()
+    if strangers := [word for word in words if "=" not in word and word not in targets]:
+        return f"no target in {strangers}"
+    if strangers := [word for word in words if "=" in word and word.partition("=")[0] not in names]:
+        return f"nothing reads {strangers}"
+    if not whole:
+        return None
+    kept = {name: text for name, text in os.environ.items() if name not in _OF_ANOTHER_MAKE}
+    would_run = subprocess.run(
+        ["make", "-n", *words], cwd=ROOT, env=kept, capture_output=True, text=True, check=True
+    ).stdout.replace("\\\n", " ")
+    for line in would_run.splitlines():
+        for call in calls(line):
+            ours = call[0] in (".venv/bin/python", ".venv/bin/maewol")
+            if ours and (found := problem(call)) is not None:
+                return f"{found}: {call}"
+    return None
+
+
+def python_problem(words: list[str], *, whole: bool) -> str | None:
+    """A script or module of ours that is not there, or does not take what it is given."""
+    module = words[0] == "-m"
+    name, given = (words[1], words[2:]) if module else (words[0], words[1:])
+    if module and name.partition(".")[0] in ("pip", "pytest"):
+        return None
+    path = name.replace(".", "/") if module else name
+    found = [one for one in (path, f"{path}.py", f"{path}/__main__.py") if (ROOT / one).is_file()]
+    if not found:
+        return f"no file {path}"
+    source = (ROOT / found[0]).read_text("utf-8")
+    if "ArgumentParser(" in source:
+        return refused(str(ROOT / found[0]), given) if whole else None
+    # Without a parser: what it looks for stands in it.
+    strangers = [word for word in given if word.startswith("-") and f'"{word}"' not in source]
+    return f"no option in {strangers}" if strangers else None
+
+
+class _Parsed(BaseException):
+    """Its words were taken; nothing more of it is run."""
+
+
+def refused(script: str, given: list[str]) -> str | None:
+    """What the script's own parser says against these words."""
+    parse = argparse.ArgumentParser.parse_args
+
+    def only_parse(self: argparse.ArgumentParser, *arguments: Any) -> None:
+        # A reader learns the whole name.
+        self.allow_abbrev = False
+        parse(self, *arguments)
+        raise _Parsed
+
+    said = StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stderr(said):
+        patch.setattr(argparse.ArgumentParser, "parse_args", only_parse)
+        patch.setattr(sys, "argv", [script, *given])
+        patch.syspath_prepend(str(Path(script).parent))
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except _Parsed:
+            return None
+        except SystemExit:
+            return said.getvalue()
+    return "it parsed nothing"
 
 
 def compose_problem(words: list[str]) -> str | None:
@@ -208,33 +318,69 @@ def celery_problem(words: list[str]) -> str | None:
 
 @pytest.mark.parametrize("document", with_blocks(), ids=lambda path: path.name)
 def test_every_command_exists(document: Path) -> None:
+    page = document.read_text(encoding="utf-8")
     wrong = [
         (words, found)
-        for step in steps(document.read_text(encoding="utf-8"))
-        for words in calls(step.command)
+        for command in [*(step.command for step in steps(page)), *scripts(page)]
+        for words in calls(command)
         if (found := problem(words)) is not None
     ]
     assert wrong == []
 
 
-def spoken_problem(words: list[str]) -> str | None:
-    """What is wrong with a call in the middle of a sentence, which need not be a whole one."""
-    return problem_of(words, whole=False) if words[0] == "maewol" else problem(words)
+def scripts(page: str) -> Iterator[str]:
+    """The lines of files that the reader makes for a shell."""
+    for kind, text in blocks(page):
+        if kind == "sh":
+            lines = text.replace("\\\n", " ").splitlines()
+            yield from (line for line in lines if not line.startswith("#"))
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_every_command_that_is_spoken_of_exists(document: Path) -> None:
-    wrong = []
-    for text in _INLINE.findall(document.read_text(encoding="utf-8")):
+def spoken(page: str) -> Iterator[tuple[str, list[str]]]:
+    """The calls in the middle of a sentence, each as it stands there and as its words."""
+    for text in _INLINE.findall(BLOCK.sub("", page)):
+        if not text.split()[1:]:
+            continue  # a name alone, as `maewol[otel]`
         # `[--option]` may be left out, `a\|b` and `a|b` are two.
         words = re.sub(r"\\?\|\w+|[\[\]]", " ", text)
         try:
             split = shlex.split(words)
         except ValueError:
             split = words.split()
-        if (found := spoken_problem(split)) is not None:
-            wrong.append((text, found))
+        while split and _ASSIGNED.fullmatch(split[0]):
+            split = split[1:]
+        if split and split[0].removeprefix(".venv/bin/") in _PROGRAMS:
+            yield text, split
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_that_is_spoken_of_exists(document: Path) -> None:
+    wrong = [
+        (text, found)
+        for text, words in spoken(document.read_text(encoding="utf-8"))
+        if (found := problem(words, whole=False)) is not None
+    ]
     assert wrong == []
+
+
+def hidden(page: str) -> Iterator[str]:
+    """Command lines that are in no `console` block, where nobody would read them."""
+    for kind, text in blocks(page):
+        if kind not in ("console", "sh"):
+            yield from text.replace("\\\n", " ").splitlines()
+    yield from _INDENTED.findall(BLOCK.sub("", page))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_no_command_hides_outside_of_the_blocks_that_are_read(document: Path) -> None:
+    found = [
+        call
+        for line in hidden(document.read_text(encoding="utf-8"))
+        if re.match(r"(\$ )?([A-Z_]+=\S* )*[./\w-]+( |$)", line)
+        for call in calls(line.removeprefix("$ "))
+        if call[0].rpartition("/")[2] in _PROGRAMS
+    ]
+    assert found == []
 
 
 def test_every_page_with_commands_is_run_or_has_a_reason_not_to_be() -> None:
@@ -265,7 +411,18 @@ def typed(document: Path) -> list[list[str]]:
         "maewol reconcile --form 2026-11-01 --to 2026-11-30",
         "maewol why",
         "maewol status now",
+        "maewol simulate --months several",
+        "maewol reconcile --from 2026-11 --to 2026-11-30",
         "make tests",
+        "make chaos KILL=200",
+        "make chaos SEED=many",
+        "make chaos ARGS='--log chaos-logs'",
+        "make bench ARGS='--widths 600'",
+        "make simulate SEEDS=1000 ARGS='--subscription 24'",
+        "python benchmarks/due_scan.py --size 1000",
+        ".venv/bin/python benchmarks/capacity.py --nothing",
+        ".venv/bin/python tools/configuration.py --chek",
+        "python -m tests.nothing",
         "celery -A workers worker",
         "celery -A worker work",
         "celery -A worker worker --queue-of charges",

@@ -21,6 +21,7 @@ import typer
 
 from billing import __version__
 from billing.cli import noticing, pruning, reconciling, reporting, simulating
+from billing.cli.given import Commands
 from billing.cli.listing import listed
 from billing.cli.output import err, say, show
 from billing.domain.calendar import CalendarPolicy
@@ -35,14 +36,14 @@ if TYPE_CHECKING:
     from billing.services.change_status import Changed
     from billing.services.invariants import Checked
 
-app = typer.Typer(
+app = Commands(
     name="maewol",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-database = typer.Typer(help="The book's schema.", no_args_is_help=True)
-subscription = typer.Typer(help="Standing agreements to be charged.", no_args_is_help=True)
+database = Commands(help="The book's schema.", no_args_is_help=True)
+subscription = Commands(help="Standing agreements to be charged.", no_args_is_help=True)
 app.add_typer(database, name="db")
 app.add_typer(subscription, name="subscription")
 app.add_typer(noticing.app, name="notices")
@@ -161,8 +162,8 @@ def import_(
 
 @subscription.command("add")
 def add(
-    imp_uid: Annotated[str, typer.Option(help="Look the initial payment up.")] = "",
-    previous: Annotated[str, typer.Option(help="customer_uid that it goes on from.")] = "",
+    imp_uid: Annotated[str | None, typer.Option(help="Look the initial payment up.")] = None,
+    previous: Annotated[str | None, typer.Option(help="customer_uid that it goes on from.")] = None,
     customer_uid: Annotated[str, typer.Option()] = "",
     amount: Annotated[str, typer.Option(help="Whole won.")] = "",
     order_name: Annotated[str, typer.Option()] = "",
@@ -186,7 +187,7 @@ def add(
 
     with _open_house(making=True) as opened:
         if imp_uid:
-            found = registering.add_by_payment(opened, imp_uid, previous, fields)
+            found = registering.add_by_payment(opened, imp_uid, previous or "", fields)
         elif previous:
             raise InvalidInput("previous", previous, "needs --imp-uid", "Name the new payment")
         else:
@@ -435,7 +436,9 @@ def due(
 
 
 @app.command()
-def hold(why: Annotated[str, typer.Option()] = "held by hand", as_json: Json = False) -> None:
+def hold(
+    why: Annotated[str, typer.Option(help="held by hand, if none.")] = "", as_json: Json = False
+) -> None:
     """Stop all charging."""
     from billing.services import hold as use_case
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from billing.cli.given import Commands
 from billing.cli.output import say, show
 from billing.domain.notice import NoticeStatus
 
 if TYPE_CHECKING:
     from billing.domain.delivery import Delivery
 
-app = typer.Typer(help="News for your own system, until it has taken them.")
+app = Commands(help="News for your own system, until it has taken them.")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 

@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
+from billing.cli.given import Commands
 from billing.cli.output import show
 
-app = typer.Typer(help="Events that were moved into files.", no_args_is_help=True)
+app = Commands(help="Events that were moved into files.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 

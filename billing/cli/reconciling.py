@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from billing.cli.given import Commands
 from billing.cli.output import show
 
-app = typer.Typer()
-proof = typer.Typer(help="Daily proofs of what both sides hold.", no_args_is_help=True)
+app = Commands()
+proof = Commands(help="Daily proofs of what both sides hold.", no_args_is_help=True)
 app.add_typer(proof, name="proof")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]

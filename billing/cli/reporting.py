@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from billing.cli.given import Commands
 from billing.cli.output import err, say, show
 
 if TYPE_CHECKING:
     from billing.bootstrap import House
     from billing.services.report import MonthReport
 
-app = typer.Typer()
+app = Commands()
 
 
 class Tongue(StrEnum):

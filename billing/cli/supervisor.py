@@ -38,13 +38,15 @@ class Program:
     """A command to keep running; `env` comes on top of the supervisor's.
 
     One that leaves its `LIVENESS_FILE` (`billing/liveness.py`) alone for `hung_after` seconds is
-    killed, and so started again; with 0 nobody looks.
+    killed, and so started again; with 0 nobody looks. One that knows no such file is asked by
+    `answers` instead, which takes a moment at most.
     """
 
     name: str
     command: Sequence[str]
     env: Mapping[str, str] | None = None
     hung_after: float = 0.0
+    answers: Callable[[], bool] | None = None
 
 
 @dataclass(slots=True)
@@ -136,6 +138,7 @@ class Supervisor:
             with self._lock:
                 running = list(self._running.items())
             for name, child in running:
+                self._ask(name)
                 seen = (child.pid, self._touched_at(name))
                 sign = signs.get(name)
                 if sign is None or sign.of != seen:
@@ -144,6 +147,13 @@ class Supervisor:
                     self._on_line(name, f"no sign of life for {limit:g} s: killed")
                     _kill_group(child)
                     signs[name] = _Sign(seen, now)
+
+    def _ask(self, name: str) -> None:
+        """Touch the file for a program that answers and does not touch it."""
+        answers = self._programs[name].answers
+        if answers is not None and answers():
+            with contextlib.suppress(OSError):
+                self._liveness_file(name).touch()
 
     def _liveness_file(self, name: str) -> Path:
         return Path(self._files.name) / name
@@ -187,7 +197,7 @@ class Supervisor:
             if self._stopping.is_set():
                 return
             env = {**self._env, **(program.env or {})}
-            if program.hung_after:
+            if program.hung_after and program.answers is None:
                 env[f"{PREFIX}LIVENESS_FILE"] = str(self._liveness_file(program.name))
             child = subprocess.Popen(
                 list(program.command),

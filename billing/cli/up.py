@@ -10,6 +10,9 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from functools import partial
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from itertools import pairwise
 from pathlib import Path
 from typing import TextIO
@@ -38,6 +41,8 @@ LOOK_SECONDS = 2.0
 LEAVING_SECONDS = 15.0
 # Longer than any request, and as long as Compose and systemd wait (docs/deploying.md).
 HUNG_SECONDS = 360.0
+# Flower is asked for its sign of life, and the others are looked at after it.
+ANSWER_SECONDS = 2.0
 # Beat gives a sign of life at each tick: of so many in a row none came.
 HUNG_TICKS = 3
 DAY_SECONDS = 86_400
@@ -121,7 +126,22 @@ def flower(port: int, password: str) -> Program:
         "flower",
         _celery("worker", "flower", "--address=127.0.0.1", f"--port={port}"),
         env={f"{PREFIX}FLOWER_PASSWORD": password},
+        hung_after=HUNG_SECONDS,
+        answers=partial(is_well, port),
     )
+
+
+def is_well(port: int) -> bool:
+    """Whether Flower's loop answers within a moment. Nobody else may be asked in its place, so no
+    proxy of the environment is."""
+    asked = HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)
+    try:
+        asked.request("GET", "/healthcheck")
+        return asked.getresponse().status == HTTPStatus.OK
+    except (OSError, HTTPException):
+        return False
+    finally:
+        asked.close()
 
 
 def _flower_password(settings: Settings) -> tuple[str, str]:

@@ -232,6 +232,24 @@ def test_one_that_gives_no_sign_of_life_is_killed_and_started_again(
     assert [now[name] == first[name] for name in ("works", "nobody looks at")] == [True, True]
 
 
+def test_one_that_does_not_answer_is_killed_and_started_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "LOOK_SECONDS", 0.1)
+    lines: list[tuple[str, str]] = []
+    # It has no file to touch, nor needs one.
+    lives = "import os, time; time.sleep(0 if 'MAEWOL_LIVENESS_FILE' in os.environ else 60)"
+    command = [sys.executable, "-c", lives]
+    with _a_supervisor(folder, lines) as supervisor:
+        supervisor.start(Program("hangs", command, hung_after=8, answers=lambda: False))
+        supervisor.start(Program("works", command, hung_after=8, answers=lambda: True))
+        works = supervisor.pids()["works"]
+        _wait(lambda: ("hangs", "ended (SIGKILL); starting again in 1 s") in lines)
+        assert lines[0] == ("hangs", "no sign of life for 8 s: killed")
+        assert supervisor.pids()["works"] == works
+    assert {name for name, _ in lines} == {"hangs"}
+
+
 @pytest.mark.parametrize(
     ("scan_cron", "seconds"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from celery import Celery
 from prometheus_client.parser import text_string_to_metric_families
 
 from billing.broker import CHARGE_TASK, CHARGES_QUEUE
+from billing.cli import up
 from billing.embedded import Servers
 from tests.builders import a_foreign_gateway, query
 from tests.conftest import a_database
@@ -58,6 +60,17 @@ def test_flower_asks_for_the_password(house: Installation) -> None:
     # Open, for a probe and for Prometheus: names of workers and tasks, and figures.
     assert house.flower("/healthcheck", user=None).status == 200
     assert house.flower("/metrics", user=None).status == 200
+
+
+def test_flower_answers_maewol_up_unless_it_hangs(house: Installation) -> None:
+    assert up.is_well(house.flower_port)
+    flower = house.processes["flower"]
+    flower.send_signal(signal.SIGSTOP)
+    try:
+        assert not up.is_well(house.flower_port)
+    finally:
+        flower.send_signal(signal.SIGCONT)
+    assert not up.is_well(up.free_port())
 
 
 def test_flower_looks_and_does_not_touch(house: Installation) -> None:

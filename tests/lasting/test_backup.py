@@ -18,7 +18,7 @@ from billing.store.session import create_book_engine
 from tests.lasting.clusters import Cluster, a_folder, a_primary
 from tests.lasting.stage import Addresses, a_stage, ask, paid_in_book, until
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 DOCS = Path(__file__).parents[2] / "docs" / "backup.md"
 DAEMONS = ("beat1", "ticks1", "charges1")

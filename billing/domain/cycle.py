@@ -45,6 +45,8 @@ class HoldReason(StrEnum):
 
 # What `maewol subscription correct` answers; for any other reason a person still has to look.
 CORRECTABLE = frozenset({HoldReason.FACTS_CHANGED, HoldReason.FACTS_MISMATCH})
+# What the gateway was asked about, and told otherwise than the book has it.
+CONTRADICTED = frozenset({HoldReason.CONTRADICTION, HoldReason.OUTSIDE_PAYMENT_CANCELLED})
 
 CYCLE_TRANSITIONS = Transitions(
     "cycle",

@@ -6,7 +6,9 @@ correct    facts, a new seal and the event line that tells of it, in one transac
 
 The gateway's row is all that is believed, and only where it is this customer's: whoever can write
 into the database can write the id of another payment there, but not the tag that belongs to it. A
-month with a payment is never touched, and nothing while a charge is under way.
+month with a payment is never touched, and nothing while a charge is under way. (By a book that is
+wrong the question what became of one may have no end: where the gateway's answer contradicts it,
+and nothing can be on its way any more, that does not keep the book from being put right.)
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
+from billing.domain.attempt import AttemptStatus
 from billing.domain.calendar import CalendarPolicy, cycle_dates, day_of
 from billing.domain.correction import Differing, differing, proven
 from billing.domain.cycle import CycleStatus, HoldReason
@@ -26,6 +29,7 @@ from billing.domain.seal import seal
 from billing.domain.subscription import Facts
 from billing.ports import PaymentGateway
 from billing.services.change_status import found_one, live_of, open_cycle_of
+from billing.services.clock_guard import asked_at, compare_where_stale
 from billing.services.fence import why_not_yet
 from billing.services.follow_facts import go_on, point_anew
 from billing.services.initial_payment import REGISTER_ANEW, InBook, confirmed, in_book
@@ -81,6 +85,7 @@ async def propose(
     Raises `NotFound`; `Conflict` (its buyer data was erased, or this is not the book that charges);
     `Unconfirmed` where the gateway's row is not there, or not the one this subscription began with;
     `GatewayError`."""
+    await compare_where_stale(book, gateway)
     known, held, now = await asyncio.to_thread(
         book.run, lambda tx: (*_read(tx, policy, customer_uid), tx.now)
     )
@@ -129,7 +134,7 @@ def _correct(tx: Transaction, policy: BillingPolicy, proposal: Proposal) -> Corr
     subscription = found_one(tx, proposal.customer_uid)
     cycle = open_cycle_of(tx, subscription)
     live = None if cycle is None else live_of(tx, cycle)
-    if attempts.in_flight(tx.session, subscription.id):
+    if _is_under_way(tx, policy, proposal, subscription):
         raise Conflict("a charge of it is under way; try again when it has ended")
     if subscription.forgotten_at is not None or in_book(tx, subscription) != proposal.book:
         raise Conflict("it was changed in the book meanwhile; compare again")
@@ -139,6 +144,9 @@ def _correct(tx: Transaction, policy: BillingPolicy, proposal: Proposal) -> Corr
     if proposal.is_wrong:
         _write(tx, policy, proposal, subscription)
     planned = None if cycle is None else go_on(tx, policy, subscription, cycle, live)
+    if live is not None and live.status == AttemptStatus.UNKNOWN:
+        # A contradiction is asked about once an hour; by what is right now it may be none.
+        live.ask_at = tx.now
     refused = planned if isinstance(planned, NoRetryReason) else None
     return Corrected(
         customer_uid=subscription.customer_uid,
@@ -147,6 +155,17 @@ def _correct(tx: Transaction, policy: BillingPolicy, proposal: Proposal) -> Corr
         at=None if isinstance(planned, NoRetryReason) else planned,
         why_not=refused,
     )
+
+
+def _is_under_way(
+    tx: Transaction, policy: BillingPolicy, proposal: Proposal, subscription: Subscription
+) -> bool:
+    """Whether a charge is, as far as this correction is concerned. The days of a month whose charge
+    is in question are never moved."""
+    moved = day_of(proposal.facts.initial_paid_at, policy.plan.zone) != proposal.book.anchor_on
+    if moved:
+        return attempts.in_flight(tx.session, subscription.id)
+    return attempts.unanswered(tx.session, subscription.id, asked_at(tx))
 
 
 def _write(

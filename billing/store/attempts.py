@@ -30,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from billing.domain.attempt import LIVE, AttemptStatus
-from billing.domain.cycle import CycleStatus
+from billing.domain.cycle import CONTRADICTED, CycleStatus
 from billing.domain.money import Won
 from billing.domain.payment import Buyer, ChargeRequest
 from billing.domain.subscription import Facts, SubscriptionStatus
@@ -405,12 +405,29 @@ def of_cycles(session: Session, cycle_ids: Sequence[int]) -> dict[int, list[Atte
 
 def in_flight(session: Session, subscription_id: int) -> bool:
     """Whether a request of any month of a subscription may still be on its way, or go again."""
+    return _any_in_flight(session, subscription_id, true())
+
+
+def unanswered(session: Session, subscription_id: int, asked_at: datetime) -> bool:
+    """The same, but for a month that is held since the gateway told of its request otherwise than
+    the book, where a look made at `asked_at` shows all that will ever come of it: then it may be
+    the book that is wrong."""
+    answered = (
+        (Attempt.status == AttemptStatus.UNKNOWN)
+        & (Attempt.provable_at <= asked_at)
+        & Cycle.held.in_(CONTRADICTED)
+    )
+    return _any_in_flight(session, subscription_id, answered.is_not(True))
+
+
+def _any_in_flight(session: Session, subscription_id: int, which: ColumnElement[bool]) -> bool:
     query = (
         select(Attempt.id)
         .join(Cycle, Cycle.id == Attempt.cycle_id)
         .where(
             Cycle.subscription_id == subscription_id,
             Attempt.status.in_([AttemptStatus.SENDING, AttemptStatus.UNKNOWN]),
+            which,
         )
         .limit(1)
     )

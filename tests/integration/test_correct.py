@@ -904,6 +904,55 @@ def test_nothing_is_touched_while_a_charge_is_under_way(world: World, status: st
     unchanged_by(world, Conflict, "a charge of it is under way")
 
 
+def charged_and_unheard(world: World) -> None:
+    """A charge whose answer is lost; and before it is asked about, somebody changes the amount."""
+    enrol(world, registered(world, script=["timeout_after_charge"]))
+    world.run(every=timedelta(seconds=3))
+    assert world.statuses("attempts") == {"unknown": 1}
+    by_hand(world, "UPDATE subscriptions SET amount = 19900")
+
+
+def test_a_book_by_which_its_own_charge_contradicts_it_is_put_right(world: World) -> None:
+    """The question what became of the charge has no end as long as the book is wrong."""
+    charged_and_unheard(world)
+    world.run(every=timedelta(minutes=10), times=3)
+    assert (world.statuses("attempts"), held(world)) == ({"unknown": 1}, ["contradiction"])
+    assert corrected(world).held == "contradiction"
+    assert facts(world) == RIGHT
+    # Asked about at once, not within the hour.
+    world.run()
+    assert (world.statuses("attempts"), world.statuses("cycles")) == ({"approved": 1}, {"paid": 1})
+    assert world.requests() == 1
+    assert broken(world.book, world.policy) == []
+
+
+def test_also_when_its_month_is_over(world: World) -> None:
+    charged_and_unheard(world)
+    world.run(every=timedelta(hours=6), times=60)
+    assert (world.statuses("attempts"), world.statuses("cycles")) == ({"unknown": 1}, {"missed": 1})
+    corrected(world)
+    world.run(every=timedelta(hours=1), times=2)
+    assert (world.statuses("attempts"), world.statuses("cycles")) == ({"approved": 1}, {"paid": 1})
+    assert world.statuses("subscriptions") == {"active": 1}
+
+
+@pytest.mark.parametrize(
+    "not_yet",
+    [
+        "UPDATE attempts SET provable_at = provable_at + interval '1 day'",
+        "UPDATE cycles SET held = 'unconfirmed'",
+        "UPDATE attempts SET status = 'sending', lease_until = now() + interval '30 days'",
+        "UPDATE subscriptions SET anchor_on = anchor_on + 1",
+    ],
+    ids=["may be on its way", "not contradicted", "sending", "would move the month"],
+)
+def test_a_charge_that_may_still_be_under_way_is_waited_for(world: World, not_yet: str) -> None:
+    charged_and_unheard(world)
+    world.run(every=timedelta(minutes=10), times=3)
+    by_hand(world, not_yet)
+    unchanged_by(world, Conflict, "a charge of it is under way")
+
+
 @pytest.mark.usefixtures("enrolled")
 def test_a_book_that_moved_on_is_compared_again(world: World) -> None:
     by_hand(world, "UPDATE subscriptions SET amount = 19900")

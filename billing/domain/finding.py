@@ -117,10 +117,15 @@ def _concerns(question: Question, row: Payment) -> bool:
 
 
 def _paid(question: Question, rows: list[Payment]) -> Finding | None:
-    """The payment that is nearest to us pays the month; any other is one too many."""
+    """The payment that is nearest to us pays the month; any other is one too many. Of two that are
+    equally near it is the one that fits, in whatever order the gateway shows them."""
     if not rows:
         return None
-    nearest, *others = sorted(rows, key=lambda row: _distance(question, row))
+
+    def nearness(row: Payment) -> tuple[int, bool]:
+        return _distance(question, row), _misfit(question, row) is not None
+
+    nearest, *others = sorted(rows, key=nearness)
     problem = _misfit(question, nearest)
     if problem is not None:
         return Contradiction(problem, nearest.imp_uid)

@@ -100,6 +100,13 @@ def test_a_second_payment_is_told_of_even_where_it_does_not_fit() -> None:
     assert find(QUESTION, [again, again]) == PaidElsewhere(again)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_payments_by_hand_the_one_that_fits_pays_the_month(order: int) -> None:
+    fits = replace(PAID, imp_uid="imp_3", merchant_uid="by-hand-1")
+    other = replace(PAID, imp_uid="imp_4", merchant_uid="by-hand-2", amount=Won(8800))
+    assert find(QUESTION, [fits, other][::order]) == PaidElsewhere(fits, (other,))
+
+
 def test_a_payment_by_hand_in_the_same_month() -> None:
     by_hand = replace(PAID, merchant_uid="by-hand")
     assert find(QUESTION, [by_hand]) == PaidElsewhere(by_hand)

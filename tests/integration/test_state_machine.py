@@ -59,7 +59,6 @@ MUST_REACH = {
     "refund refused",
     "told: double",
     "told: not_enrolled",
-    "tried again",
     "webhook again",
     "webhook counted",
     "webhook inquired",

@@ -17,6 +17,7 @@ from billing.sandbox.model import Payment, Status
 from billing.services import change_status, correct
 from billing.services.enrol_payment import EnrolledPayment, enrol_payment
 from billing.services.hold import hold, release
+from billing.services.invariants import broken
 from billing.services.let_go import let_go
 from billing.services.try_again import try_again
 from tests.builders import KEY, enrolled, execute, query
@@ -28,6 +29,7 @@ FAULTS = (
     "declined:0098",  # again soon
     "declined:0031",  # not this month
     "declined:0016",  # the customer must act
+    "declined:E",  # never again
     "timeout_before_charge",
     "timeout_after_charge",
     "reset_after_charge",
@@ -59,6 +61,7 @@ SPOILS = {
     ),
     "seal": ("seal = decode(repeat('00', length(seal)), 'hex')", set()),
 }
+SEALED = "I3 never another amount"
 FACTS = (
     "SELECT customer_uid, amount, order_name, initial_paid_at, anchor_on, tag, name, email, tel"
     " FROM subscriptions s LEFT JOIN buyers ON subscription_id = s.id WHERE customer_uid = :who"
@@ -87,11 +90,13 @@ class People(Stage):
 
     @initialize(scripts=st.lists(SCRIPTS, min_size=4, max_size=4), minutes=st.integers(0, 2))
     def begin_with_some(self, scripts: list[list[str]], minutes: int) -> None:
-        """So that whatever comes first has somebody, and some payment, to happen to."""
+        """So that whatever comes first has somebody, and a message or a payment, to happen to."""
         self.begin()
         for days_ago, script in enumerate(scripts):
             self.enrols(days_ago, script)
         self.clock.move(minutes=6)
+        for name in ("open", "dispatch"):
+            self.one_tick(name)
         for _ in range(minutes):
             self.a_good_minute()
 
@@ -317,7 +322,15 @@ class People(Stage):
         assert query(self.book, FACTS, who=name)[0] == self.facts[name]
         assert len(self.sandbox.ledger.requests) == asked
         self.spoiled.pop(name, None)
+        self.only_the_spoiled_are_unsealed()
         self.reached["corrected" + (f", held: {done.was_held}" if done.was_held else "")] += 1
+
+    def only_the_spoiled_are_unsealed(self) -> None:
+        """I3 is broken where somebody spoiled the book, and there alone."""
+        found = broken(self.book, self.policy)
+        ids = [row for one in found if one.name == SEALED for row in one.rows]
+        named = query(self.book, "SELECT customer_uid FROM subscriptions WHERE id = ANY(:i)", i=ids)
+        assert {name for (name,) in named} == self.spoiled.keys()
 
     def in_flight(self, name: str) -> bool:
         return bool(

@@ -171,7 +171,7 @@ class Verdict(People, Money):
             " ON c.id = a.cycle_id JOIN subscriptions s ON s.id = c.subscription_id"
             " WHERE a.status IN ('sending', 'unknown')",
         ):
-            assert held in ("contradiction", "payment_cancelled")
+            assert held in ("contradiction", "payment_cancelled"), f"{name} {month}: {held}"
             assert any(
                 one.amount != 9900 or one.status is Status.CANCELLED
                 for one in self._of_month(name, month)

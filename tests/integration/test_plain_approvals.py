@@ -128,6 +128,23 @@ def test_both_ways_end_the_same(
     assert not one_by_one[2]
 
 
+@pytest.mark.parametrize(("count", "patience"), [(1, "20s"), (2, "1s")])
+def test_a_group_does_not_wait_long_for_a_row_that_somebody_has(
+    book: Book,
+    claimed: tuple[BillingPolicy, list[int]],
+    clock: MovedClock,
+    count: int,
+    patience: str,
+) -> None:
+    """Many answers wait with it; one alone waits as long as any statement does."""
+    policy, ids = claimed
+    answers = [Answer(one, 1, Approved(f"imp_{one}", Won(1000), clock.now)) for one in ids[:count]]
+    with book.transaction() as tx:
+        record(tx, policy, answers)
+        assert tx.session.execute(text("SHOW lock_timeout")).scalar_one() == patience
+        assert tx.session.execute(text("SHOW enable_seqscan")).scalar_one() == "off"
+
+
 @pytest.mark.parametrize("table", ["attempts", "cycles", "subscriptions"])
 def test_nobody_else_can_change_what_is_being_settled(
     book: Book, claimed: tuple[BillingPolicy, list[int]], clock: MovedClock, table: str

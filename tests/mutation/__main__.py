@@ -78,7 +78,12 @@ TESTS = {
         "tests/integration/test_import.py",
     ],
     "billing/domain": ["tests/unit/domain"],
+    "billing/holding_back.py": [
+        "tests/unit/test_holding_back.py",
+        "tests/integration/test_holding_back.py",
+    ],
     "billing/services/record.py": RECORD,
+    "billing/services/answer.py": [*RECORD, "tests/unit/test_texts.py"],
     "billing/services/recorder.py": RECORD,
     "billing/store/settled.py": RECORD,
     "billing/store/seals.py": [
@@ -171,7 +176,35 @@ TESTS = {
     "billing/services/correct.py": ["tests/integration/test_correct.py"],
     "billing/services/follow_facts.py": ["tests/integration/test_correct.py"],
     "billing/services/initial_payment.py": ["tests/integration/test_correct.py"],
+    "billing/services/finish_order.py": ["tests/integration/web/test_checkout.py"],
+    "billing/services/pick_up_order.py": ["tests/integration/web/test_checkout.py"],
+    "billing/services/bring_in.py": [
+        "tests/integration/test_enrol_payment.py",
+        "tests/integration/test_import.py",
+    ],
+    "billing/services/alone.py": ["tests/integration/test_alone.py"],
+    "billing/services/beside.py": ["tests/integration/web/test_console_pages.py"],
+    "billing/services/forget.py": ["tests/integration/test_forget.py"],
+    "billing/services/prune.py": ["tests/integration/test_prune.py"],
+    "billing/services/seal_events.py": ["tests/integration/test_seals.py"],
+    "billing/services/csv_lines.py": ["tests/unit/services/test_import_rows.py"],
+    "billing/services/notify.py": [
+        "tests/integration/test_notices.py",
+        "tests/integration/test_notices_cli.py",
+    ],
     "billing/store/corrections.py": ["tests/integration/test_correct.py"],
+    "billing/store/coming.py": [
+        "tests/integration/test_opening.py",
+        "tests/integration/test_settings_change.py",
+    ],
+    "billing/store/grants.py": ["tests/integration/test_run_role.py"],
+    "billing/store/notices.py": ["tests/integration/test_notice_rows.py"],
+    "billing/store/session.py": [
+        "tests/integration/test_session.py",
+        "tests/integration/test_copy_errors.py",
+    ],
+    "billing/store/figures.py": ["tests/integration/test_figure_rows.py"],
+    "billing/store/events.py": ["tests/integration/test_event_rows.py"],
     "billing/domain/correction.py": ["tests/unit/domain/test_correction.py"],
     "billing/services/clock_guard.py": [
         "tests/integration/test_clock_alone.py",
@@ -312,5 +345,5 @@ if __name__ == "__main__":
     parser.add_argument("--tests", nargs="+", help="instead of those that the module is known by")
     parser.add_argument("--longest", type=float, default=3.0, help="leave longer tests out")
     given = parser.parse_args()
-    known = dict.fromkeys(test for file in given.files for test in tests_of(file))
-    sys.exit(main(given.files, given.number, given.tests or list(known), given.longest))
+    tests = given.tests or [test for file in given.files for test in tests_of(file)]
+    sys.exit(main(given.files, given.number, list(dict.fromkeys(tests)), given.longest))

@@ -9,6 +9,7 @@ import pytest
 from billing.services import invariants
 from billing.store import archives, seals
 from tests.mutation import sql
+from tests.mutation.__main__ import ROOT, accepted
 from tests.mutation.mutants import mutants_of
 from tests.mutation.runner import dependents, lines_of, users
 
@@ -167,3 +168,10 @@ def test_other_modules_that_made_something_of_a_constant_are_known() -> None:
     }
     of_archives = {other: names for other, _, names in users(archives, {"BROKEN", "NOT_YET"})}
     assert of_archives == {invariants: {"_IN_THE_BOOK", "_FACTS"}}
+
+
+@pytest.mark.parametrize("file", accepted())
+def test_a_reason_is_of_a_mutant_that_is_made(file: str) -> None:
+    """Code that changed leaves its reason behind, which would then excuse another mistake."""
+    made = mutants_of((ROOT / file).read_text(encoding="utf-8"))
+    assert accepted()[file].keys() - {f"{one.scope}: {one.change}" for one in made} == set()

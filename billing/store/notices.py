@@ -103,7 +103,6 @@ def claim(
         .outerjoin(Subscription, Subscription.id == Notice.subscription_id)
         .where(Notice.id.in_(won))
         .order_by(Notice.next_try_at, Notice.id)
-        .execution_options(populate_existing=True)
     )
     return [_as_claim(row.Notice, row.customer_uid, now + lease) for row in rows]
 

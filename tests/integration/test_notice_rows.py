@@ -86,6 +86,8 @@ def test_neither_what_ended_nor_what_somebody_sends(kept: Book, clock: MovedCloc
     ):
         put(kept, "lease_until = :at", 3, at=until)
         assert due(kept, clock) == ([3, 4] if free else [4])
+    put(kept, DELIVERED, 4, now=clock.now)
+    assert due(kept, clock) == [3]
 
 
 def test_of_one_subscription_the_first_that_has_not_ended(kept: Book, clock: MovedClock) -> None:
@@ -293,15 +295,19 @@ def test_the_dead_are_sent_again_the_oldest_first(kept: Book, clock: MovedClock)
 # -- for whoever looks ----------------------------------------------------------------------------
 
 
-def test_notices_are_listed_and_counted_by_status(kept: Book, clock: MovedClock) -> None:
+def test_notices_are_listed_and_counted_by_status(
+    kept: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
     def listed(status: NoticeStatus | None, limit: int = 9, before: int | None = None) -> list[int]:
         with kept.transaction() as tx:
             found = notices.listed(tx.session, status, limit, before)
-        for notice, _ in found:
+        for notice, customer_uid in found:
+            assert customer_uid == ("customer-1" if notice.id == 1 else None)
             assert status in (None, notices.status_of(notice))
             assert notices.waits(notice) is (notice.id in (3, 4))
         return [notice.id for notice, _ in found]
 
+    enrolled(kept, policy, a_row(1))
     put(kept, DELIVERED, 1, now=clock.now)
     put(kept, DEAD, 2, now=clock.now)
     assert listed(None) == [4, 3, 2, 1]

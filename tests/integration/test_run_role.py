@@ -208,6 +208,14 @@ def test_doctor_names_what_is_lacking(two: Two, run_book: Book, clock: MovedCloc
     assert examine(run_book, two.run)[-1].name == "database role"
 
 
+def test_who_owns_another_table_owns_none_of_the_book(two: Two) -> None:
+    with two.run.connect() as connection:
+        connection.execute(text("CREATE TEMPORARY TABLE beside (id int)"))
+        assert not grants.looked_at(connection).is_owner
+    with two.owner.connect() as connection:
+        assert grants.looked_at(connection).is_owner
+
+
 def test_a_volume_of_before_gets_the_roles_by_the_same_script(
     database_url: str, servers: Servers, tmp_path: Path, make_policy: Callable[..., BillingPolicy],
     clock: MovedClock,

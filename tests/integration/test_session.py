@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -13,6 +14,7 @@ import pytest
 from sqlalchemy import Engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, InternalError, TimeoutError
 
+from billing.domain.calendar import LAST_MOMENT
 from billing.store import events, session
 from billing.store.session import (
     TRIES,
@@ -77,6 +79,20 @@ def test_a_row_of_which_there_is_one_is_read_once(book: Book) -> None:
         assert single(tx.session, GatewayHealth).failures == 0
         assert single(tx.session, GatewayHealth).failures == 0
         assert len(seen) == 1
+
+
+def test_a_row_can_be_read_when_its_transaction_is_over(book: Book) -> None:
+    with book.transaction() as tx:
+        written = single(tx.session, GatewayHealth)
+    with book.snapshot() as tx:
+        read = single(tx.session, GatewayHealth)
+    assert (written.failures, read.failures) == (0, 0)
+
+
+def test_a_moment_beyond_all_calendars_is_read_as_its_end(engine: Engine) -> None:
+    with Book(engine, lambda _: NOW).transaction() as tx:
+        far = tx.session.execute(text("SELECT CAST('infinity' AS timestamptz)")).scalar_one()
+    assert far == LAST_MOMENT
 
 
 def test_a_snapshot_stays_as_it_was_and_writes_nothing(book: Book) -> None:
@@ -199,7 +215,8 @@ def test_whether_the_database_is_away(error: BaseException, *, away: bool) -> No
     assert is_away(error) is away
 
 
-def test_an_error_does_not_tell_the_row(book: Book) -> None:
+def test_an_error_does_not_tell_the_row(engine: Engine) -> None:
+    book = Book(engine, lambda _: NOW)
     line = "INSERT INTO buyers (subscription_id, name) VALUES (7, '홍길동')"
     with pytest.raises(IntegrityError) as caught, book.transaction() as tx:
         tx.session.execute(text(line.replace("'홍길동'", ":name")), {"name": "홍길동"})
@@ -210,6 +227,24 @@ def test_an_error_does_not_tell_the_row(book: Book) -> None:
     assert "(7)" not in told
 
 
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        ((), ()),
+        ((7, "a\nb"), (7, "a\nb")),
+        (("a\nb", "c", "d"), ("a", "c", "d")),
+    ],
+)
+def test_of_what_an_error_holds_the_first_line_stays(
+    given: tuple[object, ...], left: tuple[object, ...]
+) -> None:
+    error = Exception(*given)
+    for told in (error, None):
+        context: Any = SimpleNamespace(original_exception=error, sqlalchemy_exception=told)
+        session._without_rows(context)
+        assert error.args == left
+
+
 # -- connections ----------------------------------------------------------------------------------
 
 
@@ -217,6 +252,8 @@ def test_how_a_connection_is_made(engine: Engine) -> None:
     with engine.connect() as connection:
         raw: Any = connection.connection.driver_connection
         given = raw.info.get_parameters()
+        for name, value in (("statement_timeout", "1min"), ("jit", "off"), ("timezone", "UTC")):
+            assert connection.execute(text(f"SHOW {name}")).scalar_one() == value
     wanted = {
         "connect_timeout": "10",
         "keepalives_idle": "30",
@@ -224,9 +261,21 @@ def test_how_a_connection_is_made(engine: Engine) -> None:
         "keepalives_count": "3",
         "tcp_user_timeout": "30000",
         "application_name": "maewol",
+        "client_encoding": "utf8",
     }
     assert {name: given.get(name) for name in wanted} == wanted
     assert engine.hide_parameters
+
+
+def test_a_book_that_is_closed_holds_no_connection(engine: Engine) -> None:
+    book = Book(engine, lambda _: NOW)
+    with book.transaction() as tx:
+        tx.session.execute(text("SELECT 1"))
+    pool: Any = engine.pool
+    assert pool.checkedin() == 1
+    book.close()
+    pool = engine.pool
+    assert pool.checkedin() == 0
 
 
 def test_so_many_connections_and_as_many_more(database_url: str, engine: Engine) -> None:

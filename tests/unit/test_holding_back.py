@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from celery import bootsteps
+from celery.utils.dispatch import Signal
 from sqlalchemy.exc import ProgrammingError, TimeoutError
+from structlog.testing import capture_logs
 
-from billing.holding_back import HoldingBack
+from billing import holding_back
+from billing.holding_back import HoldingBack, install
 
 AWAY = TimeoutError("every connection is in use")
 REFUSED = ProgrammingError("SELECT 1", None, Exception("no such table"))
@@ -60,6 +67,18 @@ def test_after_a_task_that_found_it_away_the_next_waits_until_it_answers() -> No
     assert stage.asked == 4
 
 
+def test_it_is_told_once_each_time() -> None:
+    """Of a hundred tasks that fail while it is away the first tells, and the end is told, too."""
+    held = Stage(says=[AWAY, None]).made()
+    with capture_logs() as told:
+        for _ in range(2):
+            held.failed(AWAY)
+        held.wait()
+        held.wait()
+        held.failed(AWAY)
+    assert [one["log_level"] for one in told] == ["warning", "info", "warning"]
+
+
 def test_a_book_that_answers_with_another_error_is_there() -> None:
     stage = Stage(says=[REFUSED])
     held = stage.made()
@@ -98,3 +117,43 @@ def test_one_asks_for_all() -> None:
     for thread in threads:
         thread.join(10)
     assert len(asked) == 1
+
+
+class Worker:
+    """As Celery shows it."""
+
+    def __init__(self) -> None:
+        self.blueprint = SimpleNamespace(state=bootsteps.RUN)
+
+
+def test_a_worker_hears_of_its_tasks_and_of_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = SimpleNamespace(worker_init=Signal(), task_prerun=Signal(), task_failure=Signal())
+    flags = SimpleNamespace(should_stop=None, should_terminate=None)
+    monkeypatch.setattr(holding_back, "signals", heard)
+    monkeypatch.setattr(holding_back, "state", flags)
+    asked: list[int] = []
+
+    def run(_: object, tries: int) -> None:
+        asked.append(tries)
+
+    book: Any = SimpleNamespace(run=run)
+    install(book)
+    worker = Worker()
+    heard.worker_init.send(sender=worker)
+    # Nobody else holds what hears of it.
+    gc.collect()
+    heard.task_prerun.send(sender=None)
+    heard.task_failure.send(sender=None, exception=AWAY)
+    for holder, name, leaving in (
+        (flags, "should_stop", 0),
+        (flags, "should_terminate", 0),
+        (worker.blueprint, "state", bootsteps.CLOSE),
+        (worker.blueprint, "state", bootsteps.TERMINATE),
+    ):
+        before = getattr(holder, name)
+        setattr(holder, name, leaving)
+        heard.task_prerun.send(sender=None)
+        assert asked == [], f"who is to leave waits for nothing: {name}"
+        setattr(holder, name, before)
+    heard.task_prerun.send(sender=None)
+    assert asked == [1], "made again at once, it would only be refused again"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -91,6 +92,33 @@ def test_it_is_told_as_long_as_it_lasts(book: Book, clock: MovedClock) -> None:
             assert not seen.wait(0.01)
         with alone(book, due) as theirs:
             assert not theirs
+
+
+def test_the_last_line_is_written_before_it_is_left(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be told once more by who has left it, and nobody could begin for a while."""
+    telling, kept, done = threading.Event(), heartbeats.keep, list[str]()
+
+    def slowly(*given: Any) -> bool:
+        telling.set()
+        threading.Event().wait(0.1)
+        done.append("told")
+        return kept(*given)
+
+    def leave(*_: object) -> None:
+        done.append("left")
+
+    monkeypatch.setattr(heartbeats, "keep", slowly)
+    monkeypatch.setattr(heartbeats, "leave", leave)
+    before = set(threading.enumerate())
+    with alone(book, due, every=0.01):
+        (teller,) = set(threading.enumerate()) - before
+        assert teller.daemon, "a process that ends is not kept from it"
+        assert telling.wait(10)
+    assert done[-1] == "left"
+    threading.Event().wait(0.2)
+    assert done[-1] == "left"
 
 
 def test_who_lost_it_does_not_end_who_has_it_now(book: Book, clock: MovedClock) -> None:

@@ -96,6 +96,8 @@ def held_elsewhere(book: Book, *ids: int) -> Iterator[None]:
         ("due", timedelta(0), 1),
         ("due", MINUTE, 1),
         ("due", MINUTE + SECOND, 0),
+        ("due", -MINUTE, 1),
+        ("due", -MINUTE - SECOND, 0),
         ("sending", None, 0),
         ("sending", MINUTE + SECOND, 1),
         ("unknown", timedelta(0), 0),
@@ -196,6 +198,11 @@ def test_what_was_lost_on_the_way_goes_again(book: Book, now: datetime) -> None:
     execute(book, "UPDATE attempts SET dispatched_at = :at", at=now - MINUTE)
     assert handed_out(book, now) == []
     become(book, 2, dispatched_at=now - MINUTE - SECOND)
+    assert handed_out(book, now) == [2]
+    # By a clock that was ahead, which must keep nobody waiting until then.
+    execute(book, "UPDATE attempts SET dispatched_at = :at", at=now + MINUTE)
+    assert handed_out(book, now) == []
+    become(book, 2, dispatched_at=now + MINUTE + SECOND)
     assert handed_out(book, now) == [2]
 
 

@@ -55,6 +55,18 @@ def test_an_overlong_line_is_never_cut_into_characters() -> None:
     assert read(raw) == [(1, f"is longer than {LONGEST_LINE} bytes"), (2, ["b"])]
 
 
+@pytest.mark.parametrize(
+    ("broken", "problem"),
+    [
+        (b"x" * LONGEST_LINE, f"is longer than {LONGEST_LINE} bytes"),
+        (b"\xff", "is not UTF-8. Save the file as UTF-8"),
+    ],
+)
+def test_a_broken_line_inside_quotes_does_not_end_them(broken: bytes, problem: str) -> None:
+    raw = b'"a\n' + broken + b'\nb"\nc\n'
+    assert read(raw) == [(1, f"{problem}; lines 1 to 3 were read as one"), (4, ["c"])]
+
+
 def test_a_line_of_exactly_the_longest_length_is_read() -> None:
     line = b"x" * (LONGEST_LINE - 1)
     assert read(line + b"\nb\n") == [(1, [line.decode()]), (2, ["b"])]

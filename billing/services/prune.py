@@ -14,6 +14,7 @@ from pathlib import Path
 from billing.domain.calendar import start_of
 from billing.domain.policy import BillingPolicy
 from billing.services.archive_events import archive_next, remove_archived
+from billing.services.clock_guard import is_far_off
 from billing.store import archives, heartbeats
 from billing.store.session import Book, Transaction
 
@@ -39,8 +40,11 @@ def prune(
     going_on: Callable[[], bool] = lambda: True,
 ) -> Pruned:
     """Clear up for as long as `going_on`. Events go only where `months` is not 0 and there is a
-    `folder` for their archives. Raises `ArchiveDamaged`, `OSError`; then nothing has gone that no
-    file holds."""
+    `folder` for their archives; nothing goes by a clock that is far off. Raises `ArchiveDamaged`,
+    `OSError`; then nothing has gone that no file holds."""
+    if book.run(is_far_off):
+        # By such a clock everything is old enough, and an archive gives nothing back.
+        return Pruned(0, 0, 0)
     hosts = book.run(lambda tx: heartbeats.forget_hosts(tx.session, tx.now - HOSTS_KEPT))
     if not months or folder is None:
         return Pruned(0, 0, hosts)
@@ -58,7 +62,7 @@ def prune(
 
 def would_prune(book: Book, policy: BillingPolicy, months: int) -> int:
     """How many events are old enough to be archived now."""
-    if not months:
+    if not months or book.run(is_far_off):
         return 0
     return book.run(
         lambda tx: archives.count_archivable(tx.session, _older_than(tx, policy, months))

@@ -26,7 +26,7 @@ from billing.services import archive_events
 from billing.services.archive_events import archive_next, remove_archived, verify
 from billing.services.explain import why
 from billing.services.invariants import broken
-from billing.services.prune import prune, would_prune
+from billing.services.prune import Pruned, prune, would_prune
 from billing.settings import Settings
 from billing.store import heartbeats, installation
 from billing.store.session import Book, create_book_engine
@@ -393,6 +393,22 @@ def test_hosts_that_are_gone_are_forgotten_and_ticks_are_not(
     names = [row[0] for row in query(book, "SELECT name FROM heartbeats")]
     assert [name for name in names if "@" in name] == ["maewol.charge@new-pod"]
     assert "maewol.tick.reconcile" in names
+
+
+def test_by_a_clock_that_is_far_off_nothing_is_old_enough(world: World, tmp_path: Path) -> None:
+    """Two years ahead for one tick: what an archive takes, no rule and no fact sees again."""
+    world.book.run(lambda tx: heartbeats.beat(tx.session, "maewol.charge@pod", tx.now))
+    before = lines(world)
+    world.clock.move(days=730)
+    note = "UPDATE gateway_health SET clock_skew = :skew, skew_checked_at = :now"
+    execute(world.book, note, skew=timedelta(days=-730), now=world.clock.now)
+    assert prune(world.book, world.policy, MONTHS, tmp_path) == Pruned(0, 0, 0)
+    assert would_prune(world.book, world.policy, MONTHS) == 0
+    assert lines(world) == before
+    assert list(tmp_path.iterdir()) == []
+    execute(world.book, note, skew=timedelta(0), now=world.clock.now)
+    assert would_prune(world.book, world.policy, MONTHS) > 0
+    assert prune(world.book, world.policy, MONTHS, None).hosts > 0
 
 
 @pytest.mark.parametrize("months", [1, 2])

@@ -5,18 +5,13 @@ from __future__ import annotations
 from billing.store import seals
 from billing.store.session import Book, Transaction
 
-# A tick does not go on for ever; the next one is a minute away.
-MOST_RUNS = 50
-
 
 def seal_events(book: Book) -> int:
-    """Seal the events that are final by now; returns how many."""
-    sealed = 0
-    for _ in range(MOST_RUNS):
-        run = book.run(_seal_run)
-        sealed += run
-        if run < seals.BATCH:
-            break
+    """Seal the events that are final by now, as many as one seal holds; returns how many."""
+    sealed = book.run(_seal_run)
+    if sealed >= seals.BATCH:
+        # There are more: what comes next is noted at once, so that the next tick can seal it.
+        book.run(_seal_run)
     return sealed
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from billing.services.alone import alone
 from billing.store import heartbeats
@@ -143,7 +144,7 @@ def test_who_lost_it_does_not_end_who_has_it_now(book: Book, clock: MovedClock) 
 def test_a_database_that_cannot_be_written_for_a_while_ends_nothing(
     book: Book, clock: MovedClock
 ) -> None:
-    with alone(book, due, every=0.01) as ours:
+    with capture_logs() as lines, alone(book, due, every=0.01) as ours:
         execute(book, "ALTER TABLE heartbeats RENAME TO gone")
         threading.Event().wait(0.1)
         execute(book, "ALTER TABLE gone RENAME TO heartbeats")
@@ -152,3 +153,8 @@ def test_a_database_that_cannot_be_written_for_a_while_ends_nothing(
             threading.Event().wait(0.01)
     assert ours
     assert row(book) is None
+    assert lines[0] == {
+        "event": "heartbeat not written",
+        "error": "ProgrammingError",
+        "log_level": "warning",
+    }

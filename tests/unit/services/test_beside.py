@@ -74,7 +74,7 @@ def line(payment: Payment, *months: CycleRows) -> Line:
 
 def test_it_is_asked_once_and_not_for_long() -> None:
     found = asked(PAID, months=[a_month()])
-    assert (found.asked_at, found.key) == (NOW, KEY)
+    assert (found.asked_at, found.key, len(found.lines)) == (NOW, KEY, 1)
     with pytest.raises(GatewayUnavailable, match=r"within 0\.05 seconds"):
         asked(waits=5)
     with pytest.raises(NotFound, match="number 7"):
@@ -123,6 +123,11 @@ def test_a_payment_beside_its_month(payment: Payment, month: CycleRows, *, agree
 def test_a_payment_of_no_month(payment: Payment, *, initial: bool, agrees: bool | None) -> None:
     found = line(payment)
     assert (found.rows, found.attempt, found.initial, found.agrees) == (None, None, initial, agrees)
+
+
+def test_a_payment_under_another_name_is_of_no_month() -> None:
+    found = line(replace(PAID, imp_uid="imp_2", merchant_uid="mw-2"), a_month())
+    assert (found.rows, found.attempt, found.agrees) == (None, None, False)
 
 
 def test_what_only_the_book_has_is_looked_at() -> None:

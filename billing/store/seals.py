@@ -79,18 +79,23 @@ def final_up_to(session: Session, after: int, now: datetime) -> int | None:
 
 def _note(session: Session, after: int, now: datetime, coming: int) -> None:
     up_to = session.execute(
-        text(
-            "SELECT max(id) FROM (SELECT id FROM events WHERE id > :after AND at <= :before"
-            " ORDER BY id LIMIT :batch) oldest"
-        ),
-        {"after": after, "before": now - FINAL_AFTER, "batch": BATCH},
+        text("SELECT max(id) FROM events WHERE id > :after AND at <= :before"),
+        {"after": after, "before": now - FINAL_AFTER},
     ).scalar_one()
     session.execute(update(Installation).values(seal_up_to=up_to, seal_once_past=coming))
 
 
-def add(session: Session, last: EventSeal | None, up_to: int, now: datetime) -> int:
-    """Seal the events after the last seal; returns how many they are."""
+def add(session: Session, last: EventSeal | None, final: int, now: datetime) -> int:
+    """Seal the oldest events after the last seal, up to a final one and so many; returns how many
+    they are."""
     after = last.up_to_id if last else 0
+    up_to = session.execute(
+        text(
+            "SELECT coalesce(max(id), :final) FROM (SELECT id FROM events WHERE id > :after"
+            " AND id <= :final ORDER BY id LIMIT :batch) oldest"
+        ),
+        {"after": after, "final": final, "batch": BATCH},
+    ).scalar_one()
     events, digest = session.execute(
         DIGEST, {"previous": last.digest if last else b"", "after": after, "up_to": up_to}
     ).one()

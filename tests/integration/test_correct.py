@@ -625,6 +625,14 @@ def test_a_payment_that_was_given_back_vouches_for_nothing(world: World, enrolle
     unchanged_by(world, Unconfirmed, "is cancelled", about=("imp_uid", enrolled.imp_uid))
 
 
+def test_a_payment_that_no_enrolment_takes_vouches_for_nothing(
+    world: World, enrolled: Payment
+) -> None:
+    world.sandbox.ledger.put(replace(enrolled, name=""))
+    by_hand(world, "UPDATE subscriptions SET amount = 19900")
+    unchanged_by(world, Unconfirmed, "is empty", about=("order_name", ""))
+
+
 def test_a_test_payment_vouches_for_no_live_book(world: World) -> None:
     enrol(world, registered(world))
     by_hand(world, "UPDATE subscriptions SET amount = 19900")

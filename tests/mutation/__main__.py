@@ -182,7 +182,7 @@ TESTS = {
     "billing/services/alone.py": ["tests/integration/test_alone.py"],
     "billing/services/beside.py": ["tests/unit/services/test_beside.py"],
     "billing/services/forget.py": ["tests/integration/test_forget.py"],
-    "billing/services/prune.py": ["tests/integration/test_prune.py"],
+    "billing/services/prune.py": ["tests/unit/services/test_clearing_up.py"],
     "billing/services/seal_events.py": ["tests/integration/test_seals.py"],
     "billing/services/csv_lines.py": ["tests/unit/services/test_import_rows.py"],
     "billing/services/notify.py": [
@@ -190,10 +190,7 @@ TESTS = {
         "tests/integration/test_notices_cli.py",
     ],
     "billing/store/corrections.py": ["tests/integration/test_correct.py"],
-    "billing/store/coming.py": [
-        "tests/integration/test_opening.py",
-        "tests/integration/test_settings_change.py",
-    ],
+    "billing/store/coming.py": ["tests/integration/test_coming_rows.py"],
     "billing/store/grants.py": ["tests/integration/test_run_role.py"],
     "billing/store/notices.py": ["tests/integration/test_notice_rows.py"],
     "billing/store/session.py": [

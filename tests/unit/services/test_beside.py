@@ -62,7 +62,7 @@ def asked(
     ours = Dossier(SUBSCRIPTION, None, months, [], None, [])
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(dossier, "read", lambda _, number: ours if known and number == 7 else None)
-        found = asyncio.run(beside(book, gateway, 7, seconds=0.05))
+        found = asyncio.run(beside(book, gateway, 7, seconds=0.05 if waits else 30))
     assert since == [NOW - LOOKS_BACK]
     return found
 

@@ -28,9 +28,8 @@ def bring_in(
     check_day(tx)
     key = installation.key(tx.session, derive_key)
     subscriptions.stage(tx.session, [staged_row(tx, policy, key, 1, new)])
-    _refuse_changed(tx)
     added = subscriptions.insert_staged(tx.session, tx.now, notify=True)
-    # Whoever was quicker made the insert do nothing; it must agree, too.
+    # Who was there, if only a moment earlier, made the insert do nothing; it must agree.
     _refuse_changed(tx)
     return added == 1
 

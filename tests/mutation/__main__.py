@@ -52,6 +52,7 @@ RECORD = [
     "tests/integration/test_reconcile.py",
 ]
 WIRE = ["tests/integration/portone/test_portone_wire.py"]
+ORDERS = ["tests/unit/services/test_orders.py", "tests/integration/web/test_checkout.py"]
 FOLLOWED = [
     "tests/integration/test_closing.py",
     "tests/integration/test_odd_rows.py",
@@ -152,7 +153,10 @@ TESTS = {
         "tests/integration/test_inquire.py",
     ],
     "billing/services/enrol.py": ["tests/integration/test_enrol.py"],
-    "billing/services/enrol_payment.py": ["tests/integration/test_enrol_payment.py"],
+    "billing/services/enrol_payment.py": [
+        "tests/integration/test_enrol_payment.py",
+        "tests/integration/test_clock_guard.py",
+    ],
     "billing/services/look_at_webhooks.py": ["tests/integration/test_webhooks.py"],
     "billing/services/confirm_difference.py": ["tests/integration/test_reconcile.py"],
     "billing/services/questions.py": ["tests/unit/services/test_questions.py"],
@@ -173,10 +177,11 @@ TESTS = {
     "billing/services/correct.py": ["tests/integration/test_correct.py"],
     "billing/services/follow_facts.py": ["tests/integration/test_correct.py"],
     "billing/services/initial_payment.py": ["tests/integration/test_correct.py"],
-    "billing/services/finish_order.py": ["tests/integration/web/test_checkout.py"],
-    "billing/services/pick_up_order.py": ["tests/integration/web/test_checkout.py"],
+    "billing/services/finish_order.py": ORDERS,
+    "billing/services/pick_up_order.py": ORDERS,
     "billing/services/bring_in.py": [
         "tests/integration/test_enrol_payment.py",
+        "tests/integration/test_clock_guard.py",
         "tests/integration/test_import.py",
     ],
     "billing/services/alone.py": ["tests/integration/test_alone.py"],

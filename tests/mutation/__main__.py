@@ -205,6 +205,8 @@ TESTS = {
     "billing/store/figures.py": ["tests/integration/test_figure_rows.py"],
     "billing/store/events.py": ["tests/integration/test_event_rows.py"],
     "billing/store/views.py": ["tests/integration/test_view_rows.py"],
+    "billing/store/receiver.py": ["tests/integration/test_receiver_rows.py"],
+    "billing/store/waiting.py": ["tests/integration/test_waiting.py"],
     "billing/domain/correction.py": ["tests/unit/domain/test_correction.py"],
     "billing/services/clock_guard.py": [
         "tests/integration/test_clock_alone.py",

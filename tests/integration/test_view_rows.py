@@ -128,6 +128,7 @@ def test_a_page_goes_on_below_the_last(kept: Book) -> None:
         for page, first in ((views.cycle_page, 13), (views.subscription_page, 4)):
             found = page(tx.session, SEOUL, limit=2)
             assert (len(found.items), found.last_id) == (2, first - 1)
+            assert page(tx.session, SEOUL, limit=1).last_id == first
             count = first - 2 if first == 4 else 1
             rest = page(tx.session, SEOUL, limit=count, before=found.last_id)
             assert (len(rest.items), rest.last_id) == (count, None), "no page is empty"

@@ -207,6 +207,7 @@ TESTS = {
     "billing/store/views.py": ["tests/integration/test_view_rows.py"],
     "billing/store/receiver.py": ["tests/integration/test_receiver_rows.py"],
     "billing/store/waiting.py": ["tests/integration/test_waiting.py"],
+    "billing/store/heartbeats.py": ["tests/integration/test_heartbeat_rows.py"],
     "billing/domain/correction.py": ["tests/unit/domain/test_correction.py"],
     "billing/services/clock_guard.py": [
         "tests/integration/test_clock_alone.py",

@@ -9,7 +9,6 @@ import pytest
 
 from billing.domain.delivery import LONGEST_RETRY_AFTER
 from billing.store import receiver
-from billing.store.receiver import PROBES, TOLD_AFTER, TOLD_AGAIN_AFTER, UNANSWERED_TO_STOP
 from billing.store.session import Book
 from tests.builders import execute, query, waits
 from tests.conftest import MovedClock
@@ -17,6 +16,9 @@ from tests.conftest import MovedClock
 MOMENT = timedelta(microseconds=1)
 LEASE = timedelta(minutes=1)
 WIDTH = 20
+# As docs/notices.md has them.
+DOWN, PROBES = 5, 5
+TOLD_AFTER, TOLD_AGAIN_AFTER = timedelta(hours=1), timedelta(days=1)
 
 
 def room(book: Book, now: datetime, mine: datetime | None = None, width: int = WIDTH) -> int:
@@ -79,9 +81,9 @@ def test_nobody_waits_longer_than_anything_of_ours(
 
 
 def test_who_is_down_is_asked_with_a_few(book: Book, clock: MovedClock) -> None:
-    put(book, unanswered=UNANSWERED_TO_STOP - 1)
+    put(book, unanswered=DOWN - 1)
     assert room(book, clock.now) == WIDTH
-    put(book, unanswered=UNANSWERED_TO_STOP, round_until=None)
+    put(book, unanswered=DOWN, round_until=None)
     assert room(book, clock.now) == PROBES
     put(book, round_until=None)
     assert room(book, clock.now, width=PROBES - 1) == PROBES - 1
@@ -133,7 +135,7 @@ def test_patience_that_was_asked_for_is_bounded_and_ends_with_an_answer(
 
 def test_an_outage_is_told_once_after_an_hour(book: Book, clock: MovedClock) -> None:
     began = clock.now
-    noted(book, began, unanswered=UNANSWERED_TO_STOP)
+    noted(book, began, unanswered=DOWN)
     assert noted(book, began + TOLD_AFTER - MOMENT, unanswered=1) is None
     assert noted(book, began + TOLD_AFTER, unanswered=1) == TOLD_AFTER
     assert row(book, "down_told_at") == (began + TOLD_AFTER,)
@@ -141,7 +143,7 @@ def test_an_outage_is_told_once_after_an_hour(book: Book, clock: MovedClock) -> 
     noted(book, began + 2 * TOLD_AFTER, answered=1)
     assert row(book, "down_told_at") == (None,)
     again = began + 3 * TOLD_AFTER
-    noted(book, again, unanswered=UNANSWERED_TO_STOP - 1)
+    noted(book, again, unanswered=DOWN - 1)
     assert noted(book, again + TOLD_AFTER) is None, "not down yet"
     assert noted(book, again + 2 * TOLD_AFTER, unanswered=1) == 2 * TOLD_AFTER
 

@@ -30,8 +30,10 @@ from billing.services.answer import Answer, FactsChanged, GivenBack, Result, cle
 from billing.services.inquire import _give_up_on_expired
 from billing.services.open_cycles import open_cycles
 from billing.services.record import adopt, record
+from billing.services.recorder import over_at
 from billing.store import attempts, health
 from billing.store.session import Book
+from billing.store.tables import Attempt
 from tests.builders import a_refund, a_row, enrolled, execute, query
 from tests.conftest import MovedClock
 
@@ -66,6 +68,29 @@ def payment(clock: MovedClock, imp_uid: str = "imp_1", merchant_uid: str = "by-h
         paid_at=clock.now,
         currency="KRW",
     )
+
+
+@pytest.mark.parametrize(
+    ("sent", "lease", "over"),
+    [
+        (None, None, 0),
+        (None, 60, 0),
+        (0, 60, 0),
+        (-30, 30, 0),
+        (1, 61, 61),
+        (1, None, 0),
+    ],
+)
+def test_without_an_answer_it_is_over_now_or_by_a_clock_that_leapt_back_with_its_lease(
+    clock: MovedClock, sent: int | None, lease: int | None, over: int
+) -> None:
+    """Seconds from now."""
+
+    def at(seconds: int | None) -> datetime | None:
+        return None if seconds is None else clock.now + timedelta(seconds=seconds)
+
+    given = Attempt(sent_at=at(sent), lease_until=at(lease))
+    assert over_at(given, clock.now) == at(over)
 
 
 class Case:

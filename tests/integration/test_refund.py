@@ -542,7 +542,7 @@ def test_two_payments_under_one_name_must_be_told_apart(town: Town) -> None:
 
 
 def test_a_stranger_is_not_refunded(town: Town) -> None:
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match=r"was paid under '[^']+'$"):
         requested(town, "nobody-knows")
     town.register_only(9)
     stranger = town.pay_by_hand(9)

@@ -157,6 +157,21 @@ def test_an_answer_that_is_lost_after_the_lease_begins_the_proof_anew(town: Town
     assert refund(town, "provable_at") == town.clock.now + town.policy.settle
 
 
+def test_a_refusal_after_the_lease_proves_nothing_sooner(town: Town) -> None:
+    """What was reckoned with when the lease ran out stands."""
+
+    def meanwhile() -> httpx.Response:
+        town.move(seconds=town.policy.lease.total_seconds() + 1)
+        assert step_beside(town) is RefundStatus.UNKNOWN
+        return httpx.Response(200, json={"code": 1, "message": "no", "response": None})
+
+    town.wire.faults[CANCEL] = meanwhile
+    assert step(town) is RefundStatus.UNKNOWN
+    lease_ended = town.clock.now - timedelta(seconds=1)
+    assert refund(town, "provable_at") == lease_ended + town.policy.settle
+    assert town.policy.settle > town.policy.visibility + timedelta(seconds=1)
+
+
 def test_an_answer_to_an_older_claim_changes_nothing_either_way(town: Town) -> None:
     """It took until another one had claimed, and then it says not sent, or nothing at all."""
 

@@ -82,7 +82,7 @@ TESTS = {
     "billing/holding_back.py": ["tests/unit/test_holding_back.py"],
     "billing/services/record.py": RECORD,
     "billing/services/answer.py": [*RECORD, "tests/unit/test_texts.py"],
-    "billing/services/recorder.py": RECORD,
+    "billing/services/recorder.py": [*RECORD, "tests/integration/test_clock_guard.py"],
     "billing/store/settled.py": RECORD,
     "billing/store/seals.py": [
         "tests/integration/test_seals.py",
@@ -221,6 +221,7 @@ TESTS = {
         "tests/integration/test_refund_proposed.py",
         "tests/integration/test_refund_proved.py",
         "tests/integration/test_found_later.py",
+        "tests/integration/test_odd_rows.py",
     ],
     "billing/services/take_back.py": [
         "tests/integration/test_refund.py",

@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from billing.domain.errors import InvalidInput
 from billing.domain.finding import PaidByThis
@@ -379,7 +380,10 @@ def test_a_refund_that_cannot_be_worked_on_keeps_no_other_waiting(town: Town) ->
     def tick() -> dict[RefundStatus, int]:
         return dict(town.run(lambda one: work_on_open(town.book, one, town.policy)))
 
-    assert tick() == {"done": 1}
+    with capture_logs() as logged:
+        assert tick() == {"done": 1}
+    (line,) = (one for one in logged if one["event"] == "refund not worked on")
+    assert (line["refund"], line["error"]) == (odd, "InvalidInput")
     assert query(town.book, f"SELECT status FROM refunds WHERE id = {clear}") == [("done",)]
     town.move(minutes=5)
     assert tick() == {}

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from billing.domain.brake import Verdict
+from billing.domain.calendar import FIRST_MOMENT
 from billing.domain.cycle import CycleReason
 from billing.domain.errors import TransitionRefused
 from billing.domain.finding import (
@@ -940,6 +941,42 @@ def test_what_follows_a_decline_that_comes_after_the_lease_waits_until_it_shows(
     assert case.answer(Declined("[0098] 잠시 후")) == "declined"
     ((ready_at,),) = query(case.book, "SELECT ready_at FROM attempts WHERE status = 'due'")
     assert ready_at >= case.clock.now + case.policy.visibility
+
+
+@pytest.mark.parametrize(
+    ("agrees", "moved", "asked", "ended"),
+    [
+        (True, 600, None, 600),
+        (True, 600, 600, 600),
+        # By a clock in doubt a claim and its lease bound what may be believed of its own answer.
+        (False, 60, None, 60),
+        (False, 600, None, 300),
+        (False, -60, None, 0),
+        # A look proves by a clock that agreed when it was made; made by none, as the answer.
+        (False, 600, 500, 500),
+        (False, 600, 0, 0),
+        (False, 600, FIRST_MOMENT, 300),
+    ],
+)
+def test_when_it_ended_is_not_reckoned_by_a_clock_that_leaps_just_now(
+    case: Case, *, agrees: bool, moved: int, asked: int | datetime | None, ended: int
+) -> None:
+    """Seconds since the claim; the lease is of five minutes."""
+    claimed = case.clock.now
+    execute(
+        case.book,
+        "UPDATE attempts SET lease_until = :at",
+        at=claimed + timedelta(minutes=5),
+    )
+    case.clock.move(seconds=moved)
+    if agrees:
+        with case.book.transaction() as tx:
+            health.note_skew(tx.session, tx.now, timedelta(0))
+    look = claimed + timedelta(seconds=asked) if isinstance(asked, int) else asked
+    answer = Answer(case.attempt, 1, PaidByThis(payment(case.clock)), look)
+    assert case.book.run(lambda tx: record(tx, case.policy, [answer])) == ["approved"]
+    settled_at = "SELECT settled_at FROM attempts"
+    assert query(case.book, settled_at) == [(claimed + timedelta(seconds=ended),)]
 
 
 @pytest.mark.parametrize("status", ["paused", "cancelled"])

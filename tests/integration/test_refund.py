@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, TimeoutError
 
 from billing.domain.errors import Conflict, GatewayUnavailable, NotFound
 from billing.domain.policy import BillingPolicy
 from billing.domain.refund import RefundStatus
 from billing.portone.client import PortOneClient
+from billing.services import refund as refund_service
 from billing.services.change_status import cancel, pause, resume
 from billing.services.invariants import broken
 from billing.services.refund import (
@@ -519,6 +520,19 @@ def test_a_tick_waits_once_for_a_gateway_that_is_away(town: Town) -> None:
     assert len(town.wire.asked) - asked <= 2, "a token is asked for twice at most"
     town.wire.faults.clear()
     assert tick(town) == {RefundStatus.DONE: 2}
+
+
+def test_a_database_that_is_away_is_no_refunds_own_fault(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> None:
+        raise TimeoutError("every connection is in use")
+
+    requested(town)
+    monkeypatch.setattr(refund_service, "_work_on", away)
+    with pytest.raises(TimeoutError):
+        tick(town)
+    assert query(town.book, "SELECT count(*) FROM events WHERE kind = 'refund.stuck'") == [(0,)]
 
 
 def test_the_second_payment_of_a_month_leaves_the_chain_alone(town: Town) -> None:

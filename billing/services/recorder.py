@@ -357,9 +357,10 @@ class Recorder:
     def _back_to_due(self, why: str, wait: timedelta, *, alarm: bool = False) -> None:
         self._move_attempt(AttemptStatus.DUE)
         left = self.cycle.last_start_at - self.ended_at
-        if wait > left > timedelta(0):
-            # It would wait past the last moment of its month: half of what is left, instead.
-            wait = max(left / 2, FIRST_BACKOFF)
+        if left > timedelta(0):
+            # No more than half of what its month has left: just before the last moment, as after
+            # it, no tick would find it in time.
+            wait = min(wait, max(left / 2, FIRST_BACKOFF))
         self.attempt.ready_at = self.ended_at + wait
         self.attempt.dispatched_at = None
         self.attempt.lease_until = None

@@ -913,18 +913,19 @@ def test_a_decline_is_judged_by_the_text_that_the_book_keeps(case: Case) -> None
 
 
 def test_what_comes_back_near_the_last_start_goes_once_more_before_it(case: Case) -> None:
-    """The wait of a long outage would outlast the month; it takes half of what is left."""
+    """The wait of a long outage would outlast the month, or end so late that no tick of a minute
+    finds it before the last start: it takes half of what is left."""
     ((last,),) = query(case.book, "SELECT last_start_at FROM cycles")
-    sent, lease = last - timedelta(minutes=20), last + timedelta(minutes=2)
+    sent, lease = last - timedelta(minutes=40), last + timedelta(minutes=2)
     claimed = f"UPDATE attempts SET status = 'sending', sent_at = '{sent}', lease_until = '{lease}'"
     execute(case.book, f"{claimed}, not_sent = 9")
     waits = []
-    for left in (901, 600, 15, 8, 4, -1):
+    for left in (1800, 930, 600, 15, 8, 4, 0, -1):
         case.clock.move_to(last - timedelta(seconds=left))
         assert case.answer(NotSent("no way")) == "not_sent"
         waits.append(case.attempt_row()["ready_at"])
         execute(case.book, claimed)
-    assert waits == [900, 300, 7.5, 5, 5, 900]
+    assert waits == [900, 465, 300, 7.5, 5, 5, 900, 900]
     told = query(case.book, "SELECT data FROM events WHERE kind = 'attempt.not_sent' ORDER BY id")
     assert [data["again_in_seconds"] for (data,) in told] == waits
 

@@ -24,6 +24,12 @@ def beat(book: Book, name: str, now: datetime) -> None:
     book.run(lambda tx: heartbeats.beat(tx.session, name, now))
 
 
+def test_the_names_that_stand_in_every_book() -> None:
+    """One of another release must know them."""
+    assert heartbeats.RECONCILED == "maewol.tick.reconcile"
+    assert heartbeats.RECONCILING == NAME
+
+
 def test_the_newest_sign_of_life_of_each(book: Book, clock: MovedClock) -> None:
     before = seen(book)
     beat(book, "b", clock.now)

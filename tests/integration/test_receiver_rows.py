@@ -17,7 +17,7 @@ MOMENT = timedelta(microseconds=1)
 LEASE = timedelta(minutes=1)
 WIDTH = 20
 # As docs/notices.md has them.
-DOWN, PROBES = 5, 5
+DOWN, A_FEW = 5, 5
 TOLD_AFTER, TOLD_AGAIN_AFTER = timedelta(hours=1), timedelta(days=1)
 
 
@@ -84,9 +84,9 @@ def test_who_is_down_is_asked_with_a_few(book: Book, clock: MovedClock) -> None:
     put(book, unanswered=DOWN - 1)
     assert room(book, clock.now) == WIDTH
     put(book, unanswered=DOWN, round_until=None)
-    assert room(book, clock.now) == PROBES
+    assert room(book, clock.now) == A_FEW
     put(book, round_until=None)
-    assert room(book, clock.now, width=PROBES - 1) == PROBES - 1
+    assert room(book, clock.now, width=A_FEW - 1) == A_FEW - 1
 
 
 def test_it_is_read_anew_when_it_is_locked(book: Book, clock: MovedClock) -> None:

@@ -18,6 +18,7 @@ from billing.services.clock_guard import (
     ClockGuard,
     check_day,
     compare_clocks,
+    compare_where_stale,
     guarded,
 )
 from billing.store import health
@@ -318,3 +319,24 @@ def test_a_clock_that_was_not_compared_lately_is_believed_for_the_day(
     clock.move(days=1)
     with book.transaction() as tx:
         check_day(tx)
+
+
+def test_where_nobody_compared_lately_somebody_does(book: Book, clock: MovedClock) -> None:
+    asked: list[datetime] = []
+
+    class Asked(Gateway):
+        async def moment(self) -> datetime:
+            asked.append(clock.now)
+            return await super().moment()
+
+    seen = Asked(clock)
+
+    def compared() -> bool:
+        return asyncio.run(compare_where_stale(book, cast(PaymentGateway, seen)))
+
+    seen.ahead = None
+    assert not compared(), "it is away, and the clock stays in doubt"
+    seen.ahead = timedelta(0)
+    assert compared()
+    assert compared()
+    assert len(asked) == 2, "what was compared just now is not compared again"

@@ -467,13 +467,15 @@ def test_a_release_forgets_what_was_held_against_the_gateway_and_us(
     answered(book, clock, useless=5)
     with book.transaction() as tx:
         health.slow_down(tx.session, clock.now, 30)
-        health.hold(tx.session, clock.now, "by hand")
+        health.hold(tx.session, clock.now, "by itself", by_brake=True)
     columns = "SELECT suspicious, verdicts, failures, open_until, pause_until FROM gateway_health"
     assert query(book, columns)[0][:3] == (2, "oo", 5)
     with book.transaction() as tx:
         assert health.release(tx.session)
     assert query(book, columns) == [(0, "", 0, None, None)]
-    assert query(book, "SELECT hold_reason, held_at FROM installation") == [(None, None)]
+    # Code before 0011 does not set whose hold it is: the next one of its would be the brake's.
+    left = "SELECT hold_reason, held_at, held_by_brake FROM installation"
+    assert query(book, left) == [(None, None, False)]
 
 
 def test_what_our_own_configuration_is_refused_for_counts_as_suspicious(
@@ -568,6 +570,18 @@ def test_an_approval_is_trusted_for_an_hour(book: Book, clock: MovedClock, direc
 
 
 # -- what is not worth writing down --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ahead", "counts"),
+    [(health.MAX_SKEW, False), (health.MAX_SKEW + timedelta(microseconds=1), True)],
+)
+def test_an_answer_by_a_clock_that_was_far_ahead_hides_no_useless_one(
+    book: Book, clock: MovedClock, ahead: timedelta, *, counts: bool
+) -> None:
+    execute(book, "UPDATE gateway_health SET last_answer_at = :at", at=clock.now + ahead)
+    answered(book, clock, useless=1)
+    assert query(book, "SELECT failures FROM gateway_health") == [(1 if counts else 0,)]
 
 
 @pytest.fixture

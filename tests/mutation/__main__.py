@@ -157,7 +157,10 @@ TESTS = {
         "tests/integration/test_enrol_payment.py",
         "tests/integration/test_clock_guard.py",
     ],
-    "billing/services/look_at_webhooks.py": ["tests/integration/test_webhooks.py"],
+    "billing/services/look_at_webhooks.py": [
+        "tests/integration/test_webhooks.py",
+        "tests/integration/test_clock_guard.py",
+    ],
     "billing/services/confirm_difference.py": ["tests/integration/test_reconcile.py"],
     "billing/services/questions.py": ["tests/unit/services/test_questions.py"],
     "billing/services/change_status.py": [
@@ -191,8 +194,8 @@ TESTS = {
     "billing/services/seal_events.py": ["tests/integration/test_seals.py"],
     "billing/services/csv_lines.py": ["tests/unit/services/test_import_rows.py"],
     "billing/services/notify.py": [
+        "tests/integration/test_notify_rounds.py",
         "tests/integration/test_notices.py",
-        "tests/integration/test_notices_cli.py",
     ],
     "billing/store/corrections.py": ["tests/integration/test_correct.py"],
     "billing/store/coming.py": ["tests/integration/test_coming_rows.py"],

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from billing.domain.delivery import Delivered, Delivery, Refused, Unreachable, next_try_at
+from billing.domain.delivery import Delivered, Delivery, Unreachable, next_try_at
 from billing.domain.notice import Outgoing, Trial, body
 from billing.domain.policy import BillingPolicy
 from billing.ports import NoticeQueue, Notifier
@@ -158,9 +158,7 @@ async def _send_batch(
 
 
 def _record(tx: Transaction, answers: Sequence[tuple[NoticeClaim, Delivery]]) -> bool:
-    dead = [
-        claim.notice_id for claim, answer in answers if _record_one(tx, claim, answer) == "dead"
-    ]
+    dead = [claim.notice_id for claim, answer in answers if _dies(tx, claim, answer)]
     outage = receiver.note(
         tx.session,
         tx.now,
@@ -177,23 +175,20 @@ def _record(tx: Transaction, answers: Sequence[tuple[NoticeClaim, Delivery]]) ->
     return not receiver.is_down(receiver.read(tx.session))
 
 
-def _record_one(tx: Transaction, claim: NoticeClaim, answer: Delivery) -> str:
+def _dies(tx: Transaction, claim: NoticeClaim, answer: Delivery) -> bool:
+    """Record what became of one; whether it was given up with it."""
     problem = _problem(answer)
     if problem is None:
         notices.delivered(tx.session, claim, tx.now)
-        return "delivered"
+        return False
     chance = random.random()  # noqa: S311 - spreads retries only
     again_at = next_try_at(claim.tries, tx.now, claim.give_up_at, chance, _patience(answer))
     changed = notices.failed(tx.session, claim, tx.now, again_at, problem)
-    return "dead" if changed and again_at is None else "waiting"
+    return changed and again_at is None
 
 
 def _problem(answer: Delivery) -> str | None:
-    match answer:
-        case Delivered():
-            return None
-        case Refused() | Unreachable():
-            return answer.problem
+    return None if isinstance(answer, Delivered) else answer.problem
 
 
 def _patience(answer: Delivery) -> timedelta | None:

@@ -110,6 +110,19 @@ def test_what_is_old_goes_in_batches_and_not_without_end(
         assert query(book, "SELECT count(*) FROM notices") == [(left,)]
 
 
+def test_what_ended_is_kept_for_ninety_days(
+    book: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    written(book, 1)
+    delivered(book, policy, Receiver())
+    clock.move(days=90)
+    find_due(book, Receiver(), policy, wanted=True)
+    assert rows(book, "id") == [(1,)]
+    clock.move_to(clock.now + timedelta(microseconds=1))
+    find_due(book, Receiver(), policy, wanted=True)
+    assert rows(book, "id") == []
+
+
 def test_while_the_receiver_is_down_what_is_too_old_dies(
     book: Book, policy: BillingPolicy, clock: MovedClock
 ) -> None:
@@ -227,10 +240,10 @@ def test_what_a_batch_says_of_the_receiver(
 
 def test_an_outage_of_hours_is_told(book: Book, policy: BillingPolicy, clock: MovedClock) -> None:
     written(book, 1)
-    began = clock.now - timedelta(minutes=90)
+    began = clock.now - timedelta(minutes=95)
     execute(book, "UPDATE receiver SET unanswered = 5, unanswered_since = :at", at=began)
     delivered(book, policy, Receiver({1: AWAY}))
-    assert alarms(book) == [("receiver.down", {"hours": 1.5}, True)]
+    assert alarms(book) == [("receiver.down", {"hours": 1.6}, True)]
 
 
 def test_what_is_refused_for_three_days_is_dead(
@@ -247,6 +260,20 @@ def test_what_is_refused_for_three_days_is_dead(
     ]
     data = {"notices": 1, "first": [1], "why": "refused for three days"}
     assert alarms(book) == [("notice.dead", data, True)]
+
+
+def test_what_another_sender_has_by_now_is_not_dead(
+    book: Book, policy: BillingPolicy, clock: MovedClock
+) -> None:
+    class Slow(Receiver):
+        async def send(self, notice: Outgoing) -> Delivery:
+            execute(book, "UPDATE notices SET lease_until = lease_until + interval '1 second'")
+            return NO
+
+    written(book, 1)
+    clock.move(days=3)
+    delivered(book, policy, Slow())
+    assert (rows(book, "dead_at"), alarms(book)) == ([(None,)], [])
 
 
 def test_a_trial_says_nothing_and_is_told_from_another(clock: MovedClock) -> None:

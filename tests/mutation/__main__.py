@@ -167,6 +167,7 @@ TESTS = {
         "tests/integration/test_change_status.py",
         "tests/integration/test_let_go.py",
         "tests/integration/test_fence.py",
+        "tests/integration/test_clock_guard.py",
     ],
     "billing/services/reconciled.py": ["tests/integration/test_reconciled.py"],
     "billing/services/reconcile.py": [
@@ -193,10 +194,7 @@ TESTS = {
     "billing/services/prune.py": ["tests/unit/services/test_clearing_up.py"],
     "billing/services/seal_events.py": ["tests/integration/test_seals.py"],
     "billing/services/csv_lines.py": ["tests/unit/services/test_import_rows.py"],
-    "billing/services/notify.py": [
-        "tests/integration/test_notify_rounds.py",
-        "tests/integration/test_notices.py",
-    ],
+    "billing/services/notify.py": ["tests/integration/test_notify_rounds.py"],
     "billing/store/corrections.py": ["tests/integration/test_correct.py"],
     "billing/store/coming.py": ["tests/integration/test_coming_rows.py"],
     "billing/store/grants.py": ["tests/integration/test_run_role.py"],

@@ -267,7 +267,7 @@ def test_what_another_sender_has_by_now_is_not_dead(
 ) -> None:
     class Slow(Receiver):
         async def send(self, notice: Outgoing) -> Delivery:
-            execute(book, "UPDATE notices SET lease_until = lease_until + interval '1 second'")
+            execute(book, "UPDATE notices SET lease_until = lease_until - interval '1 second'")
             return NO
 
     written(book, 1)

@@ -71,14 +71,14 @@ def test_by_index_until_the_transaction_ends(book: Book) -> None:
         assert _how(tx) == usual
 
 
-def test_a_row_of_which_there_is_one_is_read_once(book: Book) -> None:
-    with book.transaction() as tx:
-        seen: list[str] = []
-        event.listen(book._engine, "before_cursor_execute", lambda *a: seen.append(a[2]))
+def test_a_row_of_which_there_is_one_is_read_once(engine: Engine) -> None:
+    seen: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *given: seen.append(given[2]))
+    with Book(engine, lambda _: NOW).transaction() as tx:
         # Nobody holds it between the two.
         assert single(tx.session, GatewayHealth).failures == 0
         assert single(tx.session, GatewayHealth).failures == 0
-        assert len(seen) == 1
+    assert len([one for one in seen if "gateway_health" in one]) == 1
 
 
 def test_a_row_can_be_read_when_its_transaction_is_over(book: Book) -> None:

@@ -31,7 +31,8 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class PaidByThis:
-    """The attempt in question is paid, with our amount and our billing key.
+    """The attempt in question is paid, with our amount and our billing key, or was and was given
+    back since: that follows as for any payment of the book.
 
     `also` are further payments of the month: the customer paid more than once.
     """
@@ -97,7 +98,7 @@ def find(question: Question, payments: Iterable[Payment]) -> Finding:
     relevant = [row for row in rows if _concerns(question, row)]
     return (
         _paid(question, [row for row in relevant if row.status == "paid"])
-        or _cancelled([row for row in relevant if row.status == "cancelled"])
+        or _cancelled(question, [row for row in relevant if row.status == "cancelled"])
         or _unsettled([row for row in relevant if row.merchant_uid == question.merchant_uid])
         or Nothing()
     )
@@ -153,7 +154,11 @@ def _misfit(question: Question, row: Payment) -> str | None:
     return None
 
 
-def _cancelled(rows: list[Payment]) -> Finding | None:
+def _cancelled(question: Question, rows: list[Payment]) -> Finding | None:
+    for row in rows:
+        if _distance(question, row) == 0 and _misfit(question, row) is None:
+            # Else the question what became of it would have no end.
+            return PaidByThis(row)
     for row in rows:
         return Contradiction("this month's payment was cancelled", row.imp_uid, cancelled=True)
     return None

@@ -311,6 +311,30 @@ def test_nothing_is_given_back_from_a_copy_of_the_book(town: Town) -> None:
     assert worked_on(town, refund_id) == "done", "once a person has looked"
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_charge_that_was_given_back_before_its_answer_was_known_is_no_endless_question(
+    town: Town, ended: bool
+) -> None:
+    """It was asked about for ever, hourly and with an alarm each time."""
+    unanswered(town)
+    (payment,) = [one for one in town.sandbox.ledger.payments if one.merchant_uid[:3] == "mw-"]
+    town.move(minutes=10)
+    town.cancel_outside(payment.imp_uid)
+    if ended:
+        town.at("2026-11-28 10:00").close()
+        assert query(town.book, "SELECT status, reason FROM cycles") == [("missed", "unproven")]
+    asked(town)
+    assert query(town.book, "SELECT status, ask_at FROM attempts") == [("approved", None)]
+    assert query(town.book, "SELECT status FROM cycles") == [("paid",)]
+    # The gateway has it otherwise by now, as of any payment that was given back elsewhere.
+    assert town.kinds() == ["cancelled_at_gateway"]
+    town.reconcile(apply=True)
+    assert query(town.book, "SELECT status FROM cycles") == [("refunded",)]
+    assert given_back(town) == (1001, 1001, 0)
+    assert town.kinds() == []
+    assert broken(town.book, town.policy) == []
+
+
 # -- cancelled, replaced ------------------------------------------------------------------------
 
 

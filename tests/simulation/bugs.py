@@ -735,7 +735,7 @@ BUGS: Sequence[Bug] = (
         "a book that went back in time is not noticed",
         _replaced(fence, "why_not_after", lambda *_: None),
         ("I10",),
-        recipe={"rates": {"book_set_back_a_month": 6}, "subscribers": 24},
+        recipe={"rates": {"book_set_back_a_month": 12}, "subscribers": 24, "months": 2.4},
     ),
     Bug(
         "months end in a book that nobody has released",

@@ -39,7 +39,8 @@ def test_what_goes_back_is_followed_and_is_one_run_bit_for_bit(engine: Engine) -
 @pytest.mark.timeout(300)
 def test_a_payment_by_hand_is_counted_by_a_webhook(engine: Engine) -> None:
     rates = {"hand_payment_a_month": 20, "webhook_forged_a_month": 20}
-    report = simulate(replace(GIVEN_BACK, rates=rates), engine, settings=Settings.load())
+    scenario = replace(GIVEN_BACK, seed=3, rates=rates)
+    report = simulate(scenario, engine, settings=Settings.load())
     assert report.breaches == []
     assert [month for month in report.evidence.months if month.order.startswith("hand-")]
     assert report.sometimes["webhook: counted"]

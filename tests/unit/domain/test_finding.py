@@ -157,6 +157,24 @@ def test_a_cancelled_payment_of_the_month_is_for_a_person() -> None:
     assert found.cancelled
 
 
+def test_our_own_payment_that_was_given_back_meanwhile_was_made() -> None:
+    """It is the answer; nobody would ever find another."""
+    back = replace(PAID, status="cancelled")
+    assert find(QUESTION, [FAILED, back]) == PaidByThis(back)
+    other = replace(PAID, imp_uid="imp_9", merchant_uid="by-hand")
+    assert find(QUESTION, [back, other]) == PaidElsewhere(other), "that one stands"
+    elsewhere = replace(other, imp_uid="imp_8", status="cancelled")
+    assert find(QUESTION, [elsewhere, back]) == PaidByThis(back)
+    for row in (
+        replace(back, merchant_uid="mw-x-202611-01"),
+        replace(back, amount=Won(100)),
+        replace(back, paid_at=None, started_at=PAID.paid_at),
+    ):
+        found = find(QUESTION, [row])
+        assert isinstance(found, Contradiction)
+        assert found.cancelled
+
+
 def test_failed_only_when_every_row_failed() -> None:
     assert find(QUESTION, [FAILED]) == FailedThis("[0031] 한도초과", "imp_2")
     assert find(QUESTION, [replace(FAILED, fail_reason=None)]) == FailedThis("", "imp_2")

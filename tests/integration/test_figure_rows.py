@@ -101,7 +101,7 @@ def test_a_months_cycles_by_due_day_and_status(kept: Book) -> None:
     assert month() == [due(18, "open", 2), due(19, "paid", 1)]
 
 
-def test_who_comes_is_summed_by_anchor_day_and_month(kept: Book) -> None:
+def test_who_comes_is_summed_by_anchor_day_month_and_close(kept: Book) -> None:
     def to_come(before: datetime) -> set[Group]:
         with kept.transaction() as tx:
             found = figures.to_come(tx.session, before, SEOUL)
@@ -110,13 +110,15 @@ def test_who_comes_is_summed_by_anchor_day_and_month(kept: Book) -> None:
 
     # In Seoul it is December already.
     opens = datetime(2026, 12, 1, 0, 30, tzinfo=SEOUL)
-    execute(kept, "UPDATE subscriptions SET next_due_at = :at", at=opens)
+    closes = opens + 5 * DAY
+    dates = "UPDATE subscriptions SET next_due_at = :opens, next_closes_at = :closes"
+    execute(kept, dates, opens=opens, closes=closes)
     assert to_come(opens) == set()
     assert to_come(opens + MOMENT) == {
-        Group(18, DECEMBER, 1, 1001),
-        Group(19, DECEMBER, 1, 1002),
-        Group(20, DECEMBER, 1, 1003),
-        Group(28, DECEMBER, 1, 1004),
+        Group(18, DECEMBER, closes, 1, 1001),
+        Group(19, DECEMBER, closes, 1, 1002),
+        Group(20, DECEMBER, closes, 1, 1003),
+        Group(28, DECEMBER, closes, 1, 1004),
     }
     # One more month's day, of another month; and three that are not charged.
     planted(
@@ -125,10 +127,15 @@ def test_who_comes_is_summed_by_anchor_day_and_month(kept: Book) -> None:
         "UPDATE subscriptions SET status = 'paused' WHERE id = 3",
         "UPDATE subscriptions SET status = 'suspended' WHERE id = 4",
     )
-    assert to_come(opens + MOMENT) == {Group(18, DECEMBER, 2, 2003)}
+    assert to_come(opens + MOMENT) == {Group(18, DECEMBER, closes, 2, 2003)}
+    # By the settings of another time.
+    execute(kept, "UPDATE subscriptions SET next_closes_at = :at WHERE id = 2", at=closes - DAY)
+    apart = {Group(18, DECEMBER, closes, 1, 1001), Group(18, DECEMBER, closes - DAY, 1, 1002)}
+    assert to_come(opens + MOMENT) == apart
+    execute(kept, dates, opens=opens, closes=closes)
     execute(kept, "UPDATE subscriptions SET next_due_at = :at WHERE id = 2", at=opens - DAY)
-    expected = {Group(18, DECEMBER, 1, 1001), Group(18, NOVEMBER, 1, 1002)}
-    assert to_come(opens + MOMENT) == expected
+    apart = {Group(18, DECEMBER, closes, 1, 1001), Group(18, NOVEMBER, closes, 1, 1002)}
+    assert to_come(opens + MOMENT) == apart
 
 
 def test_what_is_planned_and_may_go(kept: Book, clock: MovedClock) -> None:

@@ -199,7 +199,7 @@ def test_a_payment_of_the_first_month_is_taken_for_the_first(tx: Transaction) ->
 @pytest.mark.parametrize(
     ("change", "is_one"),
     [
-        ("UPDATE subscriptions SET status = 'paused'", False),
+        ("UPDATE subscriptions SET status = 'paused'", True),
         ("UPDATE subscriptions SET status = 'cancelled'", False),
         (refund(99, "done"), True),
         (refund(99, "done").replace("imp_99", "imp_first"), False),

@@ -9,12 +9,18 @@ from typing import Any
 
 import pytest
 
-from billing.domain.errors import Conflict, GatewayUnavailable, InvalidInput, NotFound
+from billing.domain.errors import (
+    AnswerUnusable,
+    Conflict,
+    GatewayUnavailable,
+    InvalidInput,
+    NotFound,
+)
 from billing.domain.money import Won
 from billing.domain.order import Offer, Order
 from billing.domain.payment import Payment
 from billing.services import pick_up_order as module
-from billing.services.finish_order import NotPaid, finish_order
+from billing.services.finish_order import NothingShown, NotPaid, finish_order
 from billing.services.pick_up_order import pick_up_order
 
 NOW = datetime(2026, 11, 20, 1, 0, tzinfo=UTC)
@@ -50,7 +56,6 @@ def test_what_is_sold_no_more_is_not_picked_up(monkeypatch: pytest.MonkeyPatch) 
     "refusal",
     [
         Conflict("홍길동 is known otherwise"),
-        NotFound("홍길동"),
         InvalidInput("buyer_name", "홍길동", "is too long"),
     ],
 )
@@ -66,12 +71,22 @@ def test_what_is_refused_is_told_without_the_buyers_words(
     assert line == f"order {ORDER.merchant_uid} was refused ({type(refusal).__name__})"
 
 
-def test_a_gateway_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def away(*_: object, **__: object) -> None:
-        raise GatewayUnavailable("503")
+@pytest.mark.parametrize(
+    ("away", "then"),
+    [
+        (GatewayUnavailable("503"), GatewayUnavailable),
+        # A look-up that is behind the webhook.
+        (NotFound("no such payment"), AnswerUnusable),
+    ],
+)
+def test_a_gateway_that_does_not_show_it_is_asked_again(
+    away: Exception, then: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: object, **__: object) -> None:
+        raise away
 
-    monkeypatch.setattr(module, "enrol_payment", away)
-    with pytest.raises(GatewayUnavailable):
+    monkeypatch.setattr(module, "enrol_payment", fails)
+    with pytest.raises(then):
         picked_up(OFFER, a_payment())
 
 
@@ -80,8 +95,8 @@ def test_of_several_tries_the_newest_tells_why() -> None:
         a_payment("failed", failed_at=NOW, fail_reason="the second"),
         a_payment("failed", failed_at=NOW + timedelta(seconds=1), fail_reason="a third"),
         a_payment("failed", failed_at=NOW - timedelta(seconds=1), fail_reason="zzz, the first"),
-        a_payment("ready", fail_reason="no try that ended"),
     ]
+    begun = a_payment("ready", fail_reason="no try that ended")
 
     def said(*payments: Payment) -> object:
         async def of_order(_: str) -> list[Payment]:
@@ -91,5 +106,6 @@ def test_of_several_tries_the_newest_tells_why() -> None:
         return asyncio.run(finish_order(NOBODY, NOBODY, lambda: b"", gateway, ORDER))
 
     assert said(*tries) == NotPaid("a third")
-    assert said(tries[-1]) == NotPaid(None)
-    assert said() == NotPaid(None)
+    assert said(a_payment("failed")) == NotPaid(None)
+    # Nothing is called unpaid that may be paid yet.
+    assert said(*tries, begun) == said(begun) == said() == NothingShown()

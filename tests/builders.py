@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
@@ -23,9 +24,14 @@ from sqlalchemy.exc import OperationalError
 
 from billing.domain.calendar import SEOUL, day_of
 from billing.domain.policy import BillingPolicy
+from billing.portone.client import PortOneClient
+from billing.portone.token import MemoryTokenStore
 from billing.services.import_subscriptions import ImportReport, import_subscriptions
 from billing.services.seal_events import seal_events
 from billing.store.session import Book, Transaction
+
+if TYPE_CHECKING:
+    from tests.conftest import MovedClock
 
 # As which all tests of a book work (`conftest.Shared`): what the daemons' role lacks, a test finds.
 RUN_ROLE = "maewol_run"
@@ -196,3 +202,19 @@ def a_foreign_gateway(seed: int = 1, fault_share: float = 0.0) -> Iterator[Forei
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def a_client(
+    clock: MovedClock, transport: httpx.AsyncBaseTransport, **settings: Any
+) -> PortOneClient:
+    """A client of the gateway on a moved clock, for one event loop."""
+    return PortOneClient(
+        "http://127.0.0.1",
+        "key",
+        "secret",
+        tokens=MemoryTokenStore(),
+        now=lambda: clock.now,
+        monotonic=lambda: clock.now.timestamp(),
+        transport=transport,
+        **{"charge_timeout": 5, "include_sandbox": False, **settings},
+    )

@@ -15,7 +15,6 @@ import httpx
 from billing.domain.calendar import SEOUL
 from billing.domain.policy import BillingPolicy
 from billing.portone.client import PortOneClient
-from billing.portone.token import MemoryTokenStore
 from billing.sandbox import (
     HandPayment,
     NewCustomer,
@@ -34,7 +33,7 @@ from billing.services.import_subscriptions import import_subscriptions
 from billing.services.open_cycles import open_cycles
 from billing.services.reconcile import Report, Span, reconcile
 from billing.store.session import Book
-from tests.builders import KEY, a_file, query
+from tests.builders import KEY, a_client, a_file, query
 from tests.conftest import MovedClock
 
 T = TypeVar("T")
@@ -112,17 +111,11 @@ class Town:
         """One piece of work with a client of its own."""
 
         async def whole() -> T:
-            client = PortOneClient(
-                "http://127.0.0.1",
-                "key",
-                "secret",
-                tokens=MemoryTokenStore(),
-                now=lambda: self.clock.now,
-                monotonic=lambda: self.clock.now.timestamp(),
-                charge_timeout=5,
+            client = a_client(
+                self.clock,
+                self.wire,
                 include_sandbox=self.policy.sandbox,
                 page_limit=self.page_limit,
-                transport=self.wire,
             )
             try:
                 return await work(client)

@@ -14,7 +14,6 @@ import httpx
 from billing.domain.calendar import SEOUL
 from billing.domain.policy import BillingPolicy
 from billing.portone.client import PortOneClient
-from billing.portone.token import MemoryTokenStore
 from billing.ports import Watermark
 from billing.sandbox import NewCustomer, Sandbox, SandboxClock, create_app, mood, register
 from billing.services.answer import Result
@@ -27,7 +26,7 @@ from billing.services.inquire import find_unknown, inquire
 from billing.services.open_cycles import anything_opens, open_cycles
 from billing.services.seal_events import seal_events
 from billing.store.session import Book, Transaction
-from tests.builders import enrolled, query
+from tests.builders import a_client, enrolled, query
 from tests.conftest import MovedClock
 
 T = TypeVar("T")
@@ -128,16 +127,11 @@ class World:
 
     def client(self) -> PortOneClient:
         """A client of the gateway, for one event loop."""
-        return PortOneClient(
-            "http://127.0.0.1",
-            "key",
-            "secret",
-            tokens=MemoryTokenStore(),
-            now=lambda: self.clock.now,
-            monotonic=lambda: self.clock.now.timestamp(),
+        return a_client(
+            self.clock,
+            httpx.ASGITransport(create_app(self.sandbox)),
             charge_timeout=self.policy.deadline.total_seconds(),
             include_sandbox=self.policy.sandbox,
-            transport=httpx.ASGITransport(create_app(self.sandbox)),
         )
 
     def ask(self, use_case: Callable[[PortOneClient], Awaitable[T]]) -> T:

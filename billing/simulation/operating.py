@@ -30,6 +30,7 @@ async def by_hand(world: World, act: Callable[[Process], Any]) -> None:
 
 
 async def typed_again(world: World, act: Callable[[Process], Awaitable[Any]]) -> None:
+    """The same for a command that needs the gateway, too."""
     for _ in range(30):
         done: asyncio.Future[bool] = world.loop.create_future()
         world.operator.start(_typed(act, done))
@@ -98,9 +99,9 @@ async def _catch_up(world: World, copied_at: datetime, set_back_at: datetime) ->
             world,
             lambda it: reconcile(it.book, it.client, world.policy, span, apply=True),
         )
-        for who, at in world.cancelled.items():
-            if copied_at <= at <= set_back_at:
-                await by_hand(world, cancelling(world, who))
+        lost = [who for who, at in world.cancelled.items() if copied_at <= at <= set_back_at]
+        for who in lost:
+            await by_hand(world, cancelling(world, who))
         world.caught_up_at = world.loop.now()
 
 

@@ -16,7 +16,6 @@ from billing.bootstrap import billing_policy
 from billing.domain.calendar import SEOUL
 from billing.domain.errors import GatewayError
 from billing.portone.client import PortOneClient
-from billing.portone.token import MemoryTokenStore
 from billing.sandbox import Sandbox, SandboxClock, mood
 from billing.sandbox.model import Payment, Status
 from billing.services import reconciled
@@ -35,7 +34,7 @@ from billing.settings import Settings
 from billing.simulation.lookback import SLOTS
 from billing.store.session import Book, Transaction
 from billing.store.tables import Base
-from tests.builders import query
+from tests.builders import a_client, query
 from tests.conftest import MovedClock
 from tests.integration.state_machine.wire import Journal, Killed, MortalBook, Post, Wire
 
@@ -163,17 +162,9 @@ class Stage(RuleBasedStateMachine):
         book = MortalBook(self.engine, self.read)
 
         async def run() -> T:
-            client = PortOneClient(
-                "http://127.0.0.1",
-                "key",
-                "secret",
-                tokens=MemoryTokenStore(),
-                now=lambda: self.clock.now,
-                monotonic=lambda: self.clock.now.timestamp(),
-                charge_timeout=self.policy.deadline.total_seconds(),
-                include_sandbox=False,
-                transport=Wire(self.sandbox, book, self.journal, kill),
-            )
+            wire = Wire(self.sandbox, book, self.journal, kill)
+            timeout = self.policy.deadline.total_seconds()
+            client = a_client(self.clock, wire, charge_timeout=timeout)
             try:
                 return await use_case(book, client)
             finally:

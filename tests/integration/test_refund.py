@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import httpx
 import pytest
@@ -251,6 +252,9 @@ def test_a_leap_of_the_clock_refuses_nobody(town: Town) -> None:
     refund_id = requested(town)
     with a_leap(town):
         assert step(town, refund_id).status is RefundStatus.REQUESTED
+        # Not at once again, over and over.
+        ((ask_at,),) = query(town.book, "SELECT ask_at FROM refunds")
+        assert ask_at == town.clock.now + timedelta(minutes=1)
     assert tick(town) == {RefundStatus.DONE: 1}
     assert settled(town) == ("done", "refunded")
 

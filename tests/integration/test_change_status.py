@@ -21,6 +21,7 @@ from billing.services.change_status import (
     before_pause,
     cancel,
     found_one,
+    goes_at,
     pause,
     pause_again,
     resume,
@@ -31,7 +32,7 @@ from billing.services.open_cycles import open_cycles
 from billing.services.record import record
 from billing.store import attempts
 from billing.store.session import Book
-from billing.store.tables import Subscription
+from billing.store.tables import Attempt, Cycle, Subscription
 from tests.builders import a_row, enrolled, execute, query
 from tests.conftest import MovedClock
 
@@ -580,3 +581,11 @@ def test_a_month_that_was_never_opened_ends_the_same_way(
     assert open_cycles(book, policy) == 1
     assert close_cycles(book, policy) == 1
     assert query(book, "SELECT status, reason FROM cycles") == [("skipped", "paused")]
+
+
+def test_the_last_moment_of_a_month_is_in_time() -> None:
+    last = datetime(2026, 11, 25, 14, 30, tzinfo=UTC)
+    cycle = Cycle(last_start_at=last)
+    assert goes_at(Attempt(ready_at=last), cycle) == last
+    later = Attempt(ready_at=last + timedelta.resolution)
+    assert goes_at(later, cycle) is NoRetryReason.BAND_OVER

@@ -106,12 +106,9 @@ def _one(
     from billing.simulation.cast import OwnBook
     from billing.simulation.run import simulate as run
 
-    def announce(text: str) -> None:
-        err.print(text)
-
     with contextlib.ExitStack() as stack:
-        engine = stack.enter_context(campaign.one_database(announce))
-        opened = stack.enter_context(house(Settings.load(), announce)) if book else None
+        engine = stack.enter_context(campaign.one_database(_announce))
+        opened = stack.enter_context(house(Settings.load(), _announce)) if book else None
         if opened is not None:
             with opened.book.transaction() as tx:
                 scenario = _replaced(scenario, start=scenario.start or tx.now)
@@ -129,6 +126,10 @@ def _one(
             failure = story.made_small(report, run_one, _SHRINK_SECONDS, with_people=not book)
             _tell(failure, again, of_book=book)
     return report.ok
+
+
+def _announce(text: str) -> None:
+    err.print(text)
 
 
 def _replaced(scenario: Scenario, **changes: Any) -> Scenario:
@@ -153,7 +154,7 @@ def _many(
         task = bar.add_task("seeds", total=seeds)
         with contextlib.suppress(KeyboardInterrupt):
             for verdict in campaign.run_seeds(
-                scenarios, settings, processes=processes, announce=lambda text: err.print(text)
+                scenarios, settings, processes=processes, announce=_announce
             ):
                 total.add(verdict)
                 done = (
@@ -178,7 +179,7 @@ def _many(
         _print_campaign(total, never)
     if total.failed:
         first = min(total.failed, key=lambda one: one.scenario.seed)
-        with campaign.one_database(lambda text: err.print(text)) as engine:
+        with campaign.one_database(_announce) as engine:
             report = run(first.scenario, engine, settings=settings)
             if report.breaches:
                 failure = story.made_small(

@@ -249,7 +249,8 @@ class Stage(RuleBasedStateMachine):
 
     def statuses(self) -> dict[str, str]:
         """Every subscription's, by its customer."""
-        return dict(query(self.book, "SELECT customer_uid, status FROM subscriptions"))  # type: ignore[arg-type]
+        rows = query(self.book, "SELECT customer_uid, status FROM subscriptions")
+        return {name: status for name, status in rows}
 
     def held_by_gateway(self) -> list[Payment]:
         """Payments that stand, of customers of the book, the newest first."""

@@ -15,12 +15,12 @@ from starlette.testclient import TestClient
 from billing.bootstrap import house
 from billing.embedded import Servers
 from billing.portone.client import PortOneClient
-from billing.portone.token import MemoryTokenStore
 from billing.sandbox import Sandbox, SandboxClock
 from billing.sandbox import create_app as create_sandbox
 from billing.settings import Settings
 from billing.store.session import Book
 from billing.web.app import create_app
+from tests.builders import a_client
 from tests.conftest import MovedClock
 
 
@@ -96,17 +96,8 @@ def _edge(
 
     @contextlib.asynccontextmanager
     async def connect() -> AsyncIterator[PortOneClient]:
-        client = PortOneClient(
-            "http://127.0.0.1",
-            "key",
-            "secret",
-            tokens=MemoryTokenStore(),
-            now=lambda: clock.now,
-            monotonic=lambda: clock.now.timestamp(),
-            charge_timeout=5,
-            include_sandbox=made.include_sandbox,
-            transport=httpx.ASGITransport(create_sandbox(sandbox)),
-        )
+        transport = httpx.ASGITransport(create_sandbox(sandbox))
+        client = a_client(clock, transport, include_sandbox=made.include_sandbox)
         try:
             yield client
         finally:
